@@ -1,0 +1,188 @@
+"""Makes the calls: a task for each one in flight, on this machine, in this loop.
+
+Rule: the scheduler knows an executor by `submit` and `outcomes` alone. What goes in is a plain
+`Call`, what comes out a plain `Finish`, so that another executor (a cluster, a provider's batch
+job) can take this one's place. Nothing in here knows the ledger, and no call is made twice.
+"""
+
+import asyncio
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Protocol
+
+from crawler.errors import CrawlerError
+from crawler.ledger.record import Finish
+from crawler.providers import kind_of
+from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.states import Outcome
+
+REASON_LENGTH = 500
+SQLITE_MAX = 2**63 - 1
+
+
+class Executor(Protocol):
+    """Where calls are made."""
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Begin to make calls; returns at once."""
+
+    def outcomes(self) -> list[Finish]:
+        """Return what has ended since the last time, each call once; never waits."""
+
+    def waiting(self) -> int:
+        """Return how many outcomes there are to fetch."""
+
+    def in_flight(self) -> int:
+        """Return how many calls have been submitted and have not ended."""
+
+    async def interrupt(self) -> None:
+        """Give up what is in flight; those calls are `interrupted` among the outcomes."""
+
+
+class LocalExecutor:
+    """Makes the calls in this process.
+
+    Args:
+        clock: the time, in ms.
+        notify: called whenever there is an outcome to fetch.
+        given: providers that are there already, by (provider, model).
+
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        notify: Callable[[], None],
+        given: Mapping[tuple[str, str], Provider] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._notify = notify
+        self._providers = dict(given or {})
+        self._connecting = asyncio.Lock()
+        self._connections = AsyncExitStack()
+        self._tasks: dict[asyncio.Task[None], int] = {}  # with the time at which each is overdue
+        self._overdue: set[asyncio.Task[None]] = set()
+        self._ended: list[Finish] = []
+
+    def submit(self, calls: Sequence[Call]) -> None:
+        """Begin to make calls; returns at once."""
+        now_ms = self._clock()
+        for call in calls:
+            self._tasks[asyncio.create_task(self._make(call))] = now_ms + call.timeout_ms
+
+    def outcomes(self) -> list[Finish]:
+        """Return what has ended since the last time, each call once; never waits."""
+        self._cancel_overdue()
+        ended, self._ended = self._ended, []
+        return ended
+
+    def waiting(self) -> int:
+        """Return how many outcomes there are to fetch."""
+        return len(self._ended)
+
+    def in_flight(self) -> int:
+        """Return how many calls have been submitted and have not ended."""
+        return len(self._tasks)
+
+    async def interrupt(self) -> None:
+        """Give up what is in flight; what does not end by it in time is left behind."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()  # of those, too, that never came to their first step
+
+    async def close(self) -> None:
+        """Give up what is in flight and close the connections."""
+        await self.interrupt()
+        await self._connections.aclose()
+
+    async def connect(self, provider: str, model: str) -> Provider:
+        """Return a provider, connected once. Raises CrawlerError, ProviderError."""
+        key = (provider, model)
+        if key in self._providers:
+            return self._providers[key]
+        async with self._connecting:
+            if key not in self._providers:
+                module = importlib.import_module(kind_of(provider).module)
+                connection = module.connect(model)
+                self._providers[key] = await self._connections.enter_async_context(connection)
+            return self._providers[key]
+
+    def _cancel_overdue(self) -> None:
+        # One look at the oldest instead of a timer for each call: they end in the order in which
+        # they began, and a quarter of a second is nothing to a time-out.
+        now_ms = self._clock()
+        for task, overdue_at_ms in self._tasks.items():
+            if overdue_at_ms > now_ms:
+                break
+            self._overdue.add(task)
+            task.cancel()
+
+    async def _make(self, call: Call) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            provider = self._providers.get((call.provider, call.model))
+            if provider is None:
+                provider = await self.connect(call.provider, call.model)
+            finish = _succeeded(call, await provider.generate(call), self._clock())
+        except ProviderError as error:
+            finish = _failed(call, error, self._clock())
+        except CrawlerError as error:
+            finish = self._unanswered(call, Outcome.DENIED, f"{error.what}: {error.cause}")
+        except asyncio.CancelledError:
+            if task in self._overdue:
+                reason = f"no answer within {call.timeout_ms / 1000:g} s"
+                finish = self._unanswered(call, Outcome.TRANSIENT, reason)
+            else:
+                finish = self._unanswered(call, Outcome.INTERRUPTED, "the run stopped")
+        except Exception as error:  # noqa: BLE001 - a provider's mistake must not end the crawl
+            finish = self._unanswered(call, Outcome.TRANSIENT, f"{type(error).__name__}: {error}")
+        self._ended.append(finish)
+        self._overdue.discard(task)
+        self._tasks.pop(task, None)
+        self._notify()
+
+    def _unanswered(self, call: Call, outcome: Outcome, reason: str) -> Finish:
+        return _failed(call, ProviderError(outcome, reason), self._clock())
+
+
+def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
+    return Finish(
+        call.request_id,
+        call.number,
+        now_ms,
+        Outcome.SUCCEEDED,
+        text=_storable(answer.text),
+        tokens_in=_count(answer.tokens_in),
+        tokens_out=_count(answer.tokens_out),
+    )
+
+
+def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
+    return Finish(
+        call.request_id,
+        call.number,
+        now_ms,
+        error.outcome,
+        reason=_storable(error.reason)[:REASON_LENGTH],
+        status_code=_count(error.status_code),
+        retry_after_ms=_count(error.retry_after_ms),
+        tokens_in=_count(error.tokens_in),
+        tokens_out=_count(error.tokens_out),
+    )
+
+
+def _storable(text: str) -> str:
+    """Return a text that can be stored as UTF-8: lone surrogates, which JSON can carry, can't."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _count(value: object) -> int | None:
+    """Return a whole number that a column can hold; a server may send anything."""
+    if isinstance(value, int) and 0 <= value <= SQLITE_MAX:
+        return value
+    return None

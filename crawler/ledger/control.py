@@ -1,0 +1,133 @@
+"""What a person changes while a crawl is running: pauses, limits, retries, cancellations.
+
+Rule: a command writes rows and goes; the running scheduler sees them at its next turn.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from crawler.ledger.intake import Prompt
+from crawler.states import RequestState
+
+
+class Cancelled(NamedTuple):
+    """What a cancellation did."""
+
+    requests: int
+    in_flight: int
+    """Calls that had left already: their answers are kept, but they are not tried again."""
+
+
+def pause(conn: sqlite3.Connection, limit: str | None, now_ms: int) -> int:
+    """Let nothing more start under a limit (None: under any); return how many are paused now."""
+    return conn.execute(
+        "UPDATE limits SET paused_at_ms = coalesce(paused_at_ms, ?1) WHERE ?2 IS NULL OR name = ?2",
+        (now_ms, limit),
+    ).rowcount
+
+
+def resume(conn: sqlite3.Connection, limit: str | None) -> int:
+    """Undo a pause and open the gate; return for how many limits."""
+    return conn.execute(
+        "UPDATE limits SET paused_at_ms = NULL, gate_opens_at_ms = 0 WHERE ?1 IS NULL OR name = ?1",
+        (limit,),
+    ).rowcount
+
+
+def set_concurrency(conn: sqlite3.Connection, limit: str, concurrency: int) -> None:
+    """Set how many calls may be in flight at once under a limit."""
+    conn.execute("UPDATE limits SET concurrency = ? WHERE name = ?", (concurrency, limit))
+
+
+def set_per_minute(conn: sqlite3.Connection, limit: str, per_minute: int | None) -> None:
+    """Set how many calls may start in any 60 s under a limit; None for any number."""
+    conn.execute("UPDATE limits SET per_minute = ? WHERE name = ?", (per_minute, limit))
+
+
+def supersede(conn: sqlite3.Connection, old: Prompt, new: Prompt) -> int:
+    """Ask about the words of one prompt version with another; return how many are new to it.
+
+    What the old version still had to do is cancelled; what it has answered stays.
+    """
+    added = conn.execute(
+        "INSERT INTO requests (word_id, prompt_id) SELECT word_id, ? FROM requests"
+        " WHERE prompt_id = ? ORDER BY word_id ON CONFLICT (prompt_id, word_id) DO NOTHING",
+        (new.id, old.id),
+    ).rowcount
+    cancel(conn, [old.id], None)
+    retry(conn, [new.id], None, [RequestState.CANCELLED])
+    return added
+
+
+def retry(
+    conn: sqlite3.Connection,
+    prompt_ids: Iterable[int],
+    word_ids: Sequence[int] | None,
+    states: Sequence[RequestState],
+) -> int:
+    """Make failed or cancelled requests pending again, with a new retry budget; return how many."""
+    return sum(
+        _update(
+            conn,
+            f"requests INDEXED BY requests_{state}",
+            "state = 'pending', due_at_ms = 0, failures = 0",
+            f"state = '{state}'",
+            prompt_id,
+            word_ids,
+        )
+        for state in states
+        for prompt_id in prompt_ids
+    )
+
+
+def cancel(
+    conn: sqlite3.Connection, prompt_ids: Sequence[int], word_ids: Sequence[int] | None
+) -> Cancelled:
+    """Cancel what has not been asked yet; what is in flight ends, but is not tried again."""
+    cancelled = in_flight = 0
+    for prompt_id in prompt_ids:
+        for index, due in (("fresh", "due_at_ms = 0"), ("waiting", "due_at_ms > 0")):
+            cancelled += _update(
+                conn,
+                f"requests INDEXED BY requests_{index}",
+                "state = 'cancelled'",
+                f"state = 'pending' AND {due}",
+                prompt_id,
+                word_ids,
+            )
+        in_flight += _update(
+            conn,
+            "requests",
+            "cancelling = 1",
+            "state = 'leased' AND id IN (SELECT request_id FROM attempts"
+            " INDEXED BY attempts_lease WHERE finished_at_ms IS NULL)",
+            prompt_id,
+            word_ids,
+        )
+    return Cancelled(cancelled, in_flight)
+
+
+def word_id(conn: sqlite3.Connection, text: str) -> int | None:
+    """Return the id of a word."""
+    row = conn.execute("SELECT id FROM words WHERE text = ?", (text,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _update(
+    conn: sqlite3.Connection,
+    source: str,
+    changes: str,
+    condition: str,
+    prompt_id: int,
+    word_ids: Sequence[int] | None,
+) -> int:
+    """Update requests of a prompt, all of them or those of some words; return how many."""
+    if word_ids is None:
+        return conn.execute(
+            f"UPDATE {source} SET {changes} WHERE {condition} AND prompt_id = ?", (prompt_id,)
+        ).rowcount
+    return conn.executemany(
+        f"UPDATE requests SET {changes} WHERE {condition} AND prompt_id = ? AND word_id = ?",
+        [(prompt_id, word) for word in word_ids],
+    ).rowcount

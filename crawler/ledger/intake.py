@@ -1,0 +1,152 @@
+"""What comes in: words, prompts, and the requests that join them.
+
+Rule: everything here is idempotent. Adding what is there changes nothing, and a prompt that
+differs in anything that shapes an answer is a new version.
+"""
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+
+class Word(NamedTuple):
+    """An input item: unique text and, from the other columns of its list, fields."""
+
+    text: str
+    fields: Mapping[str, str]
+
+
+class PromptSpec(NamedTuple):
+    """What makes a version of a prompt: the identity of the answers that it gets."""
+
+    name: str
+    template: str
+    provider: str
+    model: str
+    params: Mapping[str, Any]
+
+
+class Prompt(NamedTuple):
+    """A row of ``prompts``."""
+
+    id: int
+    name: str
+    version: int
+    template: str
+    provider: str
+    model: str
+    params: Mapping[str, Any]
+    limit: str
+    current: bool
+
+
+class Added(NamedTuple):
+    """What adding a batch of words has changed."""
+
+    words: int
+    """Words that were not known."""
+    requests: int
+    """Words that this prompt had not been asked to ask about."""
+    other_fields: int
+    """Known words whose fields differ; they keep what they had."""
+
+
+def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
+    """Return the id of a limit; a new one gets the given concurrency."""
+    conn.execute(
+        "INSERT INTO limits (name, concurrency) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
+        (name, concurrency),
+    )
+    (limit_id,) = conn.execute("SELECT id FROM limits WHERE name = ?", (name,)).fetchone()
+    assert isinstance(limit_id, int)
+    return limit_id
+
+
+def put_prompt(
+    conn: sqlite3.Connection, spec: PromptSpec, limit_id: int, now_ms: int
+) -> tuple[Prompt, bool]:
+    """Make the version that the spec describes the current one of its name.
+
+    Returns it, and whether it is new.
+    """
+    params = json.dumps(spec.params, sort_keys=True, ensure_ascii=False)
+    identity = (spec.name, spec.template, spec.provider, spec.model, params)
+    known = conn.execute(
+        "SELECT id FROM prompts"
+        " WHERE name = ? AND template = ? AND provider = ? AND model = ? AND params = ?",
+        identity,
+    ).fetchone()
+    conn.execute("UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (spec.name,))
+    if known is not None:
+        conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", known)
+    else:
+        conn.execute(
+            "INSERT INTO prompts (name, template, provider, model, params, version, limit_id,"
+            " current, created_at_ms) VALUES (?, ?, ?, ?, ?,"
+            " (SELECT coalesce(max(version), 0) + 1 FROM prompts WHERE name = ?), ?, 1, ?)",
+            (*identity, spec.name, limit_id, now_ms),
+        )
+    prompt = current_prompt(conn, spec.name)
+    assert prompt is not None
+    return prompt, known is None
+
+
+def current_prompt(conn: sqlite3.Connection, name: str) -> Prompt | None:
+    """Return the version that a name stands for."""
+    found = _prompts(conn, "prompts.name = ? AND current = 1", name)
+    return found[0] if found else None
+
+
+def prompt_by_id(conn: sqlite3.Connection, prompt_id: int) -> Prompt:
+    """Return a prompt; it never changes."""
+    return _prompts(conn, "prompts.id = ?", prompt_id)[0]
+
+
+def prompts(conn: sqlite3.Connection) -> list[Prompt]:
+    """Return every version of every prompt."""
+    return _prompts(conn, "?", 1)
+
+
+def add_words(
+    conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word], now_ms: int
+) -> Added:
+    """Add words, and a request for each of them with the prompt; what is there stays as it is."""
+    rows = [
+        (word.text, json.dumps(word.fields, ensure_ascii=False) if word.fields else None)
+        for word in words
+    ]
+    new_words = conn.executemany(
+        f"INSERT INTO words (text, fields, added_at_ms) VALUES (?, ?, {now_ms:d})"
+        " ON CONFLICT (text) DO NOTHING",
+        rows,
+    ).rowcount
+    new_requests = conn.executemany(
+        f"INSERT INTO requests (word_id, prompt_id) SELECT id, {prompt_id:d} FROM words"
+        " WHERE text = ? ON CONFLICT (prompt_id, word_id) DO NOTHING",
+        [(text,) for text, _ in rows],
+    ).rowcount
+    other_fields = 0
+    if new_words < len(rows):
+        other_fields = sum(
+            conn.execute(
+                "SELECT fields IS NOT ? FROM words WHERE text = ?", (fields, text)
+            ).fetchone()[0]
+            for text, fields in rows
+        )
+    return Added(new_words, new_requests, other_fields)
+
+
+def _prompts(conn: sqlite3.Connection, condition: str, value: object) -> list[Prompt]:
+    rows = conn.execute(
+        "SELECT prompts.id, prompts.name, version, template, provider, model, params,"
+        " limits.name, current FROM prompts JOIN limits ON limits.id = limit_id"
+        f" WHERE {condition} ORDER BY prompts.name, version",
+        (value,),
+    )
+    return [
+        Prompt(
+            id_, name, number, template, provider, model, json.loads(params), limit, current == 1
+        )
+        for id_, name, number, template, provider, model, params, limit, current in rows
+    ]

@@ -1,0 +1,217 @@
+"""What a person asks while a crawl is running, or after: status, timelines, results.
+
+Rule: short reads that never write, so that they work beside a running scheduler.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from crawler.ledger.look import Limit, limits, look, served_prompts
+from crawler.plan import WINDOW_MS, plan
+
+RATE_SAMPLE = 2_000
+"""The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
+
+
+class Progress(NamedTuple):
+    """The requests of a prompt version, by state."""
+
+    prompt: str
+    version: int
+    provider: str
+    model: str
+    pending: int
+    leased: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class LimitStatus(NamedTuple):
+    """What a limit allows, what is used of it, and what holds back more."""
+
+    limit: str
+    concurrency: int
+    in_flight: int
+    per_minute: int | None
+    started_last_minute: int
+    succeeded_per_minute: float
+    held_by: str | None
+    """``paused``, ``gate``, ``concurrency``, ``per_minute``, ``backoff``; None: nothing."""
+    until_ms: int | None
+    reason: str | None
+
+
+class Status(NamedTuple):
+    """The state of a crawl at one moment."""
+
+    progress: list[Progress]
+    limits: list[LimitStatus]
+    runs: list[tuple[int, int, str, int]]
+    """(id, pid, host, heartbeat in ms) of the runs that have not ended on record."""
+    now_ms: int
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that are still to be answered."""
+        return sum(row.pending + row.leased for row in self.progress)
+
+    @property
+    def succeeded_per_minute(self) -> float:
+        """The rate of all limits together."""
+        return sum(limit.succeeded_per_minute for limit in self.limits)
+
+    @property
+    def eta_ms(self) -> int | None:
+        """Milliseconds until all is done, if it goes on as in the last minute."""
+        if not self.unfinished:
+            return 0
+        rate = self.succeeded_per_minute
+        return int(self.unfinished / rate * WINDOW_MS) if rate else None
+
+
+class TimelineRow(NamedTuple):
+    """One attempt in the life of a request; all of ``attempt`` is None before the first."""
+
+    request_id: int
+    prompt: str
+    version: int
+    provider: str
+    model: str
+    state: str
+    due_at_ms: int
+    number: int | None
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    outcome: str | None
+    reason: str | None
+    text: str | None
+
+
+class ExportRow(NamedTuple):
+    """A word and what became of it."""
+
+    word: str
+    fields: Mapping[str, str]
+    state: str
+    text: str | None
+    reason: str | None
+    prompt: str
+    version: int
+    provider: str
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+    attempts: int
+
+
+def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
+    """Count what is done, what is left, and what it waits for."""
+    progress = conn.execute(
+        "SELECT name, version, provider, model, pending, leased, succeeded, failed, cancelled"
+        " FROM prompts JOIN tallies ON prompt_id = id"
+        " WHERE current = 1 OR pending + leased + succeeded + failed > 0 ORDER BY name, version"
+    )
+    runs = conn.execute(
+        "SELECT id, pid, host, heartbeat_at_ms FROM runs INDEXED BY runs_live"
+        " WHERE ended_at_ms IS NULL"
+    )
+    served = served_prompts(conn, None)
+    return Status(
+        progress=list(map(Progress._make, progress)),
+        limits=[
+            _limit_status(
+                conn,
+                limit,
+                [row.prompt_id for row in served if row.limit_id == limit.id],
+                guard_ms,
+                now_ms,
+            )
+            for limit in limits(conn)
+        ],
+        runs=runs.fetchall(),
+        now_ms=now_ms,
+    )
+
+
+def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
+    """Return every attempt made for a word, oldest first, and its requests without any."""
+    rows = conn.execute(
+        "SELECT requests.id, prompts.name, version, provider, model, state, due_at_ms,"
+        " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text"
+        " FROM words JOIN prompts"
+        " JOIN requests ON requests.prompt_id = prompts.id AND requests.word_id = words.id"
+        " LEFT JOIN attempts ON attempts.request_id = requests.id"
+        " LEFT JOIN responses ON responses.request_id = requests.id"
+        " AND responses.number = attempts.number"
+        " WHERE words.text = ? ORDER BY requests.id, attempts.number",
+        (word,),
+    )
+    return list(map(TimelineRow._make, rows))
+
+
+def export_rows(conn: sqlite3.Connection, prompt_id: int) -> Iterator[ExportRow]:
+    """Yield the words of a prompt version in the order in which they were added."""
+    rows = conn.execute(
+        "SELECT words.text, words.fields, state, responses.text, last.reason, prompts.name,"
+        " version, provider, model, last.tokens_in, last.tokens_out, requests.attempts"
+        " FROM requests JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
+        " LEFT JOIN attempts AS last"
+        " ON last.request_id = requests.id AND last.number = requests.attempts"
+        " LEFT JOIN responses ON responses.request_id = requests.id"
+        " WHERE prompt_id = ? ORDER BY word_id",
+        (prompt_id,),
+    )
+    for word, fields, *rest in rows:
+        yield ExportRow(word, json.loads(fields or "{}"), *rest)
+
+
+def field_names(conn: sqlite3.Connection) -> list[str]:
+    """Return the names of all fields that words have, as they first appear."""
+    rows: list[tuple[Any]] = conn.execute(
+        "SELECT key FROM words, json_each(words.fields) WHERE words.fields IS NOT NULL"
+        " GROUP BY key ORDER BY min(words.id), min(json_each.id)"
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _limit_status(
+    conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], guard_ms: int, now_ms: int
+) -> LimitStatus:
+    outlook = look(conn, limit, prompt_ids, guard_ms, now_ms)
+    step = plan(outlook, now_ms)
+    held_by, until_ms = step.held_by, step.wake_at_ms
+    if held_by is None and not outlook.in_flight and step.wake_at_ms is not None:
+        held_by = "backoff"
+    started, rate = _rate(conn, limit.id, now_ms)
+    return LimitStatus(
+        limit=limit.name,
+        concurrency=limit.concurrency,
+        in_flight=outlook.in_flight,
+        per_minute=limit.per_minute,
+        started_last_minute=started,
+        succeeded_per_minute=rate,
+        held_by=held_by,
+        until_ms=until_ms,
+        reason=limit.gate_reason if held_by == "gate" else None,
+    )
+
+
+def _rate(conn: sqlite3.Connection, limit_id: int, now_ms: int) -> tuple[int, float]:
+    """Return the starts of the last minute, and successes a minute over the latest of them."""
+    (started,) = conn.execute(
+        "SELECT count(*) FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms > ?",
+        (limit_id, now_ms - WINDOW_MS),
+    ).fetchone()
+    succeeded, since_ms = conn.execute(
+        "SELECT sum(outcome IS 'succeeded'), min(started_at_ms) FROM ("
+        " SELECT outcome, started_at_ms FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms > ? ORDER BY started_at_ms DESC LIMIT ?)",
+        (limit_id, now_ms - WINDOW_MS, RATE_SAMPLE),
+    ).fetchone()
+    if not succeeded:
+        return started, 0.0
+    return started, succeeded * WINDOW_MS / max(now_ms - since_ms, 1_000)

@@ -1,0 +1,43 @@
+"""Log events: a closed list of names, JSON lines on standard error.
+
+Rule: an event is named in the past tense, values stand in fields, and no prompt, answer or key is
+ever one of them.
+"""
+
+import logging
+import sys
+from typing import TextIO
+
+import structlog
+
+Log = structlog.typing.FilteringBoundLogger
+
+EVENTS = frozenset(
+    {
+        "attempt_failed",
+        "attempts_abandoned",
+        "gate_closed",
+        "late_answers_refused",
+        "progress_reported",
+        "run_ended",
+        "run_started",
+        "start_restamped",
+        "stop_requested",
+    }
+)
+
+
+def json_lines(level: int = logging.INFO, stream: TextIO | None = None) -> Log:
+    """Return a logger that writes a JSON object a line, from the given level up."""
+    log: Log = structlog.wrap_logger(
+        structlog.WriteLogger(stream or sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.EventRenamer("event"),
+            structlog.processors.JSONRenderer(ensure_ascii=False),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+    return log

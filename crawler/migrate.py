@@ -1,0 +1,149 @@
+"""Brings a file to the newest schema, or refuses it untouched.
+
+Rule: a file is looked at read-only before anything is written to it. One that is not ours, is
+newer than we are, or is damaged, stays as it is to the byte.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+from crawler.errors import CrawlerError, Exit
+
+APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
+OLDEST_SQLITE = (3, 40, 0)
+CHECKED_IN_PASSING_BYTES = 32 * 2**20
+"""Files up to this size are checked for damage before every run; larger ones by `crawler check`."""
+
+
+class Migration(NamedTuple):
+    """A numbered SQL file."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """The digest by which an edited file is known."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+def migrations() -> list[Migration]:
+    """Return the migrations in their order. Raises AssertionError if their numbers have gaps."""
+    files = (file for file in resources.files("crawler.migrations").iterdir())
+    found = sorted(
+        Migration(int(file.name[:4]), file.name, file.read_text("utf-8"))
+        for file in files
+        if file.name.endswith(".sql")
+    )
+    assert [migration.version for migration in found] == list(range(1, len(found) + 1))
+    return found
+
+
+def inspect(path: Path) -> int:
+    """Return the schema version of a file without changing a byte of it; 0 for an empty one.
+
+    Raises CrawlerError where the file is not ours to write to.
+    """
+    _require_sqlite()
+    if not path.is_file():
+        raise _refused(path, "it is not a file", "name another file with --db")
+    if path.stat().st_size == 0:
+        return 0
+    try:
+        conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        try:
+            return _version_of(conn, path)
+        finally:
+            conn.close()
+    except sqlite3.DatabaseError as error:
+        raise _refused(
+            path, str(error), "name another file with --db, or restore a copy"
+        ) from error
+
+
+def migrate(conn: sqlite3.Connection, now_ms: int) -> None:
+    """Apply what a database lacks. To be called inside a transaction, under the write lock.
+
+    Raises CrawlerError if a migration that has been applied is no longer what it was.
+    """
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        conn.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY,"
+            " name TEXT NOT NULL, sha256 TEXT NOT NULL, applied_at_ms INTEGER NOT NULL) STRICT"
+        )
+        conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    known = migrations()
+    applied = dict(conn.execute("SELECT version, sha256 FROM migrations"))
+    for migration in known:
+        if migration.version > version:
+            _apply(conn, migration, now_ms)
+        elif applied.get(migration.version) != migration.sha256:
+            raise CrawlerError(
+                f"migration {migration.name} is not the one that this database was made with",
+                "its text has changed since it was applied",
+                "reinstall the program, or restore the migration",
+                Exit.CONFIGURATION,
+            )
+
+
+def statements(script: str) -> Iterator[str]:
+    """Split a script into its statements (`executescript` would commit what came before it)."""
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    assert all(line.lstrip().startswith("--") for line in statement.splitlines() if line.strip())
+
+
+def _apply(conn: sqlite3.Connection, migration: Migration, now_ms: int) -> None:
+    for statement in statements(migration.sql):
+        conn.execute(statement)
+    conn.execute(
+        "INSERT INTO migrations VALUES (?, ?, ?, ?)",
+        (migration.version, migration.name, migration.sha256, now_ms),
+    )
+    conn.execute(f"PRAGMA user_version = {migration.version}")
+
+
+def _version_of(conn: sqlite3.Connection, path: Path) -> int:
+    (application_id,) = conn.execute("PRAGMA application_id").fetchone()
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application_id != APPLICATION_ID and (tables or version or application_id):
+        raise _refused(path, "it is the database of another program", "name another file with --db")
+    newest = len(migrations())
+    if version > newest:
+        raise _refused(
+            path,
+            f"its schema is version {version}, and this program knows {newest}",
+            "upgrade the program: pip install --upgrade quotacrawl",
+        )
+    if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
+        (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
+    assert isinstance(version, int)
+    return version
+
+
+def _refused(path: Path, cause: str, hint: str) -> CrawlerError:
+    return CrawlerError(f"{path} can't be used", cause, hint, Exit.CONFIGURATION)
+
+
+def _require_sqlite() -> None:
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        oldest = ".".join(map(str, OLDEST_SQLITE))
+        raise CrawlerError(
+            f"this Python's SQLite is too old ({sqlite3.sqlite_version})",
+            f"the ledger needs SQLite {oldest} or newer",
+            "use a Python that brings a newer SQLite",
+            Exit.CONFIGURATION,
+        )

@@ -1,0 +1,115 @@
+"""The settings of a run, and the verdict on an attempt.
+
+Rule: settings are checked when they are made, and a verdict is a pure function of integers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
+
+Draw = Callable[[int, int], int]
+"""``draw(low, high)`` gives a whole number of [low, high]; the only source of chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Settings of a run; every time is in milliseconds. Raises ValueError if one makes no sense."""
+
+    max_failures: int = 20
+    """A request that fails this often by itself has failed for good."""
+    backoff_base_ms: int = 1_000
+    backoff_cap_ms: int = 60_000
+    gate_base_ms: int = 1_000
+    """The gate's first pause after a refusal that names no time; doubles while probes fail."""
+    gate_cap_ms: int = 30_000
+    call_timeout_ms: int = 120_000
+    drain_ms: int = 60_000
+    """How long a polite stop waits for the calls in flight."""
+    guard_ms: int = 600
+    """How long a call may need from its start to its arrival at the server."""
+    lost_after_ms: int = 300_000
+    """A run whose lock can't be asked is lost when its heartbeat is this old."""
+    patience_ms: int = 900_000
+    """A gate that stays closed for longer than this ends the run: come back later."""
+    unreachable_strikes: int = 5
+    """Refused probes after which a run that never reached its server gives up."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) < 1:
+                raise ValueError(f"{field.name} must be at least 1")
+        if self.backoff_cap_ms < self.backoff_base_ms:
+            raise ValueError("backoff_cap_ms must not be below backoff_base_ms")
+        if self.gate_cap_ms < self.gate_base_ms:
+            raise ValueError("gate_cap_ms must not be below gate_base_ms")
+        if self.lost_after_ms <= self.call_timeout_ms:
+            raise ValueError(
+                "lost_after_ms must be above call_timeout_ms: a call may not outlive it"
+            )
+
+
+class Verdict(NamedTuple):
+    """What becomes of a request when its attempt has ended."""
+
+    state: RequestState
+    failures: int
+    due_at_ms: int
+
+
+def backoff_ms(policy: Policy, failures: int, draw: Draw) -> int:
+    """Return how long to wait after the given number of failures (at least 1), in ms.
+
+    Full jitter: uniform between 0 and base · 2^(failures - 1), at most the cap, so that items
+    which failed together don't come back together (AWS Architecture Blog, "Exponential Backoff
+    And Jitter", 2015).
+    """
+    return draw(0, _doubled(policy.backoff_base_ms, failures, policy.backoff_cap_ms))
+
+
+def gate_pause_ms(policy: Policy, strikes: int, retry_after_ms: int | None) -> int:
+    """Return how long the gate stays closed: what the server said, else a pause that doubles."""
+    if retry_after_ms is not None:
+        return max(retry_after_ms, 1)
+    return _doubled(policy.gate_base_ms, strikes, policy.gate_cap_ms)
+
+
+def verdict(
+    policy: Policy,
+    outcome: Outcome,
+    *,
+    failures: int,
+    retry_after_ms: int | None,
+    now_ms: int,
+    draw: Draw,
+) -> Verdict:
+    """Judge an attempt: the next state of its request, its failures so far, when it is due.
+
+    Args:
+        policy: the settings.
+        outcome: how the attempt ended.
+        failures: the request's own failures before this attempt.
+        retry_after_ms: the pause that the server asked for, if it did.
+        now_ms: the time.
+        draw: chance, for the jitter.
+
+    """
+    if outcome is Outcome.SUCCEEDED:
+        return Verdict(RequestState.SUCCEEDED, failures, 0)
+    if outcome in FINAL:
+        return Verdict(RequestState.FAILED, failures, 0)
+    if outcome not in COUNTS_AS_FAILURE:
+        return Verdict(RequestState.PENDING, failures, now_ms)
+    failures += 1
+    if failures >= policy.max_failures:
+        return Verdict(RequestState.FAILED, failures, 0)
+    if outcome is Outcome.ABANDONED:
+        return Verdict(RequestState.PENDING, failures, now_ms)
+    pause_ms = max(backoff_ms(policy, failures, draw), retry_after_ms or 0)
+    return Verdict(RequestState.PENDING, failures, now_ms + pause_ms)
+
+
+def _doubled(base_ms: int, times: int, cap_ms: int) -> int:
+    # The exponent is bounded because the failures are not: 2**1000 is a long number.
+    return int(min(cap_ms, base_ms * 2 ** min(times - 1, 30)))

@@ -1,0 +1,42 @@
+"""The services that answer prompts, one file each; connected when the first call needs one.
+
+Rule: a provider makes one call when it is told to and says how it ended. It never retries, waits
+for quota, or remembers: that is the ledger's.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import NamedTuple
+
+from crawler.errors import CrawlerError, Exit
+
+
+class Kind(NamedTuple):
+    """What is known of a provider without importing it."""
+
+    module: str
+    """Has ``connect(model)``, an async context manager that yields a provider."""
+    default_model: str | None
+    concurrency: int
+    """Calls in flight at once, until the user says otherwise."""
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "local": Kind("crawler.providers.local", "SmolLM2-135M-Instruct", 4),
+        "openai": Kind("crawler.providers.openai", None, 10),
+        "scripted": Kind("crawler.providers.scripted", "scripted", 10),
+    }
+)
+
+
+def kind_of(provider: str) -> Kind:
+    """Return what is known of a provider. Raises CrawlerError for a name that is none."""
+    if provider in KINDS:
+        return KINDS[provider]
+    raise CrawlerError(
+        f"there is no provider {provider!r}",
+        f"the providers are {', '.join(KINDS)}",
+        "crawler prompt add --help",
+        Exit.USAGE,
+    )

@@ -1,0 +1,26 @@
+"""Any async function from a prompt to a text, as a provider: what the Python API is given.
+
+Rule: what the function raises is a transient failure, unless it raises a ProviderError itself.
+"""
+
+from collections.abc import Awaitable, Callable
+
+from crawler.providers.protocol import Answer, Call, ProviderError
+from crawler.states import Outcome
+
+AsyncFunction = Callable[[str], Awaitable[str]]
+
+
+class Function:
+    """A provider that asks a function."""
+
+    def __init__(self, function: AsyncFunction) -> None:
+        self._function = function
+
+    async def generate(self, call: Call) -> Answer:
+        """Make one call. Raises ProviderError."""
+        text: object = await self._function(call.prompt + call.prefill)
+        if not isinstance(text, str):
+            kind = type(text).__name__
+            raise ProviderError(Outcome.REJECTED, f"the function returned {kind}, not str")
+        return Answer(call.prefill + text)

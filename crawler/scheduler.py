@@ -1,0 +1,320 @@
+"""The asyncio shell around the turn: turn, hand out, wait, turn again.
+
+Rule: nothing is decided here that could be decided in the ledger. The loop holds no queue, no timer
+for a request and no count of a quota; what must outlive a crash is in the rows.
+"""
+
+import asyncio
+import json
+import os
+import random
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from crawler.executor import Executor
+from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.record import Finish, Scope, end_run
+from crawler.ledger.report import Status, status
+from crawler.ledger.turn import Lease, Turn, live_runs, restamp, start_run, turn
+from crawler.locks import LockTimeout, RunLock, forget_run, run_is_alive
+from crawler.logs import Log
+from crawler.policy import Policy
+from crawler.providers.protocol import Call
+from crawler.states import OPENS_GATE, Outcome
+from crawler.store import Store
+from crawler.template import MissingField, Template
+
+POLL_MS = 250
+"""The longest that the loop sleeps: how late it may see what other processes have changed."""
+TURN_GAP_MS = 10
+"""Turns begin this far apart while calls are in flight, so that ends share a commit."""
+BATCH = 256
+"""Ends that are worth a turn at once."""
+TICK_MS = 1_000
+"""How often the loop looks after dead runs and reports."""
+ALL = 2**31
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How far a run goes."""
+
+    watch: bool = False
+    """Stay when all is done, and wait for more words."""
+    deadline_ms: int | None = None
+    """How long to start calls, counted from the start of the run."""
+    max_calls: int | None = None
+    """How many calls to start at the most."""
+    prompt_ids: tuple[int, ...] | None = None
+    """The only prompts to serve; None for all."""
+
+
+class Ending(NamedTuple):
+    """Why a run ended, and what it left.
+
+    ``reason`` is one of: done, signal, deadline, calls_used, quota, denied, unreachable, lost.
+    """
+
+    reason: str
+    detail: str | None
+    unfinished: int
+    opens_at_ms: int | None = None
+
+
+def ledger_clock() -> Callable[[], int]:
+    """Return a clock in ms: wall time now, and from here on as steady as monotonic time."""
+    offset_ns = time.time_ns() - time.monotonic_ns()
+    return lambda: (offset_ns + time.monotonic_ns()) // 1_000_000
+
+
+class Scheduler:
+    """One run.
+
+    Args:
+        store: the open database.
+        policy: the settings.
+        options: how far to go.
+        log: where events go.
+        program: the version to put on record.
+        on_status: told the state of the crawl once a second.
+
+    Set ``executor`` before `run`; it is to call `wake` whenever it has an outcome.
+
+    """
+
+    executor: Executor
+
+    def __init__(
+        self,
+        store: Store,
+        policy: Policy,
+        options: RunOptions,
+        log: Log,
+        *,
+        program: str,
+        on_status: Callable[[Status], None] | None = None,
+    ) -> None:
+        self.clock = ledger_clock()
+        self._store = store
+        self._policy = policy
+        self._options = options
+        self._log = log
+        self._program = program
+        self._on_status = on_status
+        self._wake = asyncio.Event()
+        self._scope: Scope
+        self._prompts: dict[int, tuple[Prompt, Template]] = {}
+        self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = self.clock()
+        self._stopping: tuple[str, str | None] | None = None
+        self._drain_until_ms = 0
+        self._calls_started = 0
+        self._reached = False
+
+    def wake(self) -> None:
+        """Let the loop look at once."""
+        self._wake.set()
+
+    def stop(self, reason: str, detail: str | None = None) -> None:
+        """Start nothing more, let what is in flight end for `drain_ms`, and end the run."""
+        if self._stopping is None:
+            self._stopping = (reason, detail)
+            self._drain_until_ms = self.clock() + self._policy.drain_ms
+            self._log.info("stop_requested", reason=reason, in_flight=self.executor.in_flight())
+        self.wake()
+
+    async def run(self) -> Ending:
+        """Crawl until there is a reason to end.
+
+        What goes wrong with the database is raised (sqlite3.Error, LockTimeout); then nothing more
+        is written, and the next run picks up what was open.
+        """
+        now_ms = self.clock()
+        host = socket.gethostname()
+        run_id = await self._store.run(start_run, os.getpid(), host, self._program, now_ms)
+        self._scope = Scope(
+            run_id=run_id,
+            policy=self._policy,
+            clock=self.clock,
+            draw=random.randint,
+            prompt_ids=self._options.prompt_ids,
+        )
+        lock = RunLock(self._store.path, run_id)
+        self._log.info("run_started", run_id=run_id, version=self._program)
+        try:
+            await self._bury_the_dead()
+            ending = await self._loop()
+        except (sqlite3.Error, LockTimeout):
+            raise
+        except BaseException:
+            await self._end("cancelled")
+            lock.release()
+            raise
+        await self._end(ending.reason)
+        lock.release()
+        self._log.info("run_ended", run_id=run_id, **ending._asdict())
+        return ending
+
+    async def _loop(self) -> Ending:
+        while True:
+            self._wake.clear()
+            finished = self.executor.outcomes()
+            self._turned_at_ms = self.clock()
+            done = await self._store.run(turn, self._scope, finished, self._budget())
+            self._notice(finished, done)
+            if done.leases:
+                await self._hand_out(done)
+            ending = self._ending(done)
+            if ending is not None:
+                return ending
+            if self._stopping and self.clock() > self._drain_until_ms:
+                await self.executor.interrupt()
+            if self.clock() - self._ticked_at_ms >= TICK_MS:
+                await self._tick()
+            await self._pause(done.wake_at_ms)
+
+    def _budget(self) -> int:
+        """Return how many calls may still be started."""
+        deadline_ms = self._options.deadline_ms
+        if deadline_ms is not None and self.clock() - self._started_at_ms >= deadline_ms:
+            self.stop("deadline")
+        if self._stopping:
+            return 0
+        if self._options.max_calls is None:
+            return ALL
+        return self._options.max_calls - self._calls_started
+
+    async def _hand_out(self, done: Turn) -> None:
+        """Give leased requests to the executor."""
+        started_at_ms = done.now_ms
+        # The window trusts that a call arrives within the guard after its start on record. If the
+        # commit took longer than that, the start is moved before anything leaves.
+        while self.clock() - started_at_ms > self._policy.guard_ms // 2:
+            self._log.info("start_restamped", calls=len(done.leases))
+            started_at_ms = await self._store.run(restamp, done.leases, self.clock)
+        calls = []
+        unsendable = []
+        for lease in done.leases:
+            if lease.prompt_id not in self._prompts:
+                prompt = await self._store.run(prompt_by_id, lease.prompt_id)
+                self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
+            call = self._call(lease, *self._prompts[lease.prompt_id])
+            if isinstance(call, Finish):
+                unsendable.append(call)
+            else:
+                calls.append(call)
+        self._calls_started += len(calls)
+        self.executor.submit(calls)
+        if unsendable:
+            await self._store.run(turn, self._scope, unsendable, 0)
+            self.wake()
+
+    def _call(self, lease: Lease, prompt: Prompt, template: Template) -> Call | Finish:
+        """Render a leased request; one that can't be rendered is rejected without being sent."""
+        try:
+            rendered = template.render(lease.word, json.loads(lease.fields) if lease.fields else {})
+        except MissingField as error:
+            reason = f"the template needs {{{error}}}, which this word has not"
+            return Finish(
+                lease.request_id, lease.number, self.clock(), Outcome.REJECTED, reason=reason
+            )
+        return Call(
+            request_id=lease.request_id,
+            number=lease.number,
+            word=lease.word,
+            provider=prompt.provider,
+            model=prompt.model,
+            prompt=rendered.prompt,
+            prefill=rendered.prefill,
+            params=prompt.params,
+            timeout_ms=self._policy.call_timeout_ms,
+        )
+
+    def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
+        """Draw from the outcomes what concerns the run as a whole."""
+        for finish in finished:
+            self._reached = self._reached or finish.outcome in OPENS_GATE
+            if finish.outcome is Outcome.SUCCEEDED:
+                continue
+            self._log.warning(
+                "attempt_failed",
+                request_id=finish.request_id,
+                number=finish.number,
+                outcome=finish.outcome,
+                reason=finish.reason,
+            )
+            if finish.outcome is Outcome.DENIED:
+                self.stop("denied", finish.reason)
+            unreachable = finish.outcome is Outcome.UNAVAILABLE and not self._reached
+            strikes = done.gate_strikes
+            if (
+                unreachable
+                and strikes >= self._policy.unreachable_strikes
+                and not self._options.watch
+            ):
+                self.stop("unreachable", finish.reason)
+        if done.late:
+            self._log.warning("late_answers_refused", answers=done.late)
+
+    def _ending(self, done: Turn) -> Ending | None:
+        """Return the reason to end, if there is one and nothing is in flight any more."""
+        if done.lost:
+            return Ending("lost", "another process has taken its calls over", done.unfinished)
+        if self.executor.in_flight() or self._wake.is_set():
+            return None
+        if not done.unfinished and not self._options.watch:
+            return Ending("done", None, 0)
+        if self._stopping:
+            return Ending(*self._stopping, done.unfinished)
+        if self._options.max_calls is not None and self._calls_started >= self._options.max_calls:
+            return Ending("calls_used", None, done.unfinished)
+        closed_for_ms = done.gate_opens_at_ms - self.clock()
+        if closed_for_ms > self._policy.patience_ms and not self._options.watch:
+            return Ending("quota", None, done.unfinished, done.gate_opens_at_ms)
+        return None
+
+    async def _pause(self, wake_at_ms: int | None) -> None:
+        """Sleep until a call ends, somebody wakes us, or it is time to look again."""
+        pause_ms = POLL_MS
+        if wake_at_ms is not None:
+            pause_ms = min(pause_ms, max(0, wake_at_ms - self.clock()))
+        timer = asyncio.get_running_loop().call_later(pause_ms / 1000, self._wake.set)
+        await self._wake.wait()
+        timer.cancel()
+        gap_ms = self._turned_at_ms + TURN_GAP_MS - self.clock()
+        if gap_ms > 0 and self.executor.in_flight() and self.executor.waiting() < BATCH:
+            await asyncio.sleep(gap_ms / 1000)
+
+    async def _tick(self) -> None:
+        self._ticked_at_ms = self.clock()
+        await self._bury_the_dead()
+        if self._on_status is not None:
+            now_ms = self.clock()
+            self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
+
+    async def _bury_the_dead(self) -> None:
+        """Take over the open attempts of runs whose process is gone."""
+        for run_id, heartbeat_at_ms in await self._store.run(live_runs):
+            if run_id == self._scope.run_id:
+                continue
+            silent = self.clock() - heartbeat_at_ms > self._policy.lost_after_ms
+            # A process that lives but has long been silent is frozen; should it thaw, the fence
+            # keeps its answers out.
+            if silent or run_is_alive(self._store.path, run_id) is False:
+                why = "silent" if silent else "died"
+                abandoned = await self._store.run(
+                    end_run, self._scope, run_id, Outcome.ABANDONED, why
+                )
+                forget_run(self._store.path, run_id)
+                self._log.warning(
+                    "attempts_abandoned", of_run_id=run_id, attempts=abandoned, reason=why
+                )
+
+    async def _end(self, reason: str) -> None:
+        """Record what came in at the last moment, and close what did not."""
+        await self.executor.interrupt()
+        await self._store.run(turn, self._scope, self.executor.outcomes(), 0)
+        await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)

@@ -1,0 +1,60 @@
+"""The states of a request, the outcomes of an attempt, and what may follow what.
+
+Rule: everything that decides a transition is in this file; the triggers of the schema repeat it,
+and a test holds the two together.
+"""
+
+from enum import StrEnum
+
+
+class RequestState(StrEnum):
+    """Where one word × one prompt stands."""
+
+    PENDING = "pending"
+    LEASED = "leased"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """How one attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    TRANSIENT = "transient"  # 500, 503, 504, timeout, reset, truncated, empty, failed its check
+    THROTTLED = "throttled"  # 429: the quota is used up
+    UNAVAILABLE = "unavailable"  # connection refused, no route, no name: nobody is there
+    REJECTED = "rejected"  # 400, 404, 413, unparsable: the same request will never do
+    BLOCKED = "blocked"  # the model refused
+    DENIED = "denied"  # 401, 403: credentials
+    INTERRUPTED = "interrupted"  # we stopped before the answer came
+    ABANDONED = "abandoned"  # its run died
+
+
+TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
+    RequestState.PENDING: frozenset({RequestState.LEASED, RequestState.CANCELLED}),
+    RequestState.LEASED: frozenset(
+        {
+            RequestState.PENDING,
+            RequestState.SUCCEEDED,
+            RequestState.FAILED,
+            RequestState.CANCELLED,
+        }
+    ),
+    RequestState.SUCCEEDED: frozenset(),
+    RequestState.FAILED: frozenset({RequestState.PENDING}),  # only when the user says retry
+    RequestState.CANCELLED: frozenset({RequestState.PENDING}),  # likewise
+}
+
+# What a request pays with its own retry budget. Quota, outages and stops are not its fault;
+# a death counts, so that an item that kills its process can't do so for ever.
+COUNTS_AS_FAILURE = frozenset({Outcome.TRANSIENT, Outcome.ABANDONED})
+
+# What the same request would only meet again.
+FINAL = frozenset({Outcome.REJECTED, Outcome.BLOCKED})
+
+# What is true for every request of the same quota.
+CLOSES_GATE = frozenset({Outcome.THROTTLED, Outcome.UNAVAILABLE})
+
+# What shows that the server is there and serves this quota again.
+OPENS_GATE = frozenset({Outcome.SUCCEEDED, Outcome.TRANSIENT, Outcome.REJECTED, Outcome.BLOCKED})

@@ -1,0 +1,105 @@
+"""The ledger behind an event loop: one function = one transaction = one hop to its thread.
+
+Rule: a transaction is awaited to its end even when its caller is cancelled, so none is ever left
+half done, and the connection is always closed, because aiosqlite's thread would otherwise keep the
+interpreter alive. This file is the only one that knows aiosqlite; it uses one protected name of it,
+`_execute`, because awaiting statement by statement is some eight times slower and not atomic.
+"""
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from crawler.database import (
+    SCHEDULER_CHECKPOINT_PAGES,
+    configure,
+    explained,
+    prepare_file,
+    transact,
+)
+from crawler.locks import WriteLock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Store:
+    """An open database; made by `open_store`."""
+
+    def __init__(self, db: aiosqlite.Connection, lock: WriteLock, path: Path | None) -> None:
+        self._db = db
+        self._lock = lock
+        self.path = path
+        """The file; None for a database in memory."""
+
+    async def run(
+        self,
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function as one transaction and return what it returns.
+
+        If the caller is cancelled, the transaction still ends first, one way or the other.
+        """
+        hop = asyncio.ensure_future(
+            _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
+        )
+        try:
+            return await asyncio.shield(hop)
+        except asyncio.CancelledError:
+            while not hop.done():
+                try:
+                    await asyncio.wait([hop])
+                except asyncio.CancelledError:
+                    continue
+            if not hop.cancelled():
+                hop.exception()  # seen: the cancellation is what the caller hears of
+            raise
+
+
+@asynccontextmanager
+async def open_store(database: Path | None) -> AsyncIterator[Store]:
+    """Open a file (None: a database in memory) for a scheduler, creating it if need be.
+
+    Raises CrawlerError, also for what goes wrong with the file later.
+    """
+    with explained(database or Path(":memory:")):
+        if database is not None:
+            prepare_file(database)
+        lock = WriteLock(database)
+        db = aiosqlite.connect(database or ":memory:", isolation_level=None)
+        try:
+            async with db:
+                now_ms = time.time_ns() // 1_000_000
+                await _hop(
+                    db, lambda conn: configure(conn, lock, SCHEDULER_CHECKPOINT_PAGES, now_ms)
+                )
+                try:
+                    yield Store(db, lock, database)
+                finally:
+                    await _close(db, lock)
+        finally:
+            lock.close()
+
+
+async def _close(db: aiosqlite.Connection, lock: WriteLock) -> None:
+    """Close under the lock: the last connection to close checkpoints."""
+
+    def close(conn: sqlite3.Connection) -> None:
+        with lock.held():
+            conn.close()
+
+    await asyncio.shield(_hop(db, close))
+
+
+async def _hop(db: aiosqlite.Connection, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on the connection, in its thread."""
+    execute: Callable[..., Awaitable[T]] = db._execute  # noqa: SLF001 - see above
+    return await execute(lambda: function(db._conn))  # noqa: SLF001
