@@ -41,3 +41,8 @@ def json_lines(level: int = logging.INFO, stream: TextIO | None = None) -> Log:
         cache_logger_on_first_use=True,
     )
     return log
+
+
+def silent() -> Log:
+    """Return a logger that says nothing."""
+    return json_lines(logging.CRITICAL + 10)

@@ -13,6 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import NamedTuple
 
 from crawler.executor import Executor
@@ -76,55 +77,51 @@ class Scheduler:
 
     Args:
         store: the open database.
+        executor: where calls are made.
+        wake: set by the executor whenever it has an outcome; the loop sleeps on it.
+        clock: the time in ms, steady (see `ledger_clock`).
         policy: the settings.
         options: how far to go.
         log: where events go.
-        program: the version to put on record.
         on_status: told the state of the crawl once a second.
 
-    Set ``executor`` before `run`; it is to call `wake` whenever it has an outcome.
-
     """
-
-    executor: Executor
 
     def __init__(
         self,
         store: Store,
+        executor: Executor,
+        wake: asyncio.Event,
+        *,
+        clock: Callable[[], int],
         policy: Policy,
         options: RunOptions,
         log: Log,
-        *,
-        program: str,
         on_status: Callable[[Status], None] | None = None,
     ) -> None:
-        self.clock = ledger_clock()
         self._store = store
+        self._executor = executor
+        self._wake = wake
+        self._clock = clock
         self._policy = policy
         self._options = options
         self._log = log
-        self._program = program
         self._on_status = on_status
-        self._wake = asyncio.Event()
         self._scope: Scope
         self._prompts: dict[int, tuple[Prompt, Template]] = {}
-        self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = self.clock()
+        self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = clock()
         self._stopping: tuple[str, str | None] | None = None
         self._drain_until_ms = 0
         self._calls_started = 0
         self._reached = False
 
-    def wake(self) -> None:
-        """Let the loop look at once."""
-        self._wake.set()
-
     def stop(self, reason: str, detail: str | None = None) -> None:
         """Start nothing more, let what is in flight end for `drain_ms`, and end the run."""
         if self._stopping is None:
             self._stopping = (reason, detail)
-            self._drain_until_ms = self.clock() + self._policy.drain_ms
-            self._log.info("stop_requested", reason=reason, in_flight=self.executor.in_flight())
-        self.wake()
+            self._drain_until_ms = self._clock() + self._policy.drain_ms
+            self._log.info("stop_requested", reason=reason, in_flight=self._executor.in_flight())
+        self._wake.set()
 
     async def run(self) -> Ending:
         """Crawl until there is a reason to end.
@@ -132,18 +129,19 @@ class Scheduler:
         What goes wrong with the database is raised (sqlite3.Error, LockTimeout); then nothing more
         is written, and the next run picks up what was open.
         """
-        now_ms = self.clock()
+        now_ms = self._clock()
         host = socket.gethostname()
-        run_id = await self._store.run(start_run, os.getpid(), host, self._program, now_ms)
+        program = version("quotacrawl")
+        run_id = await self._store.run(start_run, os.getpid(), host, program, now_ms)
         self._scope = Scope(
             run_id=run_id,
             policy=self._policy,
-            clock=self.clock,
+            clock=self._clock,
             draw=random.randint,
             prompt_ids=self._options.prompt_ids,
         )
         lock = RunLock(self._store.path, run_id)
-        self._log.info("run_started", run_id=run_id, version=self._program)
+        self._log.info("run_started", run_id=run_id, version=program)
         try:
             await self._bury_the_dead()
             ending = await self._loop()
@@ -161,8 +159,8 @@ class Scheduler:
     async def _loop(self) -> Ending:
         while True:
             self._wake.clear()
-            finished = self.executor.outcomes()
-            self._turned_at_ms = self.clock()
+            finished = self._executor.outcomes()
+            self._turned_at_ms = self._clock()
             done = await self._store.run(turn, self._scope, finished, self._budget())
             self._notice(finished, done)
             if done.leases:
@@ -170,16 +168,16 @@ class Scheduler:
             ending = self._ending(done)
             if ending is not None:
                 return ending
-            if self._stopping and self.clock() > self._drain_until_ms:
-                await self.executor.interrupt()
-            if self.clock() - self._ticked_at_ms >= TICK_MS:
+            if self._stopping and self._clock() > self._drain_until_ms:
+                await self._executor.interrupt()
+            if self._clock() - self._ticked_at_ms >= TICK_MS:
                 await self._tick()
             await self._pause(done.wake_at_ms)
 
     def _budget(self) -> int:
         """Return how many calls may still be started."""
         deadline_ms = self._options.deadline_ms
-        if deadline_ms is not None and self.clock() - self._started_at_ms >= deadline_ms:
+        if deadline_ms is not None and self._clock() - self._started_at_ms >= deadline_ms:
             self.stop("deadline")
         if self._stopping:
             return 0
@@ -192,9 +190,9 @@ class Scheduler:
         started_at_ms = done.now_ms
         # The window trusts that a call arrives within the guard after its start on record. If the
         # commit took longer than that, the start is moved before anything leaves.
-        while self.clock() - started_at_ms > self._policy.guard_ms // 2:
+        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
             self._log.info("start_restamped", calls=len(done.leases))
-            started_at_ms = await self._store.run(restamp, done.leases, self.clock)
+            started_at_ms = await self._store.run(restamp, done.leases, self._clock)
         calls = []
         unsendable = []
         for lease in done.leases:
@@ -207,10 +205,10 @@ class Scheduler:
             else:
                 calls.append(call)
         self._calls_started += len(calls)
-        self.executor.submit(calls)
+        self._executor.submit(calls)
         if unsendable:
             await self._store.run(turn, self._scope, unsendable, 0)
-            self.wake()
+            self._wake.set()
 
     def _call(self, lease: Lease, prompt: Prompt, template: Template) -> Call | Finish:
         """Render a leased request; one that can't be rendered is rejected without being sent."""
@@ -219,7 +217,7 @@ class Scheduler:
         except MissingField as error:
             reason = f"the template needs {{{error}}}, which this word has not"
             return Finish(
-                lease.request_id, lease.number, self.clock(), Outcome.REJECTED, reason=reason
+                lease.request_id, lease.number, self._clock(), Outcome.REJECTED, reason=reason
             )
         return Call(
             request_id=lease.request_id,
@@ -263,7 +261,7 @@ class Scheduler:
         """Return the reason to end, if there is one and nothing is in flight any more."""
         if done.lost:
             return Ending("lost", "another process has taken its calls over", done.unfinished)
-        if self.executor.in_flight() or self._wake.is_set():
+        if self._executor.in_flight() or self._wake.is_set():
             return None
         if not done.unfinished and not self._options.watch:
             return Ending("done", None, 0)
@@ -271,7 +269,7 @@ class Scheduler:
             return Ending(*self._stopping, done.unfinished)
         if self._options.max_calls is not None and self._calls_started >= self._options.max_calls:
             return Ending("calls_used", None, done.unfinished)
-        closed_for_ms = done.gate_opens_at_ms - self.clock()
+        closed_for_ms = done.gate_opens_at_ms - self._clock()
         if closed_for_ms > self._policy.patience_ms and not self._options.watch:
             return Ending("quota", None, done.unfinished, done.gate_opens_at_ms)
         return None
@@ -280,19 +278,19 @@ class Scheduler:
         """Sleep until a call ends, somebody wakes us, or it is time to look again."""
         pause_ms = POLL_MS
         if wake_at_ms is not None:
-            pause_ms = min(pause_ms, max(0, wake_at_ms - self.clock()))
+            pause_ms = min(pause_ms, max(0, wake_at_ms - self._clock()))
         timer = asyncio.get_running_loop().call_later(pause_ms / 1000, self._wake.set)
         await self._wake.wait()
         timer.cancel()
-        gap_ms = self._turned_at_ms + TURN_GAP_MS - self.clock()
-        if gap_ms > 0 and self.executor.in_flight() and self.executor.waiting() < BATCH:
+        gap_ms = self._turned_at_ms + TURN_GAP_MS - self._clock()
+        if gap_ms > 0 and self._executor.in_flight() and self._executor.waiting() < BATCH:
             await asyncio.sleep(gap_ms / 1000)
 
     async def _tick(self) -> None:
-        self._ticked_at_ms = self.clock()
+        self._ticked_at_ms = self._clock()
         await self._bury_the_dead()
         if self._on_status is not None:
-            now_ms = self.clock()
+            now_ms = self._clock()
             self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
 
     async def _bury_the_dead(self) -> None:
@@ -300,7 +298,7 @@ class Scheduler:
         for run_id, heartbeat_at_ms in await self._store.run(live_runs):
             if run_id == self._scope.run_id:
                 continue
-            silent = self.clock() - heartbeat_at_ms > self._policy.lost_after_ms
+            silent = self._clock() - heartbeat_at_ms > self._policy.lost_after_ms
             # A process that lives but has long been silent is frozen; should it thaw, the fence
             # keeps its answers out.
             if silent or run_is_alive(self._store.path, run_id) is False:
@@ -315,6 +313,6 @@ class Scheduler:
 
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""
-        await self.executor.interrupt()
-        await self._store.run(turn, self._scope, self.executor.outcomes(), 0)
+        await self._executor.interrupt()
+        await self._store.run(turn, self._scope, self._executor.outcomes(), 0)
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)

@@ -70,7 +70,7 @@ def put_prompt(
 
     Returns it, and whether it is new.
     """
-    params = json.dumps(spec.params, sort_keys=True, ensure_ascii=False)
+    params = json.dumps(dict(spec.params), sort_keys=True, ensure_ascii=False)
     identity = (spec.name, spec.template, spec.provider, spec.model, params)
     known = conn.execute(
         "SELECT id FROM prompts"

@@ -5,7 +5,7 @@ Rule: short reads that never write, so that they work beside a running scheduler
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.ledger.look import Limit, limits, look, served_prompts
@@ -155,17 +155,21 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
 def export_rows(conn: sqlite3.Connection, prompt_id: int) -> Iterator[ExportRow]:
     """Yield the words of a prompt version in the order in which they were added."""
     rows = conn.execute(
-        "SELECT words.text, words.fields, state, responses.text, last.reason, prompts.name,"
-        " version, provider, model, last.tokens_in, last.tokens_out, requests.attempts"
-        " FROM requests JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
-        " LEFT JOIN attempts AS last"
-        " ON last.request_id = requests.id AND last.number = requests.attempts"
-        " LEFT JOIN responses ON responses.request_id = requests.id"
+        f"{_EXPORT} FROM requests JOIN words ON words.id = word_id {_EXPORT_JOINS}"
         " WHERE prompt_id = ? ORDER BY word_id",
         (prompt_id,),
     )
-    for word, fields, *rest in rows:
-        yield ExportRow(word, json.loads(fields or "{}"), *rest)
+    return map(_export_row, rows)
+
+
+def export_row(conn: sqlite3.Connection, prompt_id: int, word: str) -> ExportRow:
+    """Return what became of one word that the prompt has a request for."""
+    row = conn.execute(
+        f"{_EXPORT} FROM words JOIN requests ON word_id = words.id {_EXPORT_JOINS}"
+        " WHERE prompt_id = ? AND words.text = ?",
+        (prompt_id, word),
+    ).fetchone()
+    return _export_row(row)
 
 
 def field_names(conn: sqlite3.Connection) -> list[str]:
@@ -175,6 +179,23 @@ def field_names(conn: sqlite3.Connection) -> list[str]:
         " GROUP BY key ORDER BY min(words.id), min(json_each.id)"
     ).fetchall()
     return [name for (name,) in rows]
+
+
+_EXPORT = (
+    "SELECT words.text, words.fields, state, responses.text, last.reason, prompts.name,"
+    " version, provider, model, last.tokens_in, last.tokens_out, requests.attempts"
+)
+_EXPORT_JOINS = (
+    "JOIN prompts ON prompts.id = prompt_id"
+    " LEFT JOIN attempts AS last"
+    " ON last.request_id = requests.id AND last.number = requests.attempts"
+    " LEFT JOIN responses ON responses.request_id = requests.id"
+)
+
+
+def _export_row(row: Sequence[Any]) -> ExportRow:
+    word, fields, *rest = row
+    return ExportRow(word, json.loads(fields or "{}"), *rest)
 
 
 def _limit_status(

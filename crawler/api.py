@@ -1,0 +1,101 @@
+"""What `crawl` does: words in, one run, answers out, in the loop of whoever calls.
+
+Rule: the same ledger functions as the program's, through one store.
+"""
+
+import logging
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crawler.ledger import control
+from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
+from crawler.ledger.report import ExportRow, export_row
+from crawler.logs import json_lines
+from crawler.policy import Policy
+from crawler.providers import kind_of
+from crawler.providers.function import Function
+from crawler.scheduler import RunOptions
+from crawler.session import crawl_store, raise_for
+from crawler.store import open_store
+from crawler.words import word_of
+
+AsyncFunction = Callable[[str], Awaitable[str]]
+FUNCTION_CONCURRENCY = 10
+
+
+class Setting(NamedTuple):
+    """How fast and how patient; None keeps what the database has."""
+
+    concurrency: int | None
+    per_minute: int | None
+    policy: Policy
+
+
+async def crawl_words(
+    words: Sequence[Word],
+    spec: PromptSpec,
+    setting: Setting,
+    database: Path | None,
+    function: AsyncFunction | None,
+) -> list[ExportRow]:
+    """Ask about the words that have no answer; return a row for each word, in their order."""
+    given = {(spec.provider, spec.model): Function(function)} if function else {}
+    async with open_store(database) as store:
+        prompt_id = await store.run(_put, words, spec, setting)
+        options = RunOptions(prompt_ids=(prompt_id,))
+        log = json_lines(logging.WARNING)
+        raise_for(await crawl_store(store, setting.policy, options, log, given=given))
+        return await store.run(_rows, prompt_id, words)
+
+
+def read_word(word: str | Mapping[str, str]) -> Word:
+    """Return a word from what a caller has given. Raises ValueError, CrawlerError."""
+    fields = {} if isinstance(word, str) else {name: str(value) for name, value in word.items()}
+    found = word_of(word if isinstance(word, str) else fields.pop("word", ""), fields)
+    if found is None:
+        raise ValueError(f"{word!r} has no word in it")
+    return found
+
+
+def read_spec(
+    name: str,
+    template: str,
+    provider: str | AsyncFunction,
+    model: str | None,
+    params: Mapping[str, Any],
+) -> PromptSpec:
+    """Return the identity of the answers that a caller asks for. Raises ValueError, CrawlerError."""
+    if callable(provider):
+        own_name = getattr(provider, "__qualname__", type(provider).__qualname__)
+        module = getattr(provider, "__module__", "")
+        return PromptSpec(name, template, "function", model or f"{module}.{own_name}", params)
+    model = model or kind_of(provider).default_model
+    if not model:
+        raise ValueError(f"provider {provider!r} needs a model")
+    return PromptSpec(name, template, provider, model, params)
+
+
+def _put(
+    conn: sqlite3.Connection, words: Sequence[Word], spec: PromptSpec, setting: Setting
+) -> int:
+    """Put words and prompt on record; return the prompt's id."""
+    now_ms = time.time_ns() // 1_000_000
+    usual = (
+        FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
+    )
+    # A function's quota is its own: named after it.
+    limit = spec.model if spec.provider == "function" else spec.provider
+    prompt, _ = put_prompt(conn, spec, put_limit(conn, limit, usual), now_ms)
+    if setting.concurrency is not None:
+        control.set_concurrency(conn, prompt.limit, setting.concurrency)
+    if setting.per_minute is not None:
+        control.set_per_minute(conn, prompt.limit, setting.per_minute)
+    add_words(conn, prompt.id, words, now_ms)
+    return prompt.id
+
+
+def _rows(conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word]) -> list[ExportRow]:
+    return [export_row(conn, prompt_id, word.text) for word in words]

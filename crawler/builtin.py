@@ -1,0 +1,64 @@
+"""The built-in prompt `study-notes`: a mnemonic and a definition of each word.
+
+Rule: what a model can do decides how it is asked. A large one is simply asked; the embedded one
+only ever continues a pattern, and is given the definition where the list has one.
+"""
+
+from types import MappingProxyType
+
+from crawler.ledger.intake import PromptSpec
+from crawler.providers import kind_of
+
+STUDY_NOTES = "study-notes"
+
+# Few-shot completion with the gloss given: 20 right definitions of 20 words. Asked in plain words,
+# the embedded model got 3 right; shown examples but no gloss, 15.
+_CONTINUED = """\
+Word: lucid
+Definition: transparently clear; easily understandable
+Memory sentence: The lucid lecture was so clear that even the back row understood it.
+
+Word: placate
+Definition: cause to be more favorably inclined; gain the good will of
+Memory sentence: The waiter brought a free dessert to placate the angry guests.
+
+Word: taciturn
+Definition: habitually reserved and uncommunicative
+Memory sentence: My taciturn uncle said only three words during the whole dinner.
+
+Word: {word}
+{answer}Definition:[[ {gloss}
+Memory sentence:]]"""
+
+_CONTINUED_PARAMS = MappingProxyType(
+    {
+        "endpoint": "completion",
+        "checks": ["ends_as_sentence", "mentions_word"],
+        "max_output_tokens": 80,
+        "retry_temperature": 0.7,
+        "seed": 1,
+        "stop": ["\n\n", "\nWord:"],
+        "temperature": 0.2,
+    }
+)
+
+_ASKED = """\
+Help me to learn the word "{word}".[[ It is a {part_of_speech}.]][[ In a dictionary: {gloss}.]]
+
+Answer in exactly two lines:
+Definition: what it means, in plain words
+Memory sentence: one sentence, a mnemonic, that uses "{word}" and makes the meaning stick"""
+
+_ASKED_PARAMS = MappingProxyType({"max_output_tokens": 500})
+
+
+def study_notes(provider: str, model: str | None) -> PromptSpec:
+    """Return the built-in prompt, as it is put to a provider. Raises CrawlerError."""
+    continued = provider == "local"
+    return PromptSpec(
+        STUDY_NOTES,
+        _CONTINUED if continued else _ASKED,
+        provider,
+        model or kind_of(provider).default_model or "",
+        _CONTINUED_PARAMS if continued else _ASKED_PARAMS,
+    )

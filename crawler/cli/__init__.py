@@ -1,0 +1,110 @@
+"""The program `crawler`: commands are loaded when they are called, errors are three lines.
+
+Rule: data goes to standard output, everything else to standard error; a command that only reads
+never imports what only a running crawl needs.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from types import MappingProxyType
+
+import click
+
+from crawler.errors import CrawlerError, Exit
+
+COMMANDS = MappingProxyType(
+    {
+        "prompt": "crawler.cli.prompt",
+        "add": "crawler.cli.add",
+        "run": "crawler.cli.run",
+        "status": "crawler.cli.status",
+        "show": "crawler.cli.show",
+        "sql": "crawler.cli.sql",
+        "export": "crawler.cli.export",
+        "retry": "crawler.cli.control",
+        "cancel": "crawler.cli.control",
+        "pause": "crawler.cli.control",
+        "resume": "crawler.cli.control",
+        "limit": "crawler.cli.control",
+        "check": "crawler.cli.check",
+    }
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when somebody asks for them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands in the order in which they are used."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Begin with: crawler add words.txt, then crawler run. Ctrl-C and run again at any time.",
+)
+@click.option("--db", metavar="PATH", help="The database  [env: CRAWLER_DB; default: crawl.db]")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="quotacrawl", prog_name="crawler")
+def cli(db: str | None, *, debug: bool) -> None:
+    """Ask a model about every word of a list, for days if need be, and lose nothing.
+
+    Words and the state of every request are rows of one SQLite file; so are the answers.
+    """
+    del db, debug  # read by the options of the commands, and by `main`
+
+
+def main() -> None:
+    """Run the program and exit with one of the codes of `Exit`."""
+    try:
+        code = cli.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has had enough of it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.DONE
+    except KeyboardInterrupt:
+        code = Exit.WORK_LEFT
+    except Exception as error:  # noqa: BLE001 - the edge of the program
+        code = _explain(error)
+    sys.exit(code if isinstance(code, int) else Exit.DONE)
+
+
+def _explain(error: Exception) -> int:
+    """Tell a person what went wrong; return the exit code."""
+    if isinstance(error, click.Abort):
+        return Exit.WORK_LEFT
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        told = CrawlerError(
+            "the command can't be understood",
+            error.format_message(),
+            f"{context.command_path if context else 'crawler'} --help",
+            Exit.USAGE,
+        )
+    elif isinstance(error, CrawlerError):
+        told = error
+    else:
+        told = CrawlerError(
+            "something went wrong that should not have",
+            f"{type(error).__name__}: {error}",
+            "run it again with crawler --debug …, and report what it prints",
+            Exit.UNEXPECTED,
+        )
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    print(told, file=sys.stderr)  # noqa: T201 - this is where errors are printed
+    return told.exit_code

@@ -1,0 +1,119 @@
+"""`crawler add`: words in."""
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.terminal import printable, tell
+from crawler.database import Writer, writing
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import (
+    Added,
+    Prompt,
+    Word,
+    add_words,
+    current_prompt,
+    put_limit,
+    put_prompt,
+)
+from crawler.providers import kind_of
+from crawler.template import Template
+from crawler.words import SUFFIXES, read_list, word_of
+
+BATCH = 10_000
+"""Words a transaction: a running crawl waits no longer than for this many."""
+EXAMPLES = 5
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  crawler add words.csv
+  crawler add words.csv --column term --prompt study-notes
+  crawler add abrogate laconic
+  cut -f1 list.tsv | crawler add -"""
+)
+@click.argument("sources", nargs=-1, required=True, metavar="WORD|FILE|-...")
+@click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
+@click.option("--column", help="The column (CSV) or key (JSON lines) of the word.  [default: word]")
+@database_option
+def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None:
+    """Add words, and ask a prompt about each of them.
+
+    An existing file is read (.txt, .csv, .tsv, .jsonl; the other columns become fields of the
+    word), - is standard input, anything else is a word. What is there already stays as it is.
+    """
+    words = [word for source in sources for word in _read(source, column)]
+    unique = list({word.text: word for word in reversed(words)}.values())[::-1]
+    with writing(db, now_ms()) as writer:
+        prompt = _prompt(writer, name)
+        _check_fields(prompt, unique)
+        added = _add(writer, prompt, unique)
+    _report(prompt, words, unique, added)
+
+
+def _read(source: str, column: str | None) -> list[Word]:
+    if source == "-":
+        return read_list(sys.stdin, "standard input", column)
+    path = Path(source)
+    if path.is_file():
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            return read_list(stream, path.name, column)
+    if path.suffix.lower() in SUFFIXES or "/" in source:
+        raise CrawlerError(
+            f"there is no file {source}",
+            "it looks like the name of a list, so it was not taken for a word",
+            "check the path; a word like this can be added through -",
+            Exit.USAGE,
+        )
+    word = word_of(source, {})
+    return [word] if word else []
+
+
+def _prompt(writer: Writer, name: str) -> Prompt:
+    prompt = writer.run(current_prompt, name)
+    if prompt is None and name == STUDY_NOTES:
+        limit_id = writer.run(put_limit, "local", kind_of("local").concurrency)
+        prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, now_ms())
+    return found(prompt, name)
+
+
+def _check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
+    needed = Template(prompt.template).required_names() - {"word"}
+    lacking = [word.text for word in words if not needed <= word.fields.keys()]
+    if lacking:
+        raise CrawlerError(
+            f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
+            f"prompt {prompt.name!r} needs {', '.join(sorted(needed))}, which they have not,"
+            f" for example {printable(lacking[0])}",
+            "add the column, or put that part of the template in [[ ]] to make it optional",
+            Exit.USAGE,
+        )
+
+
+def _add(writer: Writer, prompt: Prompt, words: Sequence[Word]) -> Added:
+    total = Added(0, 0, 0)
+    for start in range(0, len(words), BATCH):
+        added = writer.run(add_words, prompt.id, words[start : start + BATCH], now_ms())
+        total = Added(*(a + b for a, b in zip(total, added, strict=True)))
+    return total
+
+
+def _report(prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added: Added) -> None:
+    known = len(unique) - added.requests
+    tell(
+        f"{added.requests} added to {prompt.name} version {prompt.version}"
+        f" ({prompt.provider}, {prompt.model})" + (f", {known} known already" if known else "")
+    )
+    repeated = [text for text, n in Counter(word.text for word in words).items() if n > 1]
+    if repeated:
+        examples = ", ".join(map(printable, repeated[:EXAMPLES]))
+        more = ", …" if len(repeated) > EXAMPLES else ""
+        tell(f"{len(words) - len(unique)} repeated in the list: {examples}{more}")
+    if added.other_fields:
+        tell(f"{added.other_fields} known with other fields; they keep what they had")

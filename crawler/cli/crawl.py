@@ -1,0 +1,118 @@
+"""A run at a terminal or in the background: signals, display, log, exit code.
+
+Rule: the first signal stops politely, the second at once; both leave a file to run again with.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from crawler.cli.live import Live
+from crawler.cli.options import now_ms
+from crawler.cli.terminal import tell
+from crawler.errors import Exit
+from crawler.ledger.report import Status
+from crawler.ledger.report import status as status_of
+from crawler.logs import Log, json_lines, silent
+from crawler.policy import Policy
+from crawler.scheduler import Ending, RunOptions, Scheduler
+from crawler.session import crawl_store, raise_for
+from crawler.store import open_store
+
+REPORT_EVERY_S = 10
+
+
+def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
+    """Run the crawl of a file; return the exit code. Raises CrawlerError."""
+    live = Live() if sys.stderr.isatty() else None
+    try:
+        ending, status = asyncio.run(_crawl(db, policy, options, live))
+    finally:
+        if live:
+            live.stop()
+    if live:
+        _tell_ending(ending, status)
+    return _exit_code(ending, status)
+
+
+async def _crawl(
+    db: Path, policy: Policy, options: RunOptions, live: Live | None
+) -> tuple[Ending, Status]:
+    log = silent() if live else json_lines()
+    async with open_store(db) as store:
+        ending = await crawl_store(
+            store,
+            policy,
+            options,
+            log,
+            on_status=live.show if live else _reporter(log),
+            on_start=lambda scheduler: _obey_signals(scheduler, live),
+        )
+        return ending, await store.run(status_of, policy.guard_ms, now_ms())
+
+
+def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:
+    """Stop politely at the first signal and at once at the second."""
+    seen = False
+
+    def on_signal() -> None:
+        nonlocal seen
+        if seen:
+            if live:
+                live.stop()
+            os._exit(Exit.WORK_LEFT)  # the open attempts are `abandoned` at the next start
+        seen = True
+        scheduler.stop("signal")
+        if live:
+            live.say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal)
+
+
+def _reporter(log: Log) -> Callable[[Status], None]:
+    """Return a function that logs a status now and then."""
+    next_at = time.monotonic() + REPORT_EVERY_S
+
+    def report(status: Status) -> None:
+        nonlocal next_at
+        if time.monotonic() < next_at:
+            return
+        next_at = time.monotonic() + REPORT_EVERY_S
+        log.info(
+            "progress_reported",
+            succeeded=sum(row.succeeded for row in status.progress),
+            failed=sum(row.failed for row in status.progress),
+            unfinished=status.unfinished,
+            in_flight=sum(limit.in_flight for limit in status.limits),
+            succeeded_per_minute=round(status.succeeded_per_minute, 1),
+            eta_ms=status.eta_ms,
+            held_by={limit.limit: limit.held_by for limit in status.limits if limit.held_by},
+        )
+
+    return report
+
+
+def _tell_ending(ending: Ending, status: Status) -> None:
+    succeeded = sum(row.succeeded for row in status.progress)
+    failed = sum(row.failed for row in status.progress)
+    tell(f"{succeeded} succeeded, {failed} failed, {ending.unfinished} left ({ending.reason})")
+    if failed:
+        tell('why: crawler sql "select word, outcome, reason from failures"')
+    if ending.unfinished:
+        tell("go on with: crawler run")
+    if succeeded:
+        tell('read: crawler sql "select word, text from results limit 5"')
+
+
+def _exit_code(ending: Ending, status: Status) -> int:
+    """Return the exit code of an ending. Raises CrawlerError where there is something to mend."""
+    raise_for(ending)
+    if ending.unfinished:
+        return Exit.WORK_LEFT
+    return Exit.SOME_FAILED if any(row.failed for row in status.progress) else Exit.DONE

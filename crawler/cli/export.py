@@ -1,0 +1,120 @@
+"""`crawler export`: results out, in the order of the list."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from crawler.builtin import STUDY_NOTES
+from crawler.cli.options import database_option, found
+from crawler.cli.terminal import safe_cell, tell
+from crawler.database import reading
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import current_prompt
+from crawler.ledger.report import ExportRow, export_rows, field_names
+
+COLUMNS = ("text", "state", "reason", "prompt", "version", "provider", "model")
+COUNTS = ("tokens_in", "tokens_out", "attempts")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  crawler export -o notes.csv
+  crawler export --all --format jsonl | jq .text"""
+)
+@click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.", default="-")
+@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), help="By the file's name.")
+@click.option("--prompt", "name", default=STUDY_NOTES, show_default=True, help="Of which prompt.")
+@click.option("--all", "everything", is_flag=True, help="Also the words that have no answer.")
+@click.option("--force", is_flag=True, help="Replace the file.")
+@database_option
+def export(
+    output: str, form: str | None, name: str, db: Path, *, everything: bool, force: bool
+) -> None:
+    """Write the answers of a prompt's current version, in the order of the list.
+
+    CSV cells that a spreadsheet would take for a formula get a ' in front; JSON lines are exact.
+    """
+    form = form or ("jsonl" if output.endswith(".jsonl") else "csv")
+    with reading(db) as conn:
+        prompt = found(current_prompt(conn, name), name)
+        fields = field_names(conn)
+        with _target(output, force=force) as stream:
+            tally = _Tally()
+            rows = tally.counted(export_rows(conn, prompt.id))
+            chosen = (row for row in rows if everything or row.text is not None)
+            (_write_csv if form == "csv" else _write_json_lines)(stream, chosen, fields)
+    tell(f"{tally.answered} of {tally.words} words have an answer")
+
+
+class _Tally:
+    """Counts rows as they pass."""
+
+    words = 0
+    answered = 0
+
+    def counted(self, rows: Iterable[ExportRow]) -> Iterator[ExportRow]:
+        for row in rows:
+            self.words += 1
+            self.answered += row.text is not None
+            yield row
+
+
+def _write_csv(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["word", *COLUMNS[:1], *fields, *COLUMNS[1:], *COUNTS])
+    for row in rows:
+        record = _record(row)
+        values = [row.word, row.text, *(row.fields.get(field) for field in fields)]
+        values += [record[column] for column in (*COLUMNS[1:], *COUNTS)]
+        writer.writerow([safe_cell(value) for value in values])
+
+
+def _write_json_lines(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
+    del fields  # each object has its own
+    for row in rows:
+        stream.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+
+
+def _record(row: ExportRow) -> Mapping[str, Any]:
+    return row._asdict()
+
+
+@contextmanager
+def _target(output: str, *, force: bool) -> Iterator[TextIO]:
+    """Open the output; a file is there whole or not at all."""
+    if output == "-":
+        yield sys.stdout
+        return
+    path = Path(output)
+    if path.exists() and not force:
+        raise CrawlerError(
+            f"{output} is there already",
+            "it might hold something that you have changed by hand",
+            "name another file, or replace it with --force",
+            Exit.USAGE,
+        )
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(fd, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(fd)
+        unfinished.replace(path)
+    except OSError as error:
+        raise CrawlerError(
+            f"{output} can't be written",
+            error.strerror or str(error),
+            "name another file",
+            Exit.USAGE,
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)

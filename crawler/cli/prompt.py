@@ -1,0 +1,141 @@
+"""`crawler prompt`: what is asked."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
+from crawler.database import reading, writing
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import PromptSpec, current_prompt, prompts, put_limit, put_prompt
+from crawler.providers import kind_of
+from crawler.template import Template
+
+
+@click.group()
+def prompt() -> None:
+    """Add, list and show prompts: what is asked about words, and of whom."""
+
+
+@prompt.command(
+    epilog="""\b
+Examples:
+  crawler prompt add define --template "Define {word} in one sentence." --provider local
+  crawler prompt add study-notes --template @notes.txt --provider openai --model gpt-4o-mini \\
+      --param max_output_tokens=500 --param temperature=0.3"""
+)
+@click.argument("name")
+@click.option("--template", required=True, help="The text, or @FILE. {word} is the word.")
+@click.option("--provider", required=True, help="local, openai or scripted.")
+@click.option("--model", help="The model's name; for local it may be a GGUF file.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
+@click.option("--limit", help="The quota that it shares.  [default: the provider's]")
+@database_option
+def add(
+    name: str,
+    template: str,
+    provider: str,
+    model: str | None,
+    params: Sequence[str],
+    limit: str | None,
+    db: Path,
+) -> None:
+    """Add a prompt, or a new version of one.
+
+    A version never changes: another template, provider, model or parameter is another version, and
+    words are asked about again. In the template {word} is the word and {NAME} a column of its list;
+    [[ … ]] stays only where every name in it has a value; what follows {answer} begins the answer.
+    """
+    kind = kind_of(provider)
+    spec = PromptSpec(
+        name,
+        _template(template),
+        provider,
+        _model(provider, model or kind.default_model),
+        dict(_param(param) for param in params),
+    )
+    with writing(db, now_ms()) as writer:
+        limit_id = writer.run(put_limit, limit or provider, kind.concurrency)
+        added, new = writer.run(put_prompt, spec, limit_id, now_ms())
+    tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
+
+
+@prompt.command("list", epilog="Example: crawler prompt list --json")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@database_option
+def list_(db: Path, *, as_json: bool) -> None:
+    """List every version of every prompt; * marks the current ones."""
+    with reading(db) as conn:
+        known = prompts(conn)
+    if as_json:
+        print_json([as_record(row) for row in known])
+        return
+    print_table(
+        ("", "prompt", "version", "provider", "model", "limit"),
+        [
+            ("*" if row.current else "", row.name, row.version, row.provider, row.model, row.limit)
+            for row in known
+        ],
+    )
+
+
+@prompt.command(epilog="Example: crawler prompt show study-notes")
+@click.argument("name")
+@database_option
+def show(name: str, db: Path) -> None:
+    """Show the current version of a prompt."""
+    with reading(db) as conn:
+        row = found(current_prompt(conn, name), name)
+    print_line(
+        f"{printable(row.name)} version {row.version}: {row.provider}, {printable(row.model)}"
+    )
+    for param, value in row.params.items():
+        print_line(f"  {printable(param)} = {printable(json.dumps(value, ensure_ascii=False))}")
+    print_line()
+    print_line(printable(row.template))
+
+
+def _template(text: str) -> str:
+    if text.startswith("@"):
+        try:
+            text = Path(text[1:]).read_text("utf-8").rstrip("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise CrawlerError(
+                f"the template {text[1:]} can't be read",
+                str(error),
+                "check the path after @",
+                Exit.USAGE,
+            ) from error
+    if not Template(text).all_names():
+        raise CrawlerError(
+            "the template asks the same of every word",
+            "it has no {word} in it",
+            'write for example "Define {word} in one sentence."',
+            Exit.USAGE,
+        )
+    return text
+
+
+def _model(provider: str, model: str | None) -> str:
+    if not model:
+        raise CrawlerError(
+            f"provider {provider!r} needs a model",
+            "it has no default",
+            "name it with --model",
+            Exit.USAGE,
+        )
+    return model
+
+
+def _param(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value

@@ -1,0 +1,141 @@
+"""`crawler run`: the crawl itself.
+
+Rule: what the options say is written to the database first, so that the run reads it there like
+everybody else.
+"""
+
+from pathlib import Path
+
+import click
+
+from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.cli.options import Duration, database_option, found, now_ms
+from crawler.database import Writer, reading, writing
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger import control
+from crawler.ledger.intake import (
+    Prompt,
+    PromptSpec,
+    current_prompt,
+    prompts,
+    put_limit,
+    put_prompt,
+)
+from crawler.policy import Policy
+from crawler.providers import kind_of
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  crawler run
+  crawler run --concurrency 10 --per-minute 60
+  crawler run --provider openai --model gpt-4o-mini --limit 20
+  crawler run --provider scripted               a dry run
+  crawler run --watch                           stay, and wait for more words"""
+)
+@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
+@click.option("--per-minute", type=click.IntRange(min=1), help="Calls that may start in any 60 s.")
+@click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
+@click.option("--model", help="Ask this model instead: a new version of the prompts.")
+@click.option("--prompt", "name", help="Only this prompt.")
+@click.option("--watch", is_flag=True, help="Stay when all is done, and wait for more words.")
+@click.option("--deadline", type=Duration(), help="Start no call after this time: 90s, 10m, 2h.")
+@click.option("--limit", "max_calls", type=click.IntRange(min=1), help="Start this many calls.")
+@click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
+@click.option("--max-failures", type=click.IntRange(min=1), help="Of one word.  [default: 20]")
+@database_option
+def run(  # noqa: D417 - the options are described above
+    db: Path,
+    concurrency: int | None,
+    per_minute: int | None,
+    provider: str | None,
+    model: str | None,
+    name: str | None,
+    deadline: int | None,
+    max_calls: int | None,
+    timeout: int | None,
+    max_failures: int | None,
+    *,
+    watch: bool,
+) -> int:
+    """Ask about every word that has no answer yet; stop and run again as you like.
+
+    Ctrl-C stops politely: nothing more is started, and what is in flight is waited for. A second
+    one stops at once; what was in flight is asked again by the next run.
+    """
+    policy = _policy(timeout, max_failures)
+    with reading(db):
+        pass  # a run has something to do only where words have been added
+    with writing(db, now_ms()) as writer:
+        chosen = [found(writer.run(current_prompt, name), name)] if name else _current(writer)
+        if provider or model:
+            chosen = [_retarget(writer, prompt, provider, model) for prompt in chosen]
+        _set_limit(writer, chosen, concurrency, per_minute)
+    # From here on it is a running crawl; what only that needs is imported now.
+    from crawler.cli.crawl import crawl  # noqa: PLC0415
+    from crawler.scheduler import RunOptions  # noqa: PLC0415
+
+    options = RunOptions(
+        watch=watch,
+        deadline_ms=deadline,
+        max_calls=max_calls,
+        prompt_ids=(chosen[0].id,) if name else None,
+    )
+    return crawl(db, policy, options)
+
+
+def _policy(timeout_ms: int | None, max_failures: int | None) -> Policy:
+    default = Policy()
+    call_timeout_ms = timeout_ms or default.call_timeout_ms
+    return Policy(
+        max_failures=max_failures or default.max_failures,
+        call_timeout_ms=call_timeout_ms,
+        lost_after_ms=max(default.lost_after_ms, 2 * call_timeout_ms),
+    )
+
+
+def _current(writer: Writer) -> list[Prompt]:
+    return [row for row in writer.run(prompts) if row.current and row.provider != "function"]
+
+
+def _retarget(writer: Writer, old: Prompt, provider: str | None, model: str | None) -> Prompt:
+    """Make a prompt ask another provider or model, and ask it about the same words."""
+    name = provider or old.provider
+    kind = kind_of(name)
+    wanted = model or (old.model if name == old.provider else kind.default_model)
+    if not wanted:
+        raise CrawlerError(
+            f"provider {name!r} needs a model",
+            "it has no default",
+            f"crawler run --provider {name} --model NAME",
+            Exit.USAGE,
+        )
+    if old.name == STUDY_NOTES and old.template == study_notes(old.provider, old.model).template:
+        spec = study_notes(name, wanted)
+    else:
+        spec = PromptSpec(old.name, old.template, name, wanted, old.params)
+    limit_id = writer.run(put_limit, name, kind.concurrency)
+    new, _ = writer.run(put_prompt, spec, limit_id, now_ms())
+    if new.id != old.id:
+        writer.run(control.supersede, old, new)
+    return new
+
+
+def _set_limit(
+    writer: Writer, chosen: list[Prompt], concurrency: int | None, per_minute: int | None
+) -> None:
+    names = sorted({prompt.limit for prompt in chosen})
+    if not names or (concurrency is None and per_minute is None):
+        return
+    if len(names) > 1:
+        raise CrawlerError(
+            "it is not clear which limit is meant",
+            f"the prompts share {len(names)} of them: {', '.join(names)}",
+            "crawler limit NAME --per-minute N --concurrency N, or crawler run --prompt NAME …",
+            Exit.USAGE,
+        )
+    if concurrency is not None:
+        writer.run(control.set_concurrency, names[0], concurrency)
+    if per_minute is not None:
+        writer.run(control.set_per_minute, names[0], per_minute)

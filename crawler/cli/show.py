@@ -1,0 +1,63 @@
+"""`crawler show`: the life of a word."""
+
+from itertools import groupby
+from pathlib import Path
+
+import click
+
+from crawler.cli.options import database_option
+from crawler.cli.terminal import as_record, moment, print_json, print_line, printable, span
+from crawler.database import reading
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.report import TimelineRow, timeline
+from crawler.words import as_added
+
+
+@click.command(epilog="Example: crawler show abrogate")
+@click.argument("word")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@database_option
+def show(word: str, db: Path, *, as_json: bool) -> None:
+    """Show what became of a word: every attempt, and the answer."""
+    with reading(db) as conn:
+        rows = timeline(conn, as_added(word))
+    if not rows:
+        raise CrawlerError(
+            f"there is no word {printable(word)!r}",
+            "it has not been added to this database",
+            f"crawler add {printable(word)}",
+            Exit.USAGE,
+        )
+    if as_json:
+        print_json([as_record(row) for row in rows])
+        return
+    for _, attempts in groupby(rows, key=lambda row: row.request_id):
+        _print_request(word, list(attempts))
+
+
+def _print_request(word: str, attempts: list[TimelineRow]) -> None:
+    last = attempts[-1]
+    model = f"{last.provider}: {last.model}"
+    print_line(
+        f"{printable(word)} · {printable(last.prompt)} version {last.version}"
+        f" ({printable(model)}) · {last.state}"
+    )
+    for attempt in attempts:
+        if attempt.number is not None:
+            print_line(f"  {_attempt_line(attempt)}")
+    if last.state == "pending" and last.due_at_ms:
+        print_line(f"  due again {moment(last.due_at_ms)}")
+    if last.text is not None:
+        print_line()
+        print_line(printable(last.text))
+    print_line()
+
+
+def _attempt_line(attempt: TimelineRow) -> str:
+    line = f"{attempt.number}. {moment(attempt.started_at_ms)}"
+    if attempt.finished_at_ms is None or attempt.started_at_ms is None:
+        return f"{line}  in flight"
+    took_ms = attempt.finished_at_ms - attempt.started_at_ms
+    took = f"{took_ms} ms" if took_ms < 10_000 else span(took_ms)  # noqa: PLR2004 - where ms stop to tell
+    reason = f": {printable(attempt.reason)}" if attempt.reason else ""
+    return f"{line}  {attempt.outcome} after {took}{reason}"

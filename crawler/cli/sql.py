@@ -1,0 +1,105 @@
+"""`crawler sql`: questions in SQL, which can only read.
+
+Rule: what a user typed runs on a connection that can't write (`mode=ro` and `query_only`), can do
+nothing that is not named here (a deny-by-default authorizer), and can't run or grow without end.
+"""
+
+import csv
+import sqlite3
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from crawler.cli.options import database_option
+from crawler.cli.terminal import print_json, print_line, print_table, safe_cell
+from crawler.database import reading
+from crawler.errors import CrawlerError, Exit
+
+DEFAULT_TIMEOUT_S = 60
+STEPS_BETWEEN_LOOKS = 10_000
+LONGEST_VALUE = 100_000_000
+PRAGMAS = frozenset(
+    {"foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
+)
+FORBIDDEN_FUNCTIONS = frozenset(
+    {"edit", "fts3_tokenizer", "load_extension", "readfile", "writefile"}
+)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  crawler sql "select word, text from results limit 5"
+  crawler sql "select outcome, reason, count(*) from failures group by 1, 2"
+  crawler sql --csv "select word, text from results" > notes.csv
+  crawler sql "select name from sqlite_schema where type = 'view'"
+"""
+)
+@click.argument("query")
+@click.option("--json", "form", flag_value="json", help="As a JSON array of objects.")
+@click.option("--csv", "form", flag_value="csv", help="As CSV, safe for spreadsheets.")
+@click.option("--jsonl", "form", flag_value="jsonl", help="As JSON lines.")
+@click.option("--timeout", default=DEFAULT_TIMEOUT_S, show_default=True, help="In seconds.")
+@database_option
+def sql(query: str, form: str | None, timeout: int, db: Path) -> None:
+    """Ask the database in SQL; views are results, failures, progress, throughput_per_minute."""
+    if query == "-":
+        query = sys.stdin.read()
+    with reading(db) as conn:
+        restrict(conn, timeout)
+        try:
+            cursor = conn.execute(query)
+            columns = [name for name, *_ in cursor.description or ()]
+            _print(columns, cursor, form)
+        except (sqlite3.Error, sqlite3.Warning) as error:
+            raise CrawlerError(
+                "the query can't be answered",
+                str(error),
+                'crawler sql "select name, sql from sqlite_schema" shows tables and views',
+                Exit.USAGE,
+            ) from error
+
+
+def restrict(conn: sqlite3.Connection, timeout_s: float) -> None:
+    """Leave a connection nothing but reading, for a while."""
+    give_up_at = time.monotonic() + timeout_s
+    conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
+    conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    conn.set_progress_handler(lambda: time.monotonic() > give_up_at, STEPS_BETWEEN_LOOKS)
+    conn.set_authorizer(_authorize)
+
+
+def _authorize(
+    action: int, first: str | None, second: str | None, database: str | None, trigger: str | None
+) -> int:
+    del database, trigger
+    allowed = (
+        action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE)
+        or (action == sqlite3.SQLITE_FUNCTION and second not in FORBIDDEN_FUNCTIONS)
+        or (action == sqlite3.SQLITE_PRAGMA and first in PRAGMAS)
+    )
+    return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
+    match form:
+        case "json":
+            print_json([dict(zip(columns, map(_jsonable, row), strict=True)) for row in rows])
+        case "jsonl":
+            import json  # noqa: PLC0415 - only here
+
+            for row in rows:
+                record = dict(zip(columns, map(_jsonable, row), strict=True))
+                print_line(json.dumps(record, ensure_ascii=False))
+        case "csv":
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerow(columns)
+            writer.writerows([safe_cell(value) for value in row] for row in rows)
+        case _ if columns:
+            print_table(columns, rows)
+
+
+def _jsonable(value: object) -> object:
+    return value.hex() if isinstance(value, bytes) else value

@@ -1,0 +1,119 @@
+"""`crawler status`: how far it is, how fast, and what it waits for."""
+
+from pathlib import Path
+
+import click
+
+from crawler.cli.options import database_option, now_ms
+from crawler.cli.terminal import (
+    as_record,
+    moment,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+    span,
+)
+from crawler.database import reading
+from crawler.ledger.report import LimitStatus, Status
+from crawler.ledger.report import status as status_of
+from crawler.locks import run_is_alive
+from crawler.policy import Policy
+
+
+@click.command(epilog="Examples: crawler status · crawler status --json")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@database_option
+def status(db: Path, *, as_json: bool) -> None:
+    """Show how far the crawl is, how fast, and what it waits for; also while it runs."""
+    with reading(db) as conn:
+        now = status_of(conn, Policy().guard_ms, now_ms())
+    if as_json:
+        print_json(_as_json(db, now))
+        return
+    print_table(
+        ("prompt", "version", "model", "requests", "succeeded", "failed", "in flight", "pending"),
+        [
+            (
+                row.prompt,
+                row.version,
+                f"{row.provider}: {row.model}",
+                row.pending + row.leased + row.succeeded + row.failed + row.cancelled,
+                row.succeeded,
+                row.failed,
+                row.leased,
+                row.pending,
+            )
+            for row in now.progress
+        ],
+    )
+    for limit in now.limits:
+        print_line(limit_line(limit, now.now_ms))
+    for run_id, pid, host, heartbeat_at_ms in now.runs:
+        print_line(_run_line(db, run_id, pid, host, now.now_ms - heartbeat_at_ms))
+    print_line(progress_line(now))
+
+
+def progress_line(now: Status) -> str:
+    """Return rate and time left in words."""
+    if not now.unfinished:
+        return "nothing left to do"
+    rate = f"{now.succeeded_per_minute:.0f} a minute"
+    left = f", about {span(now.eta_ms)} left" if now.eta_ms else ""
+    return f"{now.unfinished} left, {rate}{left}"
+
+
+def limit_line(limit: LimitStatus, now_ms: int) -> str:
+    """Return what a limit allows and what holds back more."""
+    per_minute = f" of {limit.per_minute}" if limit.per_minute is not None else ""
+    line = (
+        f"limit {printable(limit.limit)}: {limit.in_flight} of {limit.concurrency} in flight,"
+        f" {limit.started_last_minute}{per_minute} started in the last minute"
+    )
+    held = held_line(limit, now_ms)
+    return f"{line}; {held}" if held else line
+
+
+def held_line(limit: LimitStatus, now_ms: int) -> str:
+    """Return what holds back more calls, in words; empty where nothing does."""
+    soon = f" for {span(limit.until_ms - now_ms)}" if limit.until_ms else ""
+    match limit.held_by:
+        case "paused":
+            return f"paused: crawler resume {printable(limit.limit)}"
+        case "gate":
+            return f"the gate is closed{soon} ({printable(limit.reason)})"
+        case "per_minute":
+            return f"waits{soon} for the limit per minute"
+        case "backoff":
+            return f"waits{soon} to try again"
+        case _:
+            return ""
+
+
+def _run_line(db: Path, run_id: int, pid: int, host: str, silent_ms: int) -> str:
+    line = f"run {run_id}: pid {pid} on {printable(host)}"
+    if run_is_alive(db, run_id) is False:
+        return f"{line} has died; the next run takes over what it had in flight"
+    return f"{line}, seen {span(max(0, silent_ms))} ago"
+
+
+def _as_json(db: Path, now: Status) -> dict[str, object]:
+    return {
+        "database": str(db),
+        "at": moment(now.now_ms),
+        "unfinished": now.unfinished,
+        "succeeded_per_minute": round(now.succeeded_per_minute, 1),
+        "eta_ms": now.eta_ms,
+        "prompts": [as_record(row) for row in now.progress],
+        "limits": [as_record(limit) for limit in now.limits],
+        "runs": [
+            {
+                "run_id": run_id,
+                "pid": pid,
+                "host": host,
+                "heartbeat_at": moment(heartbeat_at_ms),
+                "alive": run_is_alive(db, run_id),
+            }
+            for run_id, pid, host, heartbeat_at_ms in now.runs
+        ],
+    }

@@ -1,0 +1,112 @@
+"""Puts a run together: scheduler, executor, providers, for the program and the Python API alike.
+
+Rule: the only place that knows all of them.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from crawler.errors import CrawlerError, Exit
+from crawler.executor import LocalExecutor
+from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.look import served_prompts
+from crawler.ledger.report import Status
+from crawler.logs import Log
+from crawler.policy import Policy
+from crawler.providers.protocol import Provider, ProviderError
+from crawler.scheduler import Ending, RunOptions, Scheduler, ledger_clock
+from crawler.store import Store
+
+
+async def crawl_store(
+    store: Store,
+    policy: Policy,
+    options: RunOptions,
+    log: Log,
+    *,
+    given: Mapping[tuple[str, str], Provider] | None = None,
+    on_status: Callable[[Status], None] | None = None,
+    on_start: Callable[[Scheduler], None] | None = None,
+) -> Ending:
+    """Make one run over an open database.
+
+    Args:
+        store: the database.
+        policy: the settings.
+        options: how far to go.
+        log: where events go.
+        given: providers that are there already, by (provider, model).
+        on_status: told the state of the crawl once a second.
+        on_start: told the scheduler when its providers are there; for who wants to stop it.
+
+    Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
+
+    """
+    clock = ledger_clock()
+    wake = asyncio.Event()
+    executor = LocalExecutor(clock, wake.set, given)
+    scheduler = Scheduler(
+        store,
+        executor,
+        wake,
+        clock=clock,
+        policy=policy,
+        options=options,
+        log=log,
+        on_status=on_status,
+    )
+    try:
+        for prompt in await store.run(_prompts_with_work, options.prompt_ids):
+            await _connect(executor, prompt)
+        if on_start is not None:
+            on_start(scheduler)
+        return await scheduler.run()
+    finally:
+        await executor.close()
+
+
+def raise_for(ending: Ending) -> None:
+    """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
+    detail = ending.detail or ""
+    if ending.reason == "denied":
+        raise CrawlerError(
+            "the server refuses our credentials; what is left stays pending",
+            detail,
+            "set the right key (OPENAI_API_KEY) and run again",
+            Exit.DENIED,
+        )
+    if ending.reason == "unreachable":
+        raise CrawlerError(
+            "the server can't be reached; what is left stays pending",
+            detail,
+            "check the address (OPENAI_BASE_URL) and the network, and run again",
+            Exit.UNREACHABLE,
+        )
+    if ending.opens_at_ms is not None:
+        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC).isoformat()
+        raise CrawlerError(
+            "the quota is used up; what is left stays pending",
+            f"the server asks to come back at {opens_at}",
+            "run again after that, or leave crawler run --watch running",
+            Exit.WORK_LEFT,
+        )
+
+
+def _prompts_with_work(
+    conn: sqlite3.Connection, prompt_ids: tuple[int, ...] | None
+) -> list[Prompt]:
+    return [prompt_by_id(conn, row.prompt_id) for row in served_prompts(conn, prompt_ids)]
+
+
+async def _connect(executor: LocalExecutor, prompt: Prompt) -> None:
+    try:
+        await executor.connect(prompt.provider, prompt.model)
+    except ProviderError as error:
+        raise CrawlerError(
+            f"provider {prompt.provider!r} can't be reached",
+            error.reason,
+            "mend that and run again, or ask another: crawler run --provider NAME",
+            Exit.UNREACHABLE,
+        ) from error

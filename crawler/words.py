@@ -1,0 +1,113 @@
+"""Reads lists of words: plain text, CSV and TSV, JSON lines.
+
+Rule: a list is read and checked to its end before a word of it is added, so a bad line changes
+nothing.
+"""
+
+import csv
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import Word
+
+DEFAULT_COLUMN = "word"
+SUFFIXES = (".csv", ".jsonl", ".tsv", ".txt")
+
+
+def read_list(stream: TextIO, name: str, column: str | None) -> list[Word]:
+    """Read a list of words.
+
+    Args:
+        stream: the open file.
+        name: its name; its suffix tells the format, anything unknown is one word a line.
+        column: the column or key that holds the word; else ``word``.
+
+    Raises CrawlerError for a list that can't be read as what it is named.
+
+    """
+    try:
+        match Path(name).suffix.lower():
+            case ".csv":
+                words = _read_table(csv.reader(stream, strict=True), name, column)
+            case ".tsv":
+                words = _read_table(csv.reader(stream, delimiter="\t", strict=True), name, column)
+            case ".jsonl":
+                words = _read_json_lines(stream, name, column)
+            case _:
+                words = (word_of(line, {}) for line in stream)
+        return [word for word in words if word is not None]
+    except UnicodeDecodeError as error:
+        raise _unreadable(name, f"it is not UTF-8 text ({error.reason})") from error
+    except csv.Error as error:
+        raise _unreadable(name, str(error)) from error
+
+
+def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
+    """Return the word that a text stands for; None for a blank."""
+    text = as_added(text)
+    if "\0" in text:
+        raise CrawlerError(
+            "a word has a NUL character in it",
+            "SQLite's own tools would cut it off there",
+            "is this a text file? remove the character",
+            Exit.USAGE,
+        )
+    return Word(text, fields) if text else None
+
+
+def as_added(text: str) -> str:
+    """Return a text as it is stored: no white space around it, one form for one spelling (NFC)."""
+    return unicodedata.normalize("NFC", text.strip().strip("\ufeff"))
+
+
+def _read_table(rows: Iterable[list[str]], name: str, column: str | None) -> Iterator[Word | None]:
+    lines = iter(rows)
+    header = [title.strip().strip("\ufeff") for title in next(lines, [])]
+    wanted = column or DEFAULT_COLUMN
+    if wanted not in header:
+        columns = ", ".join(header) or "none"
+        raise CrawlerError(
+            f"{name} has no column {wanted!r}",
+            f"its first line names these columns: {columns}",
+            f"name the column of the words: --column {header[0] if header else 'NAME'}",
+            Exit.USAGE,
+        )
+    for row in lines:
+        if len(row) > len(header):
+            raise _unreadable(name, f"a row has more cells than the header: {row[:2]}…")
+        cells = dict(zip(header, row, strict=False))
+        yield word_of(cells.pop(wanted, ""), {k: v.strip() for k, v in cells.items() if v.strip()})
+
+
+def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[Word | None]:
+    wanted = column or DEFAULT_COLUMN
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            item = json.loads(line)
+        except ValueError as error:
+            raise _unreadable(name, f"line {number} is not JSON ({error})") from error
+        if isinstance(item, str):
+            yield word_of(item, {})
+        elif isinstance(item, dict) and isinstance(item.get(wanted), str):
+            yield word_of(item.pop(wanted), {key: _as_text(value) for key, value in item.items()})
+        else:
+            raise _unreadable(name, f"line {number} has no text {wanted!r}")
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _unreadable(name: str, cause: str) -> CrawlerError:
+    return CrawlerError(
+        f"{name} can't be read, and nothing of it was added",
+        cause,
+        "mend the file, or name it .txt to read one word a line",
+        Exit.USAGE,
+    )
