@@ -67,7 +67,7 @@ def read_spec(
     model: str | None,
     params: Mapping[str, Any],
 ) -> PromptSpec:
-    """Return the identity of the answers that a caller asks for. Raises ValueError, CrawlerError."""
+    """Return the identity of the answers that are asked for. Raises ValueError, CrawlerError."""
     if callable(provider):
         own_name = getattr(provider, "__qualname__", type(provider).__qualname__)
         module = getattr(provider, "__module__", "")

@@ -4,10 +4,9 @@ Rule: a file is looked at read-only before anything is written to it. One that i
 newer than we are, or is damaged, stays as it is to the byte.
 """
 
-import hashlib
+import importlib
 import sqlite3
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,17 +28,18 @@ class Migration(NamedTuple):
     @property
     def sha256(self) -> str:
         """The digest by which an edited file is known."""
+        import hashlib  # noqa: PLC0415 - commands that only read never need it
+
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
 def migrations() -> list[Migration]:
     """Return the migrations in their order. Raises AssertionError if their numbers have gaps."""
-    files = (file for file in resources.files("crawler.migrations").iterdir())
-    found = sorted(
+    (folder,) = importlib.import_module("crawler.migrations").__path__
+    found = [
         Migration(int(file.name[:4]), file.name, file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".sql")
-    )
+        for file in sorted(Path(folder).glob("[0-9][0-9][0-9][0-9]_*.sql"))
+    ]
     assert [migration.version for migration in found] == list(range(1, len(found) + 1))
     return found
 

@@ -1,1 +1,1 @@
-"""The schema, as numbered SQL files; the package exists so that every kind of install finds them."""
+"""The schema, as numbered SQL files; a package, so that every kind of install finds them."""

@@ -9,26 +9,35 @@ import os
 import sys
 import traceback
 from types import MappingProxyType
+from typing import NamedTuple
 
 import click
 
 from crawler.errors import CrawlerError, Exit
 
+
+class Command(NamedTuple):
+    """Where a command is, and what `--help` says of it."""
+
+    module: str
+    help: str
+
+
 COMMANDS = MappingProxyType(
     {
-        "prompt": "crawler.cli.prompt",
-        "add": "crawler.cli.add",
-        "run": "crawler.cli.run",
-        "status": "crawler.cli.status",
-        "show": "crawler.cli.show",
-        "sql": "crawler.cli.sql",
-        "export": "crawler.cli.export",
-        "retry": "crawler.cli.control",
-        "cancel": "crawler.cli.control",
-        "pause": "crawler.cli.control",
-        "resume": "crawler.cli.control",
-        "limit": "crawler.cli.control",
-        "check": "crawler.cli.check",
+        "prompt": Command("crawler.cli.prompt", "What is asked, and of whom."),
+        "add": Command("crawler.cli.add", "Add words: files, standard input or as they are."),
+        "run": Command("crawler.cli.run", "Ask; stop and run again as you like."),
+        "status": Command("crawler.cli.status", "How far, how fast, what it waits for."),
+        "show": Command("crawler.cli.show", "What became of a word."),
+        "sql": Command("crawler.cli.sql", "Ask the database in SQL."),
+        "export": Command("crawler.cli.export", "Write the answers to a file."),
+        "retry": Command("crawler.cli.control", "Ask again what has failed."),
+        "cancel": Command("crawler.cli.control", "Don't ask what has not been asked."),
+        "pause": Command("crawler.cli.control", "Start nothing more, until resume."),
+        "resume": Command("crawler.cli.control", "Go on after a pause."),
+        "limit": Command("crawler.cli.control", "Show or set limits."),
+        "check": Command("crawler.cli.check", "Check the file's invariants."),
     }
 )
 
@@ -46,9 +55,16 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        module = importlib.import_module(COMMANDS[cmd_name].module)
+        command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what the commands do, without importing them."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help) for name, command in COMMANDS.items()])
 
 
 @click.group(

@@ -36,7 +36,7 @@ Examples:
   crawler add words.csv
   crawler add words.csv --column term --prompt study-notes
   crawler add abrogate laconic
-  cut -f1 list.tsv | crawler add -"""
+  cut -f1 list.tsv | crawler add -""",
 )
 @click.argument("sources", nargs=-1, required=True, metavar="WORD|FILE|-...")
 @click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)

@@ -1,4 +1,4 @@
-"""`crawler retry`, `cancel`, `pause`, `resume`, `limit`: rows that a running crawl obeys at once."""
+"""`retry`, `cancel`, `pause`, `resume`, `limit`: rows that a running crawl obeys at once."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from crawler.words import as_added
 Examples:
   crawler retry                 everything that has failed
   crawler retry abrogate        one word
-  crawler retry --cancelled     what was cancelled"""
+  crawler retry --cancelled     what was cancelled""",
 )
 @click.argument("words", nargs=-1)
 @click.option("--cancelled", is_flag=True, help="What was cancelled, instead of what has failed.")
@@ -38,7 +38,9 @@ def retry(words: Sequence[str], name: str | None, db: Path, *, cancelled: bool) 
     tell(f"{count} {state} {_requests(count)} pending again")
 
 
-@click.command(epilog="Examples: crawler cancel abrogate · crawler cancel --all")
+@click.command(
+    epilog="Examples: crawler cancel abrogate · crawler cancel --all",
+)
 @click.argument("words", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every word that is still to be asked.")
 @click.option("--prompt", "name", help="Only of this prompt.")
@@ -55,7 +57,9 @@ def cancel(words: Sequence[str], name: str | None, db: Path, *, everything: bool
         tell(f"{done.in_flight} in flight: an answer is kept, but it is not tried again")
 
 
-@click.command(epilog="Examples: crawler pause · crawler pause openai")
+@click.command(
+    epilog="Examples: crawler pause · crawler pause openai",
+)
 @click.argument("limit", required=False)
 @database_option
 def pause(limit: str | None, db: Path) -> None:
@@ -82,7 +86,7 @@ def resume(limit: str | None, db: Path) -> None:
 Examples:
   crawler limit                              show them
   crawler limit openai --per-minute 600
-  crawler limit openai --per-minute none --concurrency 50"""
+  crawler limit openai --per-minute none --concurrency 50""",
 )
 @click.argument("name", required=False)
 @click.option("--per-minute", metavar="N|none", help="Calls that may start in any 60 s.")

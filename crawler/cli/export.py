@@ -27,7 +27,7 @@ COUNTS = ("tokens_in", "tokens_out", "attempts")
     epilog="""\b
 Examples:
   crawler export -o notes.csv
-  crawler export --all --format jsonl | jq .text"""
+  crawler export --all --format jsonl | jq .text""",
 )
 @click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.", default="-")
 @click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), help="By the file's name.")
@@ -79,8 +79,7 @@ def _write_csv(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> 
 
 def _write_json_lines(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
     del fields  # each object has its own
-    for row in rows:
-        stream.write(json.dumps(_record(row), ensure_ascii=False) + "\n")
+    stream.writelines(json.dumps(_record(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _record(row: ExportRow) -> Mapping[str, Any]:

@@ -32,7 +32,7 @@ Examples:
   crawler run --concurrency 10 --per-minute 60
   crawler run --provider openai --model gpt-4o-mini --limit 20
   crawler run --provider scripted               a dry run
-  crawler run --watch                           stay, and wait for more words"""
+  crawler run --watch                           stay, and wait for more words""",
 )
 @click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
 @click.option("--per-minute", type=click.IntRange(min=1), help="Calls that may start in any 60 s.")
@@ -45,7 +45,7 @@ Examples:
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
 @click.option("--max-failures", type=click.IntRange(min=1), help="Of one word.  [default: 20]")
 @database_option
-def run(  # noqa: D417 - the options are described above
+def run(
     db: Path,
     concurrency: int | None,
     per_minute: int | None,
@@ -59,7 +59,7 @@ def run(  # noqa: D417 - the options are described above
     *,
     watch: bool,
 ) -> int:
-    """Ask about every word that has no answer yet; stop and run again as you like.
+    """Ask about every word that has no answer yet.
 
     Ctrl-C stops politely: nothing more is started, and what is in flight is waited for. A second
     one stops at once; what was in flight is asked again by the next run.

@@ -35,7 +35,7 @@ Examples:
   crawler sql "select outcome, reason, count(*) from failures group by 1, 2"
   crawler sql --csv "select word, text from results" > notes.csv
   crawler sql "select name from sqlite_schema where type = 'view'"
-"""
+""",
 )
 @click.argument("query")
 @click.option("--json", "form", flag_value="json", help="As a JSON array of objects.")

@@ -10,18 +10,19 @@ from crawler.cli.terminal import (
     moment,
     print_json,
     print_line,
-    print_table,
     printable,
     span,
 )
 from crawler.database import reading
-from crawler.ledger.report import LimitStatus, Status
+from crawler.ledger.report import LimitStatus, Progress, Status
 from crawler.ledger.report import status as status_of
 from crawler.locks import run_is_alive
 from crawler.policy import Policy
 
 
-@click.command(epilog="Examples: crawler status · crawler status --json")
+@click.command(
+    epilog="Examples: crawler status · crawler status --json",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 def status(db: Path, *, as_json: bool) -> None:
@@ -31,27 +32,24 @@ def status(db: Path, *, as_json: bool) -> None:
     if as_json:
         print_json(_as_json(db, now))
         return
-    print_table(
-        ("prompt", "version", "model", "requests", "succeeded", "failed", "in flight", "pending"),
-        [
-            (
-                row.prompt,
-                row.version,
-                f"{row.provider}: {row.model}",
-                row.pending + row.leased + row.succeeded + row.failed + row.cancelled,
-                row.succeeded,
-                row.failed,
-                row.leased,
-                row.pending,
-            )
-            for row in now.progress
-        ],
-    )
+    for row in now.progress:
+        print_line(prompt_line(row))
     for limit in now.limits:
         print_line(limit_line(limit, now.now_ms))
     for run_id, pid, host, heartbeat_at_ms in now.runs:
         print_line(_run_line(db, run_id, pid, host, now.now_ms - heartbeat_at_ms))
     print_line(progress_line(now))
+
+
+def prompt_line(row: Progress) -> str:
+    """Return how far a prompt version is."""
+    requests = row.pending + row.leased + row.succeeded + row.failed + row.cancelled
+    counts = f"{row.succeeded} succeeded, {row.failed} failed, {row.leased} in flight"
+    cancelled = f", {row.cancelled} cancelled" if row.cancelled else ""
+    return (
+        f"{printable(row.prompt)} version {row.version} ({row.provider}: {printable(row.model)}):"
+        f" {requests} requests, {counts}, {row.pending} pending{cancelled}"
+    )
 
 
 def progress_line(now: Status) -> str:

@@ -92,8 +92,8 @@ def as_record(row: Any) -> Mapping[str, Any]:
 
 
 def _escaped(char: str) -> str:
+    if char == "\t":
+        return " "
     if char == "\n" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _BIDI):
         return char
-    return (
-        " " if char == "\t" else f"\\x{ord(char):02x}" if ord(char) < 256 else f"\\u{ord(char):04x}"
-    )  # noqa: PLR2004
+    return char.encode("unicode_escape", "surrogatepass").decode()

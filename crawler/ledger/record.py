@@ -140,7 +140,7 @@ def _close(
 def _settle(
     conn: sqlite3.Connection, scope: Scope, finish: Finish, attempt: _Open, now_ms: int
 ) -> None:
-    """Give a request whose attempt did not succeed its next state, and close the gate if need be."""
+    """Give a request that was not answered its next state, and close the gate if need be."""
     failures, cancelling = conn.execute(
         "SELECT failures, cancelling FROM requests WHERE id = ?", (finish.request_id,)
     ).fetchone()

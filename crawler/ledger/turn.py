@@ -127,7 +127,7 @@ def _lease(
     room: int,
     now_ms: int,
 ) -> list[Lease]:
-    """Lease up to ``room`` requests: those that have waited first, then fresh ones in their order."""
+    """Lease up to ``room`` requests: those that have waited first, then fresh ones in order."""
     leases: list[Lease] = []
     for draw in (_draw_waiting, _draw_fresh):
         for prompt_id in prompt_ids:

@@ -1,4 +1,4 @@
-"""The child process of the `local` provider: serves a GGUF file on a loopback port until told to end.
+"""The child process of the `local` provider: serves a GGUF file on loopback until told to end.
 
 Rule: it prints its address on the first line, and lives as long as its standard input is open: when
 its parent dies, however that happens, the kernel closes it.

@@ -177,7 +177,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ProviderErr
 
 
 def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """Return the pause that a server asks for: retry-after-ms, or Retry-After (RFC 9110, 10.2.3)."""
+    """Return the pause that a server asks for: retry-after-ms, Retry-After (RFC 9110, 10.2.3)."""
     try:
         if "retry-after-ms" in headers:
             return max(0, round(float(headers["retry-after-ms"])))
