@@ -113,6 +113,7 @@ class Scheduler:
         self._stopping: tuple[str, str | None] | None = None
         self._drain_until_ms = 0
         self._calls_started = 0
+        self._gate_strikes = 0
         self._reached = False
 
     def stop(self, reason: str, detail: str | None = None) -> None:
@@ -121,7 +122,7 @@ class Scheduler:
             self._stopping = (reason, detail)
             self._drain_until_ms = self._clock() + self._policy.drain_ms
             self._log.info("stop_requested", reason=reason, in_flight=self._executor.in_flight())
-        self._wake.set()
+            self._wake.set()
 
     async def run(self) -> Ending:
         """Crawl until there is a reason to end.
@@ -254,6 +255,9 @@ class Scheduler:
                 and not self._options.watch
             ):
                 self.stop("unreachable", finish.reason)
+        if done.gate_strikes > self._gate_strikes:
+            self._log.warning("gate_closed", opens_at_ms=done.gate_opens_at_ms)
+        self._gate_strikes = done.gate_strikes
         if done.late:
             self._log.warning("late_answers_refused", answers=done.late)
 
@@ -261,7 +265,7 @@ class Scheduler:
         """Return the reason to end, if there is one and nothing is in flight any more."""
         if done.lost:
             return Ending("lost", "another process has taken its calls over", done.unfinished)
-        if self._executor.in_flight() or self._wake.is_set():
+        if self._executor.in_flight() or self._executor.waiting():
             return None
         if not done.unfinished and not self._options.watch:
             return Ending("done", None, 0)

@@ -1,0 +1,89 @@
+"""What the tests share: a ledger in memory, and a clock that moves only when it is told to."""
+
+import os
+import random
+import sqlite3
+import threading
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from crawler.database import SETTINGS
+from crawler.ledger import intake, record
+from crawler.ledger import turn as turns
+from crawler.migrate import migrate
+from crawler.policy import Policy
+from crawler.states import Outcome
+
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("long", deadline=None, max_examples=5_000)
+settings.load_profile(os.environ.get("CRAWLER_TEST_PROFILE", "tests"))
+
+
+class Ledger:
+    """A real database in memory, with a run, and time as a number."""
+
+    def __init__(self, policy: Policy | None = None, *, concurrency: int = 10) -> None:
+        self.now_ms = 1_000_000_000_000
+        self.policy = policy or Policy()
+        self.conn = sqlite3.connect(":memory:", isolation_level=None)
+        for setting in SETTINGS:
+            self.conn.execute(setting)
+        migrate(self.conn, self.now_ms)
+        self.limit_id = intake.put_limit(self.conn, "quota", concurrency)
+        spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
+        self.prompt, _ = intake.put_prompt(self.conn, spec, self.limit_id, self.now_ms)
+        self.random = random.Random(1)
+        self.run_id = self.start_run()
+
+    def start_run(self) -> int:
+        return turns.start_run(self.conn, 1, "host", "0", self.now_ms)
+
+    def scope(self, run_id: int | None = None) -> record.Scope:
+        return record.Scope(
+            run_id=run_id or self.run_id,
+            policy=self.policy,
+            clock=lambda: self.now_ms,
+            draw=self.random.randint,
+        )
+
+    def add(self, words: Iterable[str]) -> intake.Added:
+        rows = [intake.Word(word, {}) for word in words]
+        return intake.add_words(self.conn, self.prompt.id, rows, self.now_ms)
+
+    def turn(
+        self, *finished: record.Finish, budget: int = 2**31, run_id: int | None = None
+    ) -> turns.Turn:
+        return turns.turn(self.conn, self.scope(run_id), finished, budget)
+
+    def finish(self, lease: turns.Lease, outcome: Outcome, **facts) -> record.Finish:
+        if outcome is Outcome.SUCCEEDED:
+            facts.setdefault("text", f"about {lease.word}")
+        return record.Finish(lease.request_id, lease.number, self.now_ms, outcome, **facts)
+
+    def states(self) -> dict[str, str]:
+        rows = self.conn.execute(
+            "SELECT text, state FROM requests JOIN words ON words.id = word_id"
+        )
+        return dict(rows)
+
+    def row(self, sql: str, *values: object) -> tuple:
+        return self.conn.execute(sql, values).fetchone()
+
+
+def assert_no_thread_is_left():
+    """A thread that outlives its store would keep the interpreter from ending."""
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join(5)
+            assert not thread.is_alive()
+
+
+@pytest.fixture
+def ledger() -> Iterable[Ledger]:
+    made = Ledger()
+    yield made
+    made.conn.close()

@@ -1,0 +1,169 @@
+"""Real processes, really killed: two witnesses, the server's memory and the file, must agree."""
+
+import json
+import os
+import queue
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from crawler.errors import Exit
+from tests.loopback import serving
+
+PROGRAM = [sys.executable, "-c", "from crawler.cli import main; main()"]
+CONCURRENCY = 8
+
+
+class Crawl:
+    """A file, the words in it, and processes that crawl it."""
+
+    def __init__(self, folder, url, words):
+        self.processes = []
+        self.path = folder / "c.db"
+        self.env = {**os.environ, "OPENAI_BASE_URL": url, "CRAWLER_DB": str(self.path)}
+        spec = ["--template", "About {word}", "--provider", "openai", "--model", "m"]
+        self.call("prompt", "add", "p", *spec)
+        words_path = folder / "words.txt"
+        words_path.write_text("\n".join(words))
+        self.call("add", str(words_path), "--prompt", "p")
+        self.call("limit", "openai", "--concurrency", str(CONCURRENCY))
+
+    def call(self, *args):
+        done = subprocess.run([*PROGRAM, *args], env=self.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.processes:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+            process.reader.join()
+            process.stderr.close()
+
+    def start(self, *args):
+        """Start a run; `events` of it is a queue of what it logs."""
+        process = subprocess.Popen(
+            [*PROGRAM, "run", *args],
+            env=self.env,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        process.events = queue.Queue()
+        process.reader = threading.Thread(target=follow, args=(process,))
+        process.reader.start()
+        self.processes.append(process)
+        return process
+
+    def ask(self, sql):
+        conn = sqlite3.connect(self.path)
+        rows = conn.execute(sql).fetchall()
+        conn.close()
+        return rows
+
+
+def follow(process):
+    for line in process.stderr:
+        process.events.put(json.loads(line)["event"] if line.startswith("{") else line)
+
+
+def until(process, event):
+    """Wait until a run has logged an event."""
+    while process.events.get(timeout=30) != event:
+        pass
+
+
+def test_killed_again_and_again_it_loses_nothing(tmp_path):
+    kills = int(os.environ.get("CRAWLER_TEST_KILLS", "5"))
+    words = [f"word{n}" for n in range(60 * kills)]
+    chance = random.Random(7)
+    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        for _ in range(kills):
+            process = crawl.start()
+            until(process, "run_started")
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(chance.uniform(0.02, 0.15))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        last = crawl.start()
+        until(last, "run_ended")
+        assert last.wait(60) == Exit.DONE
+        crawl.call("check")
+
+    answered = crawl.ask("SELECT word, text FROM results")
+    assert dict(answered) == {word: f"{word} is a word." for word in words}
+    assert len(answered) == len(words)
+    # Every request that the server saw has its attempt, and repeats were in flight at a kill.
+    attempts = dict(
+        crawl.ask("SELECT text, attempts FROM requests JOIN words ON words.id = word_id")
+    )
+    assert all(witness.words[word] <= attempts[word] for word in words)
+    ((abandoned,),) = crawl.ask("SELECT count(*) FROM attempts WHERE outcome = 'abandoned'")
+    assert 0 < abandoned <= kills * CONCURRENCY
+    assert witness.words.total() - len(words) <= abandoned
+    assert not list(tmp_path.glob("*-run-*"))
+
+
+def test_two_processes_share_one_file_and_pay_nothing_twice(tmp_path):
+    words = [f"word{n}" for n in range(200)]
+    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        processes = [crawl.start(), crawl.start()]
+        assert [process.wait(60) for process in processes] == [Exit.DONE, Exit.DONE]
+        crawl.call("check")
+
+    assert witness.words == dict.fromkeys(words, 1)
+
+
+def test_a_limit_holds_for_all_processes_together_and_over_a_kill(tmp_path):
+    per_minute = 40
+    words = [f"word{n}" for n in range(100)]
+    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        crawl.call("limit", "openai", "--per-minute", str(per_minute))
+        first, second = crawl.start(), crawl.start()
+        for process in (first, second):
+            until(process, "run_started")
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+        third = crawl.start("--deadline", "3s")
+        until(third, "run_ended")
+        assert third.wait(30) == Exit.WORK_LEFT
+        os.killpg(second.pid, signal.SIGTERM)
+        assert second.wait(30) == Exit.WORK_LEFT
+        crawl.call("check")
+
+    # The whole test is shorter than the window, so what arrived in it is what the limit allows.
+    assert witness.arrived_at_s[-1] - witness.arrived_at_s[0] < 60
+    assert per_minute - CONCURRENCY <= witness.words.total() <= per_minute
+
+
+def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
+    words = [f"word{n}" for n in range(50)]
+    with serving(latency_s=1.0) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        polite = crawl.start()
+        until(polite, "run_started")
+        polite.send_signal(signal.SIGTERM)
+        assert polite.wait(20) == Exit.WORK_LEFT
+        in_flight = witness.words.total()
+        assert crawl.ask("SELECT count(*) FROM results") == [(in_flight,)]
+
+        hasty = crawl.start("--limit", "8")
+        until(hasty, "run_started")
+        hasty.send_signal(signal.SIGINT)
+        until(hasty, "stop_requested")
+        hasty.send_signal(signal.SIGINT)
+        assert hasty.wait(1) == Exit.WORK_LEFT
+
+        last = crawl.start("--concurrency", "50")
+        until(last, "run_ended")
+        assert last.wait(20) == Exit.DONE
+        crawl.call("check")
+    assert crawl.ask("SELECT count(*) FROM results") == [(len(words),)]

@@ -1,0 +1,95 @@
+"""Settings that make no sense are refused, and verdicts are what DESIGN's table says."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.policy import Policy, backoff_ms, gate_pause_ms, verdict
+from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
+
+POLICY = Policy()
+NOW_MS = 1_000_000
+
+
+def judge(outcome, failures=0, retry_after_ms=None, seed=0, policy=POLICY):
+    return verdict(
+        policy,
+        outcome,
+        failures=failures,
+        retry_after_ms=retry_after_ms,
+        now_ms=NOW_MS,
+        draw=random.Random(seed).randint,
+    )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"max_failures": 0},
+        {"backoff_base_ms": 0},
+        {"backoff_base_ms": 10, "backoff_cap_ms": 5},
+        {"gate_base_ms": 10, "gate_cap_ms": 5},
+        {"call_timeout_ms": 400_000},
+        {"guard_ms": -1},
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(setting):
+    with pytest.raises(ValueError, match=next(iter(setting)).split("_")[0]):
+        Policy(**setting)
+
+
+@given(failures=st.integers(1, 10_000), seed=st.integers())
+def test_backoff_is_full_jitter_under_a_doubling_ceiling(failures, seed):
+    ceiling = min(POLICY.backoff_cap_ms, POLICY.backoff_base_ms * 2 ** (failures - 1))
+
+    assert 0 <= backoff_ms(POLICY, failures, random.Random(seed).randint) <= ceiling
+    assert backoff_ms(POLICY, failures, lambda low, high: low) == 0
+    assert backoff_ms(POLICY, failures, lambda low, high: high) == ceiling
+
+
+@given(strikes=st.integers(1, 10_000))
+def test_a_gate_pause_doubles_up_to_its_cap_and_obeys_the_server(strikes):
+    own = gate_pause_ms(POLICY, strikes, None)
+
+    assert own == min(POLICY.gate_cap_ms, POLICY.gate_base_ms * 2 ** (strikes - 1))
+    assert gate_pause_ms(POLICY, strikes, 123_456) == 123_456
+    assert gate_pause_ms(POLICY, strikes, 0) > 0
+
+
+@given(
+    outcome=st.sampled_from(Outcome),
+    failures=st.integers(0, 30),
+    retry_after_ms=st.none() | st.integers(0, 10**7),
+    seed=st.integers(),
+)
+def test_a_request_pays_only_for_its_own_failures(outcome, failures, retry_after_ms, seed):
+    state, after, due_at_ms = judge(outcome, failures, retry_after_ms, seed)
+
+    assert after == failures + (outcome in COUNTS_AS_FAILURE)
+    if outcome is Outcome.SUCCEEDED:
+        assert state is RequestState.SUCCEEDED
+    elif outcome in FINAL or (outcome in COUNTS_AS_FAILURE and after >= POLICY.max_failures):
+        assert state is RequestState.FAILED
+    else:
+        assert state is RequestState.PENDING
+        assert due_at_ms >= NOW_MS
+
+
+def test_a_server_that_asks_for_a_pause_gets_it():
+    assert judge(Outcome.TRANSIENT, retry_after_ms=90_000).due_at_ms >= NOW_MS + 90_000
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome.THROTTLED,
+        Outcome.UNAVAILABLE,
+        Outcome.DENIED,
+        Outcome.INTERRUPTED,
+        Outcome.ABANDONED,
+    ],
+)
+def test_what_is_not_its_fault_is_due_at_once(outcome):
+    assert judge(outcome).due_at_ms == NOW_MS

@@ -1,0 +1,500 @@
+"""The scheduler in its loop: it hands out, drains, ends for the right reason, and takes over."""
+
+import asyncio
+import sqlite3
+from contextlib import asynccontextmanager
+
+import pytest
+
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger import audit, control, intake, turn
+from crawler.ledger.report import status
+from crawler.locks import RunLock, run_is_alive
+from crawler.logs import silent
+from crawler.policy import Policy
+from crawler.providers.protocol import Answer, ProviderError
+from crawler.scheduler import RunOptions
+from crawler.session import crawl_store, raise_for
+from crawler.states import Outcome
+from crawler.store import open_store
+from tests.conftest import assert_no_thread_is_left
+
+QUICK = Policy(backoff_base_ms=1, backoff_cap_ms=1, gate_base_ms=1, gate_cap_ms=1)
+
+
+class Asked:
+    """A provider that answers as it is told and remembers what it was asked."""
+
+    def __init__(self, answer=None):
+        self.words = []
+        self.in_flight = self.most_in_flight = 0
+        self._answer = answer
+
+    async def generate(self, call):
+        self.words.append(call.word)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(0)
+            return await self._answer(call) if self._answer else Answer(call.prompt)
+        finally:
+            self.in_flight -= 1
+
+
+def fails(outcome, **facts):
+    async def answer(call):
+        raise ProviderError(outcome, "so it is", **facts)
+
+    return answer
+
+
+def put(conn, words, concurrency=4):
+    limit_id = intake.put_limit(conn, "quota", concurrency)
+    spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
+    prompt, _ = intake.put_prompt(conn, spec, limit_id, 1)
+    intake.add_words(conn, prompt.id, [intake.Word(word, {}) for word in words], 1)
+
+
+@asynccontextmanager
+async def a_store(words, path=None, **more):
+    async with open_store(path) as store:
+        await store.run(put, words, **more)
+        yield store
+        findings = await store.run(audit.check)
+        assert [finding for finding in findings if finding.broken] == []
+
+
+async def crawled(store, provider, policy=QUICK, on_start=None, on_status=None, **options):
+    given = {("scripted", "m"): provider}
+    run = RunOptions(**options)
+    return await crawl_store(
+        store, policy, run, silent(), given=given, on_start=on_start, on_status=on_status
+    )
+
+
+def counts(conn):
+    return dict(conn.execute("SELECT state, count(*) FROM requests GROUP BY state"))
+
+
+def test_it_asks_about_every_word_once():
+    async def main():
+        provider = Asked()
+        async with a_store(map(str, range(500))) as store:
+            ending = await crawled(store, provider)
+            assert ending == ("done", None, 0, None)
+            assert await store.run(counts) == {"succeeded": 500}
+        assert sorted(provider.words, key=int) == [str(n) for n in range(500)]
+        assert provider.most_in_flight == 4
+
+    asyncio.run(main())
+
+
+def test_there_are_tasks_only_for_what_is_in_flight():
+    async def main():
+        most = 0
+
+        async def answer(call):
+            nonlocal most
+            most = max(most, len(asyncio.all_tasks()))
+            return Answer("x")
+
+        async with a_store(map(str, range(300)), concurrency=7) as store:
+            await crawled(store, Asked(answer))
+        assert most <= 7 + 3
+
+    asyncio.run(main())
+
+
+def test_a_second_run_asks_nothing_again():
+    async def main():
+        async with a_store("ab") as store:
+            await crawled(store, Asked())
+            again = Asked()
+            assert (await crawled(store, again)).reason == "done"
+            assert again.words == []
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "attempts"),
+    [("transient", "failed", 3), ("rejected", "failed", 1), ("blocked", "failed", 1)],
+)
+def test_what_fails_ends_as_the_table_says(outcome, state, attempts):
+    async def main():
+        policy = Policy(max_failures=3, backoff_base_ms=1, backoff_cap_ms=1)
+        provider = Asked(fails(Outcome(outcome)))
+        async with a_store("a") as store:
+            assert (await crawled(store, provider, policy)).reason == "done"
+            assert await store.run(counts) == {state: 1}
+        assert len(provider.words) == attempts
+
+    asyncio.run(main())
+
+
+def test_a_polite_stop_waits_for_what_is_in_flight():
+    async def main():
+        stopping = asyncio.Event()
+        scheduler = None
+
+        async def answer(call):
+            scheduler.stop("signal")
+            await stopping.wait()
+            return Answer("paid for")
+
+        def on_start(started):
+            nonlocal scheduler
+            scheduler = started
+
+        async with a_store(map(str, range(20)), concurrency=3) as store:
+            asyncio.get_running_loop().call_later(0.05, stopping.set)
+            ending = await crawled(store, Asked(answer), on_start=on_start)
+            assert (ending.reason, ending.unfinished) == ("signal", 17)
+            assert await store.run(counts) == {"succeeded": 3, "pending": 17}
+
+    asyncio.run(main())
+
+
+def test_a_polite_stop_does_not_wait_for_ever():
+    async def main():
+        provider = Asked(lambda call: asyncio.Event().wait())
+        async with a_store("ab") as store:
+            ending = await crawled(
+                store,
+                provider,
+                Policy(drain_ms=1),
+                on_start=lambda s: asyncio.get_running_loop().call_later(0.05, s.stop, "signal"),
+            )
+            assert ending.reason == "signal"
+            rows = await store.run(lambda c: c.execute("SELECT outcome FROM attempts").fetchall())
+            assert rows == [("interrupted",)] * 2
+            assert await store.run(counts) == {"pending": 2}
+
+    asyncio.run(main())
+
+
+def test_refused_credentials_end_the_run_and_no_word():
+    async def main():
+        async with a_store(map(str, range(9))) as store:
+            ending = await crawled(store, Asked(fails(Outcome.DENIED, status_code=401)))
+            assert (ending.reason, ending.unfinished) == ("denied", 9)
+            assert await store.run(counts) == {"pending": 9}
+        with pytest.raises(CrawlerError, match="credentials") as error:
+            raise_for(ending)
+        assert error.value.exit_code == Exit.DENIED
+
+    asyncio.run(main())
+
+
+def test_a_server_that_was_never_there_ends_the_run():
+    async def main():
+        provider = Asked(fails(Outcome.UNAVAILABLE))
+        async with a_store(map(str, range(9))) as store:
+            ending = await crawled(store, provider)
+            assert (ending.reason, ending.unfinished) == ("unreachable", 9)
+        assert len(provider.words) <= 4 + QUICK.unreachable_strikes
+        with pytest.raises(CrawlerError, match="reached"):
+            raise_for(ending)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_has_been_there_is_waited_for():
+    async def main():
+        calls = 0
+
+        async def answer(call):
+            nonlocal calls
+            calls += 1
+            if 5 < calls < 30:
+                raise ProviderError(Outcome.UNAVAILABLE, "away")
+            return Answer("back")
+
+        async with a_store(map(str, range(20)), concurrency=2) as store:
+            assert (await crawled(store, Asked(answer))).reason == "done"
+            assert await store.run(counts) == {"succeeded": 20}
+
+    asyncio.run(main())
+
+
+def test_a_quota_that_is_gone_for_long_ends_the_run_with_the_time():
+    async def main():
+        provider = Asked(fails(Outcome.THROTTLED, retry_after_ms=3_600_000))
+        async with a_store(map(str, range(9))) as store:
+            ending = await crawled(store, provider)
+            assert (ending.reason, ending.unfinished) == ("quota", 9)
+        assert len(provider.words) <= 4
+        with pytest.raises(CrawlerError, match="quota") as error:
+            raise_for(ending)
+        assert error.value.exit_code == Exit.WORK_LEFT
+
+    asyncio.run(main())
+
+
+def test_it_starts_as_many_calls_as_it_may():
+    async def main():
+        provider = Asked()
+        async with a_store(map(str, range(50))) as store:
+            ending = await crawled(store, provider, max_calls=7)
+            assert (ending.reason, ending.unfinished) == ("calls_used", 43)
+        assert len(provider.words) == 7
+
+    asyncio.run(main())
+
+
+def test_it_starts_none_after_its_deadline():
+    async def main():
+        async with a_store(map(str, range(50))) as store:
+            ending = await crawled(store, Asked(), deadline_ms=0)
+            assert (ending.reason, ending.unfinished) == ("deadline", 50)
+
+    asyncio.run(main())
+
+
+def test_a_word_that_lacks_a_field_is_rejected_unsent():
+    async def main():
+        provider = Asked()
+        async with open_store(None) as store:
+
+            def put_needy(conn):
+                limit_id = intake.put_limit(conn, "quota", 1)
+                spec = intake.PromptSpec("p", "{word}: {gloss}", "scripted", "m", {})
+                prompt, _ = intake.put_prompt(conn, spec, limit_id, 1)
+                words = [intake.Word("bare", {}), intake.Word("full", {"gloss": "g"})]
+                intake.add_words(conn, prompt.id, words, 1)
+
+            await store.run(put_needy)
+            assert (await crawled(store, provider)).reason == "done"
+            assert await store.run(counts) == {"failed": 1, "succeeded": 1}
+            (row,) = await store.run(lambda c: c.execute("SELECT * FROM failures").fetchall())
+        assert provider.words == ["full"]
+        assert "gloss" in row[2]
+
+    asyncio.run(main())
+
+
+def test_other_processes_are_obeyed_while_it_watches(tmp_path):
+    """Pause, resume, more words and a cancellation, written by another connection."""
+    path = tmp_path / "c.db"
+
+    async def main():
+        other = None
+        steps = []
+
+        def on_start(scheduler):
+            steps.append(scheduler.stop)
+
+        def command(function, *args):
+            with other:
+                return function(other, *args)
+
+        def on_status(seen):
+            done = sum(row.succeeded for row in seen.progress)
+            match len(steps), done:
+                case (1, 2):
+                    command(control.pause, None, 1)
+                    command(put, ["c", "d"])
+                    steps.append("paused")
+                case (2, _):
+                    assert done == 2
+                    command(control.cancel, [1], [control.word_id(other, "d")])
+                    command(control.resume, None)
+                    steps.append("resumed")
+                case (3, 3):
+                    steps[0]("signal")
+
+        async with a_store("ab", path) as store:
+            other = sqlite3.connect(path)
+            ending = await crawled(
+                store, Asked(), watch=True, on_start=on_start, on_status=on_status
+            )
+            assert (ending.reason, ending.unfinished) == ("signal", 0)
+            assert await store.run(counts) == {"succeeded": 3, "cancelled": 1}
+            other.close()
+
+    asyncio.run(main())
+
+
+def leave_open(conn, heartbeat_at_ms=2**42):
+    """Leave a run behind that has leased everything and does nothing any more."""
+    run_id = turn.start_run(conn, 1, "host", "0", heartbeat_at_ms)
+    conn.execute("UPDATE requests SET state = 'leased', attempts = 1")
+    conn.execute(
+        "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
+        " SELECT id, 1, ?, 1, 1 FROM requests",
+        (run_id,),
+    )
+    return run_id
+
+
+def test_a_dead_run_is_taken_over_at_once(tmp_path):
+    path = tmp_path / "c.db"
+
+    async def main():
+        async with a_store("abc", path) as store:
+            dead = await store.run(leave_open)
+            (tmp_path / f"c.db-run-{dead}").touch()  # its lock is free: its process is gone
+            provider = Asked()
+            assert (await crawled(store, provider)).reason == "done"
+            assert sorted(provider.words) == ["a", "b", "c"]
+            rows = await store.run(
+                lambda c: c.execute("SELECT outcome FROM attempts WHERE number = 1").fetchall()
+            )
+            assert rows == [("abandoned",)] * 3
+        assert not list(tmp_path.glob("*-run-*"))
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_lock_cannot_say_is_judged_by_its_heartbeat(tmp_path):
+    async def main():
+        async with a_store("a", tmp_path / "c.db") as store:
+            await store.run(leave_open, 1)  # no lock's file, a heartbeat of long ago
+            assert (await crawled(store, Asked())).reason == "done"
+
+    asyncio.run(main())
+
+
+def test_a_live_run_is_left_alone(tmp_path):
+    path = tmp_path / "c.db"
+
+    async def main():
+        async with a_store("abc", path) as store:
+            alive = await store.run(leave_open)
+            lock = RunLock(path, alive)
+            seen = []
+
+            def on_status(now):
+                seen.append(now.limits[0].in_flight)
+                if len(seen) == 2:
+                    lock.release()
+                    (tmp_path / f"c.db-run-{alive}").touch()
+
+            provider = Asked()
+            assert (await crawled(store, provider, on_status=on_status)).reason == "done"
+            assert seen[:2] == [3, 3]
+
+    asyncio.run(main())
+
+
+def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
+    async def main():
+        async with a_store("abc", tmp_path / "c.db", concurrency=1) as store:
+
+            async def answer(call):
+                await store.run(
+                    lambda c: c.execute("UPDATE runs SET ended_at_ms = 1, reason = 'silent'")
+                )
+                return Answer("late")
+
+            provider = Asked(answer)
+            ending = await crawled(store, provider)
+            assert ending.reason == "lost"
+            assert len(provider.words) == 1
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_run_leaves_nothing_open(tmp_path):
+    path = tmp_path / "c.db"
+
+    async def main():
+        started = asyncio.Event()
+
+        async def answer(call):
+            started.set()
+            await asyncio.Event().wait()
+
+        async with a_store("abc", path) as store:
+            task = asyncio.create_task(crawled(store, Asked(answer)))
+            async with asyncio.timeout(30):
+                await started.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await store.run(counts) == {"pending": 3}
+            assert await store.run(turn.live_runs) == []
+        assert not run_is_alive(path, 1)
+
+    asyncio.run(main())
+
+
+def test_a_start_that_took_too_long_to_commit_is_moved():
+    """What leaves late must not be on record as having left early."""
+
+    async def main():
+        async with a_store("a") as store:
+            slow = store.run
+            clock_ms = 0
+            turns = 0
+
+            async def run(transaction, *args, **kwargs):
+                nonlocal clock_ms, turns
+                result = await slow(transaction, *args, **kwargs)
+                if transaction is turn.turn and result.leases and not turns:
+                    turns += 1
+                    args[0].clock.late_ms = 5_000
+                return result
+
+            store.run = run
+            seen = []
+
+            async def answer(call):
+                rows = await slow(
+                    lambda c: c.execute("SELECT started_at_ms FROM attempts").fetchall()
+                )
+                seen.append(rows[0][0])
+                return Answer("x")
+
+            import crawler.session as session
+
+            real_clock = session.ledger_clock
+
+            def shifted_clock():
+                tick = real_clock()
+
+                def clock():
+                    return tick() + clock.late_ms
+
+                clock.late_ms = 0
+                seen.append(clock())
+                return clock
+
+            session.ledger_clock = shifted_clock
+            try:
+                assert (await crawled(store, Asked(answer))).reason == "done"
+            finally:
+                session.ledger_clock = real_clock
+            begun, recorded = seen
+            assert recorded - begun >= 5_000
+
+    asyncio.run(main())
+
+
+def test_an_error_of_the_database_ends_the_run_and_writes_no_more(tmp_path):
+    async def main():
+        async with open_store(tmp_path / "c.db") as store:
+            await store.run(put, "ab")
+
+            async def answer(call):
+                await store.run(lambda c: c.execute("DROP TABLE tallies"))
+                return Answer("x")
+
+            with pytest.raises(sqlite3.OperationalError, match="tallies"):
+                await crawled(store, Asked(answer))
+            assert len(await store.run(turn.live_runs)) == 1
+
+    asyncio.run(main())
+    assert_no_thread_is_left()
+
+
+def test_a_status_can_be_asked_for_while_it_runs(tmp_path):
+    async def main():
+        async with a_store("ab", tmp_path / "c.db") as store:
+            await crawled(store, Asked())
+            now = await store.run(status, 600, 1)
+            assert now.unfinished == 0
+            assert now.eta_ms == 0
+            assert now.runs == []
+
+    asyncio.run(main())

@@ -1,0 +1,75 @@
+"""The transitions of `states.py` and the triggers of the schema are the same."""
+
+import sqlite3
+from itertools import product
+
+import pytest
+
+from crawler.states import (
+    CLOSES_GATE,
+    COUNTS_AS_FAILURE,
+    FINAL,
+    OPENS_GATE,
+    TRANSITIONS,
+    Outcome,
+    RequestState,
+)
+from tests.conftest import Ledger
+
+WAYS = {
+    RequestState.PENDING: (),
+    RequestState.LEASED: (RequestState.LEASED,),
+    RequestState.SUCCEEDED: (RequestState.LEASED, RequestState.SUCCEEDED),
+    RequestState.FAILED: (RequestState.LEASED, RequestState.FAILED),
+    RequestState.CANCELLED: (RequestState.CANCELLED,),
+}
+
+
+def _request_in(ledger: Ledger, state: RequestState) -> None:
+    """Bring the only request into a state; a response is there, so that only the arrow counts."""
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    ledger.conn.execute("UPDATE requests SET state = 'pending'")
+    ledger.conn.execute("INSERT INTO responses VALUES (?, 1, 'text')", (lease.request_id,))
+    for step in WAYS[state]:
+        ledger.conn.execute("UPDATE requests SET state = ?", (step.value,))
+
+
+@pytest.mark.parametrize(("old", "new"), list(product(RequestState, RequestState)))
+def test_the_schema_allows_what_the_table_allows(ledger, old, new):
+    _request_in(ledger, old)
+
+    if new in TRANSITIONS[old]:
+        ledger.conn.execute("UPDATE requests SET state = ?", (new.value,))
+        assert ledger.states() == {"w": new}
+    else:
+        with pytest.raises(sqlite3.IntegrityError, match="not a legal transition"):
+            ledger.conn.execute("UPDATE requests SET state = ?", (new.value,))
+        assert ledger.states() == {"w": old}
+
+
+@pytest.mark.parametrize("table", ["requests.state", "attempts.outcome"])
+def test_the_schema_knows_no_other_words(ledger, table):
+    ledger.add(["w"])
+    ledger.turn()
+    name, column = table.split(".")
+    change = f"{column} = 'lost'" + (", finished_at_ms = 2e12" if column == "outcome" else "")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.conn.execute(f"UPDATE {name} SET {change}")
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_the_schema_knows_every_outcome(ledger, outcome):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+
+    ledger.turn(ledger.finish(lease, outcome))
+
+    assert ledger.row("SELECT outcome FROM attempts") == (outcome.value,)
+
+
+def test_an_outcome_is_judged_in_one_way_only():
+    assert not COUNTS_AS_FAILURE & FINAL
+    assert not CLOSES_GATE & OPENS_GATE
+    assert not CLOSES_GATE & COUNTS_AS_FAILURE

@@ -1,0 +1,408 @@
+"""Turns on a real database: what is leased, what is recorded, what is refused."""
+
+import random
+import sqlite3
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from crawler.ledger import audit, control, look, record, report, turn
+from crawler.plan import WINDOW_MS
+from crawler.policy import Policy
+from crawler.states import Outcome
+from tests.conftest import Ledger
+
+
+def test_a_word_goes_from_pending_to_an_answer(ledger):
+    ledger.add(["one", "two"])
+
+    leases = ledger.turn().leases
+    done = ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases))
+
+    assert [lease.word for lease in leases] == ["one", "two"]
+    assert done.unfinished == 0
+    assert ledger.conn.execute("SELECT word, text FROM results").fetchall() == [
+        ("one", "about one"),
+        ("two", "about two"),
+    ]
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
+
+
+def test_fresh_words_go_in_their_order_and_those_that_waited_before_them(ledger):
+    ledger.add("abcd")
+    first, *_ = ledger.turn(budget=1).leases
+    ledger.turn(ledger.finish(first, Outcome.THROTTLED, retry_after_ms=1), budget=0)
+    ledger.now_ms += 10
+
+    probe = ledger.turn().leases
+    ledger.turn(ledger.finish(probe[0], Outcome.SUCCEEDED), budget=0)
+
+    assert [lease.word for lease in probe] == ["a"]
+    assert [lease.word for lease in ledger.turn().leases] == ["b", "c", "d"]
+
+
+def test_no_more_are_leased_than_budget_and_concurrency_allow(ledger):
+    ledger.add(map(str, range(50)))
+
+    assert len(ledger.turn(budget=3).leases) == 3
+    assert len(ledger.turn().leases) == 7
+    assert ledger.turn().leases == []
+
+
+def test_a_backoff_is_a_due_time(ledger):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    done = ledger.turn(ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=5_000))
+
+    assert done.leases == []
+    assert done.wake_at_ms == ledger.now_ms + 5_000
+    ledger.now_ms += 5_000
+    assert [lease.number for lease in ledger.turn().leases] == [2]
+
+
+def test_who_lost_a_lease_cannot_write(ledger):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    heir = ledger.start_run()
+    record.end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
+    (again,) = ledger.turn(run_id=heir).leases
+
+    zombie = ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED, text="late"))
+
+    assert zombie.lost
+    assert zombie.late == 1
+    assert zombie.leases == []
+    assert ledger.row("SELECT late_answers FROM runs WHERE id = ?", ledger.run_id) == (1,)
+    ledger.turn(ledger.finish(again, Outcome.SUCCEEDED, text="right"), run_id=heir)
+    assert ledger.row("SELECT text FROM results") == ("right",)
+
+
+def test_the_same_end_counts_once(ledger):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    end = ledger.finish(lease, Outcome.SUCCEEDED)
+
+    done = ledger.turn(end, end)
+
+    assert done.late == 1
+    assert ledger.row("SELECT count(*) FROM responses") == (1,)
+
+
+def test_one_request_has_at_most_one_open_attempt(ledger):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    ledger.conn.execute("UPDATE requests SET state = 'pending'")
+    ledger.conn.execute("UPDATE requests SET state = 'leased', attempts = 2")
+
+    with pytest.raises(sqlite3.IntegrityError, match="UNIQUE"):
+        ledger.conn.execute(
+            "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
+            " VALUES (?, 2, ?, 1, 1)",
+            (lease.request_id, ledger.run_id),
+        )
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE attempts SET reason = 'x'", "never changes"),
+        ("DELETE FROM attempts", "never deleted"),
+        ("DELETE FROM responses", "never deleted"),
+        ("UPDATE responses SET text = 'x'", "never changes"),
+        ("DELETE FROM requests", "never deleted"),
+        ("UPDATE requests SET word_id = 2", "for good"),
+        ("UPDATE prompts SET template = 'x'", "never changes"),
+        ("INSERT INTO requests (word_id, prompt_id, state) VALUES (2, 1, 'leased')", "pending"),
+        (
+            "INSERT INTO attempts VALUES (1, 2, 1, 1, 1, NULL, NULL, NULL, NULL, NULL, NULL, NULL)",
+            "next one",
+        ),
+    ],
+)
+def test_plain_sqlite_cannot_break_the_file(ledger, statement, message):
+    ledger.add(["w"])
+    (lease,) = ledger.turn().leases
+    ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED))
+    ledger.conn.execute("INSERT INTO words (text, added_at_ms) VALUES ('other', 1)")
+
+    with pytest.raises(sqlite3.IntegrityError, match=message):
+        ledger.conn.execute(statement)
+
+
+def test_a_success_needs_its_response(ledger):
+    ledger.add(["w"])
+    ledger.turn()
+
+    with pytest.raises(sqlite3.IntegrityError, match="with its response"):
+        ledger.conn.execute("UPDATE requests SET state = 'succeeded'")
+
+
+class TestGate:
+    """One gate for all that share a quota."""
+
+    def test_one_refusal_holds_everybody_once(self, ledger):
+        ledger.add(map(str, range(20)))
+        first, second, *rest = ledger.turn().leases
+        done = ledger.turn(
+            ledger.finish(first, Outcome.THROTTLED, reason="slow down"),
+            ledger.finish(second, Outcome.THROTTLED, reason="slow down"),
+        )
+
+        assert done.leases == []
+        assert done.gate_strikes == 1, "calls that left before the gate closed are one refusal"
+        assert done.wake_at_ms == ledger.now_ms + ledger.policy.gate_base_ms
+
+    def test_a_single_probe_goes_first_and_opens_it(self, ledger):
+        ledger.add(map(str, range(20)))
+        leases = ledger.turn().leases
+        ledger.turn(*(ledger.finish(lease, Outcome.UNAVAILABLE) for lease in leases))
+        ledger.now_ms += ledger.policy.gate_base_ms
+
+        (probe,) = ledger.turn().leases
+        assert ledger.turn().leases == []
+        done = ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED))
+
+        assert len(done.leases) == 10
+
+    def test_probes_that_fail_come_further_and_further_apart(self, ledger):
+        ledger.add(["w"])
+        (lease,) = ledger.turn().leases
+        pauses = []
+        for _ in range(8):
+            done = ledger.turn(ledger.finish(lease, Outcome.UNAVAILABLE))
+            pauses.append(done.gate_opens_at_ms - ledger.now_ms)
+            ledger.now_ms = done.gate_opens_at_ms
+            (lease,) = ledger.turn().leases
+
+        assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000, 30_000]
+        assert ledger.row("SELECT failures, attempts FROM requests") == (0, 9)
+
+    def test_an_answer_to_an_older_call_does_not_open_it(self, ledger):
+        ledger.add(map(str, range(20)))
+        first, second, *_ = ledger.turn().leases
+        ledger.now_ms += 5
+        ledger.turn(ledger.finish(first, Outcome.THROTTLED))
+        done = ledger.turn(ledger.finish(second, Outcome.SUCCEEDED))
+
+        assert done.leases == []
+        assert done.gate_strikes == 1
+
+    def test_a_restart_is_no_amnesty(self, ledger):
+        ledger.add(["w", "x"])
+        first, _ = ledger.turn().leases
+        ledger.turn(ledger.finish(first, Outcome.THROTTLED, retry_after_ms=60_000))
+
+        assert ledger.turn(run_id=ledger.start_run()).leases == []
+
+
+class TestControl:
+    """Rows that other processes write."""
+
+    def test_pause_and_resume(self, ledger):
+        ledger.add(["w"])
+        control.pause(ledger.conn, "quota", ledger.now_ms)
+        assert ledger.turn().leases == []
+        control.resume(ledger.conn, None)
+        assert len(ledger.turn().leases) == 1
+
+    def test_a_new_limit_holds_at_the_next_turn(self, ledger):
+        ledger.add(map(str, range(50)))
+        assert len(ledger.turn().leases) == 10
+        control.set_concurrency(ledger.conn, "quota", 12)
+        control.set_per_minute(ledger.conn, "quota", 11)
+        assert len(ledger.turn().leases) == 1
+
+    def test_cancelling_keeps_the_answer_that_is_on_its_way(self, ledger):
+        ledger.add(["w", "x", "y"])
+        first, second = ledger.turn(budget=2).leases
+        done = control.cancel(ledger.conn, [ledger.prompt.id], None)
+        ledger.turn(
+            ledger.finish(first, Outcome.SUCCEEDED), ledger.finish(second, Outcome.TRANSIENT)
+        )
+
+        assert done == (1, 2)
+        assert ledger.states() == {"w": "succeeded", "x": "cancelled", "y": "cancelled"}
+
+    def test_retry_gives_a_new_budget(self, ledger):
+        ledger.add(["w"])
+        (lease,) = ledger.turn().leases
+        ledger.turn(ledger.finish(lease, Outcome.REJECTED))
+        assert control.retry(ledger.conn, [ledger.prompt.id], None, ["failed"]) == 1
+        assert [lease.number for lease in ledger.turn().leases] == [2]
+
+
+def test_a_poison_item_does_not_loop_for_ever():
+    ledger = Ledger(Policy(max_failures=3))
+    ledger.add(["w"])
+    for _ in range(3):
+        assert len(ledger.turn().leases) == 1
+        heir = ledger.start_run()
+        record.end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
+        ledger.run_id = heir
+
+    assert ledger.states() == {"w": "failed"}
+    assert ledger.row("SELECT outcome, failures FROM failures") == ("abandoned", 3)
+
+
+def test_restamped_attempts_keep_their_places(ledger):
+    control.set_per_minute(ledger.conn, "quota", 2)
+    ledger.add(["w", "x", "y"])
+    leases = ledger.turn().leases
+    ledger.now_ms += 5_000
+
+    assert turn.restamp(ledger.conn, leases, lambda: ledger.now_ms) == ledger.now_ms
+    ledger.now_ms += WINDOW_MS - 1_000
+    assert ledger.turn().leases == []
+    ledger.now_ms += 1_000 + ledger.policy.guard_ms + 1
+    assert len(ledger.turn().leases) == 1
+
+
+def test_a_clock_that_was_set_back_opens_no_burst(ledger):
+    control.set_per_minute(ledger.conn, "quota", 5)
+    ledger.add(map(str, range(20)))
+    assert len(ledger.turn().leases) == 5
+    ledger.now_ms -= 3_600_000
+
+    assert ledger.turn().leases == []
+
+
+def most_within_a_window(times):
+    times = sorted(times)
+    return max(sum(1 for t in times if start <= t < start + WINDOW_MS) for start in times)
+
+
+@settings(max_examples=150)
+@given(
+    per_minute=st.integers(1, 6),
+    steps=st.lists(
+        st.tuples(st.sampled_from(["turn", "end", "die"]), st.integers(0, 20_000)),
+        min_size=5,
+        max_size=60,
+    ),
+    seed=st.integers(0, 10**6),
+)
+def test_a_server_never_sees_more_than_the_limit_in_any_minute(per_minute, steps, seed):
+    """Whenever within its possible time each call arrives, over restarts and two runs."""
+    ledger = Ledger(concurrency=4)
+    chance = random.Random(seed)
+    control.set_per_minute(ledger.conn, "quota", per_minute)
+    ledger.add(map(str, range(200)))
+    runs = [ledger.run_id, ledger.start_run()]
+    in_flight = []
+    for step, pause_ms in steps:
+        ledger.now_ms += pause_ms if chance.random() < 0.7 else chance.randint(0, 900)
+        run_id = chance.choice(runs)
+        if step == "turn":
+            in_flight += [(run_id, lease) for lease in ledger.turn(run_id=run_id).leases]
+        elif step == "end" and in_flight:
+            run_id, lease = in_flight.pop(chance.randrange(len(in_flight)))
+            in_flight += [
+                (run_id, new)
+                for new in ledger.turn(
+                    ledger.finish(lease, Outcome.SUCCEEDED), run_id=run_id
+                ).leases
+            ]
+        elif step == "die":
+            heir = ledger.start_run()
+            record.end_run(ledger.conn, ledger.scope(heir), run_id, Outcome.ABANDONED, "died")
+            in_flight = [(owner, lease) for owner, lease in in_flight if owner != run_id]
+            runs[runs.index(run_id)] = heir
+    guard_ms = ledger.policy.guard_ms
+    arrivals = [
+        chance.uniform(start, start + guard_ms if end is None else min(end + 1, start + guard_ms))
+        for start, end in ledger.conn.execute("SELECT started_at_ms, finished_at_ms FROM attempts")
+    ]
+
+    assert not arrivals or most_within_a_window(arrivals) <= per_minute
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
+
+
+@settings(max_examples=100)
+@given(per_minute=st.integers(1, 5), ends=st.lists(st.integers(0, 2_000), min_size=12, max_size=12))
+def test_a_place_is_given_at_the_first_moment_that_is_safe(per_minute, ends):
+    """Whoever sleeps until wake_at_ms loses nothing: there is room then, and none before."""
+    ledger = Ledger(concurrency=100)
+    control.set_per_minute(ledger.conn, "quota", per_minute)
+    ledger.add(map(str, range(12)))
+    took = iter(ends)
+    while True:
+        done = ledger.turn()
+        for lease in done.leases:
+            ledger.turn(
+                record.Finish(
+                    lease.request_id,
+                    lease.number,
+                    ledger.now_ms + next(took),
+                    Outcome.SUCCEEDED,
+                    text="t",
+                ),
+                budget=0,
+            )
+        done = ledger.turn()
+        assert not done.leases
+        if not done.unfinished:
+            break
+        ledger.now_ms = done.wake_at_ms - 1
+        assert not ledger.turn().leases
+        ledger.now_ms = done.wake_at_ms
+
+
+def test_every_question_of_a_turn_uses_its_index(ledger):
+    """No statement of the hot path reads a whole table or sorts, whatever the statistics say."""
+    control.set_per_minute(ledger.conn, "quota", 1_000)
+    ledger.add(map(str, range(50)))
+    asked: list[str] = []
+    ledger.conn.set_trace_callback(asked.append)
+    leases = ledger.turn().leases
+    ledger.turn(
+        *(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases[:5]),
+        *(ledger.finish(lease, Outcome.THROTTLED) for lease in leases[5:7]),
+    )
+    ledger.now_ms += 2_000
+    ledger.turn()
+    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
+    ledger.conn.set_trace_callback(None)
+
+    statements = {sql for sql in asked if not sql.startswith("--")}
+    assert len(statements) > 20
+    for sql in statements:
+        for *_, step in ledger.conn.execute(f"EXPLAIN QUERY PLAN {sql}"):
+            big = any(f"SCAN {table}" in step for table in ("requests", "words", "responses"))
+            scans_attempts = "SCAN attempts" in step and "attempts_open" not in step
+            assert not (big or scans_attempts or "TEMP B-TREE" in step), f"{step}: {sql}"
+
+
+def test_a_status_says_why_it_waits(ledger):
+    ledger.add(["w", "x"])
+    first, _ = ledger.turn().leases
+    ledger.turn(ledger.finish(first, Outcome.THROTTLED, reason="quota", retry_after_ms=9_000))
+
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.held_by, limit.until_ms, limit.reason) == ("gate", ledger.now_ms + 9_000, "quota")
+    control.pause(ledger.conn, None, ledger.now_ms)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert limit.held_by == "paused"
+
+
+def test_a_status_tells_rate_and_time_left(ledger):
+    ledger.add(map(str, range(40)))
+    for _ in range(2):
+        leases = ledger.turn().leases
+        ledger.now_ms += 10_000
+        ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases), budget=0)
+
+    status = report.status(ledger.conn, 600, ledger.now_ms)
+
+    assert status.unfinished == 20
+    assert status.succeeded_per_minute == 60
+    assert status.eta_ms == 20_000
+
+
+def test_prompts_of_a_function_are_left_to_who_brings_it(ledger):
+    ledger.conn.execute("DROP TRIGGER prompts_are_immutable")
+    ledger.add(["w"])
+    ledger.conn.execute("UPDATE prompts SET provider = 'function'")
+
+    assert look.served_prompts(ledger.conn, None) == []
+    assert len(look.served_prompts(ledger.conn, (ledger.prompt.id,))) == 1
