@@ -27,6 +27,7 @@ async def crawl_store(
     log: Log,
     *,
     given: Mapping[tuple[str, str], Provider] | None = None,
+    clock: Callable[[], int] | None = None,
     on_status: Callable[[Status], None] | None = None,
     on_start: Callable[[Scheduler], None] | None = None,
 ) -> Ending:
@@ -38,13 +39,14 @@ async def crawl_store(
         options: how far to go.
         log: where events go.
         given: providers that are there already, by (provider, model).
+        clock: the time in ms; a steady one is made where none is given.
         on_status: told the state of the crawl once a second.
         on_start: told the scheduler when its providers are there; for who wants to stop it.
 
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
-    clock = ledger_clock()
+    clock = clock or ledger_clock()
     wake = asyncio.Event()
     executor = LocalExecutor(clock, wake.set, given)
     scheduler = Scheduler(

@@ -1,4 +1,4 @@
-"""The ledger against a model of a few lines: whatever happens, they agree, and the audit is clean."""
+"""The ledger against a model of a few lines: they always agree, and the audit is clean."""
 
 from dataclasses import dataclass
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextlib import asynccontextmanager
 
 import pytest
@@ -13,7 +14,7 @@ from crawler.locks import RunLock, run_is_alive
 from crawler.logs import silent
 from crawler.policy import Policy
 from crawler.providers.protocol import Answer, ProviderError
-from crawler.scheduler import RunOptions
+from crawler.scheduler import RunOptions, ledger_clock
 from crawler.session import crawl_store, raise_for
 from crawler.states import Outcome
 from crawler.store import open_store
@@ -64,11 +65,19 @@ async def a_store(words, path=None, **more):
         assert [finding for finding in findings if finding.broken] == []
 
 
-async def crawled(store, provider, policy=QUICK, on_start=None, on_status=None, **options):
+async def crawled(
+    store, provider, policy=QUICK, *, clock=None, on_start=None, on_status=None, **go
+):
     given = {("scripted", "m"): provider}
-    run = RunOptions(**options)
     return await crawl_store(
-        store, policy, run, silent(), given=given, on_start=on_start, on_status=on_status
+        store,
+        policy,
+        RunOptions(**go),
+        silent(),
+        given=given,
+        clock=clock,
+        on_start=on_start,
+        on_status=on_status,
     )
 
 
@@ -419,54 +428,31 @@ def test_a_cancelled_run_leaves_nothing_open(tmp_path):
     asyncio.run(main())
 
 
+class SlowCommit:
+    """A clock by which the first turn takes five seconds to commit."""
+
+    def __init__(self):
+        self._clock = ledger_clock()
+        self._late_ms = 0
+
+    def __call__(self):
+        now_ms = self._clock() + self._late_ms
+        if threading.current_thread() is not threading.main_thread():
+            self._late_ms = 5_000
+        return now_ms
+
+
 def test_a_start_that_took_too_long_to_commit_is_moved():
     """What leaves late must not be on record as having left early."""
 
     async def main():
         async with a_store("a") as store:
-            slow = store.run
-            clock_ms = 0
-            turns = 0
-
-            async def run(transaction, *args, **kwargs):
-                nonlocal clock_ms, turns
-                result = await slow(transaction, *args, **kwargs)
-                if transaction is turn.turn and result.leases and not turns:
-                    turns += 1
-                    args[0].clock.late_ms = 5_000
-                return result
-
-            store.run = run
-            seen = []
-
-            async def answer(call):
-                rows = await slow(
-                    lambda c: c.execute("SELECT started_at_ms FROM attempts").fetchall()
-                )
-                seen.append(rows[0][0])
-                return Answer("x")
-
-            import crawler.session as session
-
-            real_clock = session.ledger_clock
-
-            def shifted_clock():
-                tick = real_clock()
-
-                def clock():
-                    return tick() + clock.late_ms
-
-                clock.late_ms = 0
-                seen.append(clock())
-                return clock
-
-            session.ledger_clock = shifted_clock
-            try:
-                assert (await crawled(store, Asked(answer))).reason == "done"
-            finally:
-                session.ledger_clock = real_clock
-            begun, recorded = seen
-            assert recorded - begun >= 5_000
+            begun_ms = ledger_clock()()
+            assert (await crawled(store, Asked(), clock=SlowCommit())).reason == "done"
+            ((started_ms,),) = await store.run(
+                lambda c: c.execute("SELECT started_at_ms FROM attempts").fetchall()
+            )
+            assert started_ms >= begun_ms + 5_000
 
     asyncio.run(main())
 

@@ -91,12 +91,12 @@ def test_many_cancelled_callers_leave_the_store_usable(tmp_path):
 
 def test_it_is_closed_whatever_happens(tmp_path):
     async def main():
-        with pytest.raises(KeyError):
-            async with open_store(tmp_path / "s.db") as store:
-                await store.run(add, "w")
-                raise KeyError
+        async with open_store(tmp_path / "s.db") as store:
+            await store.run(add, "w")
+            raise KeyError
 
-    asyncio.run(main())
+    with pytest.raises(KeyError):
+        asyncio.run(main())
     assert_no_thread_is_left()
     assert not (tmp_path / "s.db-wal").exists(), "the last to close has put everything in the file"
 
