@@ -15,7 +15,7 @@ import pytest
 from crawler.errors import Exit
 from tests.loopback import serving
 
-PROGRAM = [sys.executable, "-c", "from crawler.cli import main; main()"]
+PROGRAM = [sys.executable, "-m", "crawler"]
 CONCURRENCY = 8
 
 

@@ -49,6 +49,7 @@ LAYERS = [
         "cli.check",
     ],
     ["cli"],
+    ["__main__"],
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "base", "misc"}

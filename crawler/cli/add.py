@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -49,7 +49,7 @@ def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None
     word), - is standard input, anything else is a word. What is there already stays as it is.
     """
     words = [word for source in sources for word in _read(source, column)]
-    unique = list({word.text: word for word in reversed(words)}.values())[::-1]
+    unique = list(_first_of_each(words))
     with writing(db, now_ms()) as writer:
         prompt = _prompt(writer, name)
         _check_fields(prompt, unique)
@@ -73,6 +73,13 @@ def _read(source: str, column: str | None) -> list[Word]:
         )
     word = word_of(source, {})
     return [word] if word else []
+
+
+def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:
+    first: dict[str, Word] = {}
+    for word in words:
+        first.setdefault(word.text, word)
+    return first.values()
 
 
 def _prompt(writer: Writer, name: str) -> Prompt:
