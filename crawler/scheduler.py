@@ -188,14 +188,8 @@ class Scheduler:
 
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
-        started_at_ms = done.now_ms
-        # The window trusts that a call arrives within the guard after its start on record. If the
-        # commit took longer than that, the start is moved before anything leaves.
-        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
-            self._log.info("start_restamped", calls=len(done.leases))
-            started_at_ms = await self._store.run(restamp, done.leases, self._clock)
-        calls = []
-        unsendable = []
+        calls: list[Call] = []
+        unsendable: list[Finish] = []
         for lease in done.leases:
             if lease.prompt_id not in self._prompts:
                 prompt = await self._store.run(prompt_by_id, lease.prompt_id)
@@ -205,6 +199,12 @@ class Scheduler:
                 unsendable.append(call)
             else:
                 calls.append(call)
+        # The window trusts that a call arrives within the guard after its start on record. If the
+        # commit took longer than that, the start is moved before anything leaves.
+        started_at_ms = done.now_ms
+        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
+            self._log.info("start_restamped", calls=len(calls))
+            started_at_ms = await self._store.run(restamp, done.leases, self._clock)
         self._calls_started += len(calls)
         self._executor.submit(calls)
         if unsendable:
@@ -245,21 +245,22 @@ class Scheduler:
                 outcome=finish.outcome,
                 reason=finish.reason,
             )
-            if finish.outcome is Outcome.DENIED:
-                self.stop("denied", finish.reason)
-            unreachable = finish.outcome is Outcome.UNAVAILABLE and not self._reached
-            strikes = done.gate_strikes
-            if (
-                unreachable
-                and strikes >= self._policy.unreachable_strikes
-                and not self._options.watch
-            ):
-                self.stop("unreachable", finish.reason)
+            self._stop_if_vain(finish, done.gate_strikes)
         if done.gate_strikes > self._gate_strikes:
             self._log.warning("gate_closed", opens_at_ms=done.gate_opens_at_ms)
         self._gate_strikes = done.gate_strikes
         if done.late:
             self._log.warning("late_answers_refused", answers=done.late)
+
+    def _stop_if_vain(self, finish: Finish, strikes: int) -> None:
+        """Stop where every further call would meet the same."""
+        if finish.outcome is Outcome.DENIED:
+            self.stop("denied", finish.reason)
+        if finish.outcome is Outcome.UNAVAILABLE:
+            # A server that has answered this run before is only away; it is waited for.
+            patient = self._reached or self._options.watch
+            if not patient and strikes >= self._policy.unreachable_strikes:
+                self.stop("unreachable", finish.reason)
 
     def _ending(self, done: Turn) -> Ending | None:
         """Return the reason to end, if there is one and nothing is in flight any more."""
