@@ -56,12 +56,21 @@ def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
             "is this a text file? remove the character",
             Exit.USAGE,
         )
+    try:
+        "".join((text, *fields, *fields.values())).encode()
+    except UnicodeEncodeError as error:
+        raise CrawlerError(
+            "a word or a field of it is no text",
+            "it has a lone surrogate in it: half a character, or a byte that is not UTF-8",
+            "is this UTF-8? convert the list, for example with iconv",
+            Exit.USAGE,
+        ) from error
     return Word(text, fields) if text else None
 
 
 def as_added(text: str) -> str:
-    """Return a text as it is stored: no white space around it, one form for one spelling (NFC)."""
-    return unicodedata.normalize("NFC", text.strip().strip("\ufeff"))
+    """Return a text as it is stored: no byte order mark, no white space around it, and NFC."""
+    return unicodedata.normalize("NFC", text.replace("\ufeff", "").strip())
 
 
 def _read_table(rows: Iterable[list[str]], name: str, column: str | None) -> Iterator[Word | None]:
@@ -90,7 +99,7 @@ def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[W
             continue
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (RecursionError, ValueError) as error:
             raise _unreadable(name, f"line {number} is not JSON ({error})") from error
         if isinstance(item, str):
             yield word_of(item, {})
