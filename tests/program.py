@@ -1,0 +1,55 @@
+"""Runs the program, in this process or in one of its own, and reads what it says."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+
+from crawler.cli import main
+
+SHAPE = re.compile(r"error: (.+)\n  cause: (.+)\n  hint: (.+)\n")
+
+
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def crawler(*args, stdin=""):
+    """Run the program as ``crawler ARGS`` would."""
+    out, err = io.StringIO(), io.StringIO()
+    argv, stdin_before = sys.argv, sys.stdin
+    sys.argv, sys.stdin = ["crawler", *map(str, args)], io.StringIO(stdin)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as end:
+        return Ran(int(end.code), out.getvalue(), err.getvalue())
+    finally:
+        sys.argv, sys.stdin = argv, stdin_before
+    raise AssertionError("the program always exits")
+
+
+def crawler_process(*args, stdin=b"", env=None):
+    """Run the program in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from crawler.cli import main; main()", *map(str, args)],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, **(env or {})},
+    )
+    return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def told(ran, code):
+    """Return what, cause and hint of an error; a program tells nothing but that."""
+    match = SHAPE.fullmatch(ran.err)
+    assert match, ran
+    assert ran.code == code, ran
+    assert ran.out == "", ran
+    return match.groups()
