@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.answer_check import complaint
+from crawler.providers.answer_check import CHECKS, complaint
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
@@ -38,8 +39,8 @@ async def connect(model: str) -> AsyncIterator[Provider]:
     """Yield the server that the environment names. Raises CrawlerError."""
     del model
     base_url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    key = os.environ.get("OPENAI_API_KEY")
-    if urlsplit(base_url).scheme not in ("http", "https") or not urlsplit(base_url).hostname:
+    key = os.environ.get("OPENAI_API_KEY", "").strip()
+    if not _is_address(base_url):
         raise CrawlerError(
             "OPENAI_BASE_URL is no address",
             "it must look like https://host/v1",
@@ -54,7 +55,15 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             Exit.DENIED,
         )
     async with session(base_url, key) as http:
-        yield Server(http, base_url)
+        yield Server(http, base_url, key)
+
+
+def _is_address(base_url: str) -> bool:
+    try:
+        parts = urlsplit(base_url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
@@ -71,16 +80,18 @@ def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
 class Server:
     """A provider: an OpenAI-compatible server at an address."""
 
-    def __init__(self, http: aiohttp.ClientSession, base_url: str) -> None:
+    def __init__(self, http: aiohttp.ClientSession, base_url: str, key: str = "") -> None:
         self._http = http
         self._base_url = base_url.rstrip("/")
+        self._key = key
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
+        _require_checks(call)
         path = "completions" if _is_completion(call) else "chat/completions"
         status, headers, body = await self._post(f"{self._base_url}/{path}", call)
         if status != 200:  # noqa: PLR2004 - the one good code
-            raise refusal(status, headers, body)
+            raise refusal(status, headers, body, self._key)
         return read_answer(call, body)
 
     async def _post(self, url: str, call: Call) -> tuple[int, Mapping[str, str], bytes]:
@@ -95,6 +106,13 @@ class Server:
         except aiohttp.ClientError as error:
             reason = f"the connection broke: {_cause(error)}"
             raise ProviderError(Outcome.TRANSIENT, reason) from error
+
+
+def _require_checks(call: Call) -> None:
+    """Refuse a call whose answer could not be checked, before it is paid for."""
+    for name in call.params.get("checks", ()):
+        if name not in CHECKS:
+            raise ProviderError(Outcome.REJECTED, f"there is no check {name!r}")
 
 
 def request_body(call: Call) -> dict[str, Any]:
@@ -123,7 +141,7 @@ def read_answer(call: Call, body: bytes) -> Answer:
     """Return the answer in a response with status 200. Raises ProviderError if it is none."""
     try:
         content = json.loads(body)
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
     try:
         choice = content["choices"][0]
@@ -158,7 +176,7 @@ def _judge(call: Call, text: str, finish_reason: object, refused: object) -> tup
     return Outcome.SUCCEEDED, ""
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:
     """Return the error that a response with another status than 200 stands for."""
     if status in (401, 403):
         outcome = Outcome.DENIED
@@ -170,7 +188,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes) -> ProviderErr
         outcome = Outcome.REJECTED
     return ProviderError(
         outcome,
-        f"HTTP {status}: {_message(body)}",
+        f"HTTP {status}: {_message(body, key)}",
         status_code=status,
         retry_after_ms=retry_after_ms(headers, time.time()),
     )
@@ -186,7 +204,10 @@ def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
             return None
         if value.strip().isdigit():
             return int(value) * 1000
-        return max(0, round((parsedate_to_datetime(value).timestamp() - now_s) * 1000))
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0, round((date.timestamp() - now_s) * 1000))
     except (OverflowError, ValueError):
         return None
 
@@ -195,14 +216,15 @@ def _is_completion(call: Call) -> bool:
     return bool(call.params.get("endpoint") == "completion")
 
 
-def _message(body: bytes) -> str:
-    """Return what an error response says, in one short line."""
+def _message(body: bytes, key: str) -> str:
+    """Return what an error response says, in one short line; a key that it echoes is left out."""
     try:
         error = json.loads(body)["error"]
         message = error["message"] if isinstance(error, dict) else error
-    except (KeyError, TypeError, ValueError):
-        message = body[:REASON_LENGTH].decode("utf-8", "replace")
-    return " ".join(str(message).split())[:REASON_LENGTH]
+    except (KeyError, RecursionError, TypeError, ValueError):
+        message = body.decode("utf-8", "replace")
+    text = " ".join(str(message).split())
+    return (text.replace(key, "…") if key else text)[:REASON_LENGTH]
 
 
 def _cause(error: Exception) -> str:
