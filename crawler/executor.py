@@ -19,6 +19,10 @@ from crawler.states import Outcome
 
 REASON_LENGTH = 500
 SQLITE_MAX = 2**63 - 1
+LONGEST_PAUSE_MS = 31 * 24 * 3_600_000
+"""What a server asks for beyond it is cut: later times would not fit a column, or a calendar."""
+GIVE_UP_S = 5
+"""How long a call may take to end once it has been given up."""
 
 
 class Executor(Protocol):
@@ -91,7 +95,7 @@ class LocalExecutor:
         for task in tasks:
             task.cancel()
         if tasks:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=GIVE_UP_S)
         self._tasks.clear()  # of those, too, that never came to their first step
 
     async def close(self) -> None:
@@ -170,7 +174,7 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         error.outcome,
         reason=_storable(error.reason)[:REASON_LENGTH],
         status_code=_count(error.status_code),
-        retry_after_ms=_count(error.retry_after_ms),
+        retry_after_ms=_pause(error.retry_after_ms),
         tokens_in=_count(error.tokens_in),
         tokens_out=_count(error.tokens_out),
     )
@@ -186,3 +190,8 @@ def _count(value: object) -> int | None:
     if isinstance(value, int) and 0 <= value <= SQLITE_MAX:
         return value
     return None
+
+
+def _pause(value: object) -> int | None:
+    count = _count(value)
+    return None if count is None else min(count, LONGEST_PAUSE_MS)
