@@ -11,7 +11,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -102,6 +102,7 @@ class LocalServer:
         """Return the running server, starting it if there is none. Raises ProviderError."""
         async with self._starting:
             if self._server is None or self._child is None or self._child.returncode is not None:
+                self._server = None  # so it is, too, if the start is given up half way
                 self._child = await _spawn(self._weights)
                 self._server = Server(self._http, await _address(self._child))
             return self._server
@@ -123,8 +124,8 @@ class LocalServer:
 async def _spawn(weights: Path) -> Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
-        "crawler.providers.local_child",
+        "-P",  # no file of the folder that we happen to be in is taken for a library
+        str(Path(__file__).with_name("local_child.py")),
         str(weights),
         stdin=PIPE,  # it ends when this is closed, also by our own death
         stdout=PIPE,
@@ -139,12 +140,20 @@ async def _address(child: Process) -> str:
         async with asyncio.timeout(START_TIMEOUT_S):
             line = await child.stdout.readline()
     except TimeoutError as error:
-        child.kill()
+        _kill(child)
         raise ProviderError(Outcome.TRANSIENT, "the local model did not start in time") from error
+    except asyncio.CancelledError:
+        _kill(child)  # nobody would ever learn its address
+        raise
     if not line:
         code = await child.wait()
         raise ProviderError(Outcome.TRANSIENT, f"the local model did not start (exit code {code})")
     return f"{line.decode().strip()}/v1"
+
+
+def _kill(child: Process) -> None:
+    with suppress(ProcessLookupError):
+        child.kill()
 
 
 def _sha256(path: Path) -> str:
