@@ -90,7 +90,8 @@ def verdict(
         policy: the settings.
         outcome: how the attempt ended.
         failures: the request's own failures before this attempt.
-        retry_after_ms: the pause that the server asked for, if it did.
+        retry_after_ms: the pause that the server asked for, if it did; 0 where there is nothing to
+            wait for, because the server is well and only its answer was no good.
         now_ms: the time.
         draw: chance, for the jitter.
 
@@ -106,7 +107,10 @@ def verdict(
         return Verdict(RequestState.FAILED, failures, 0)
     if outcome is Outcome.ABANDONED:
         return Verdict(RequestState.PENDING, failures, now_ms)
-    pause_ms = max(backoff_ms(policy, failures, draw), retry_after_ms or 0)
+    if retry_after_ms == 0:
+        pause_ms = draw(0, policy.backoff_base_ms)
+    else:
+        pause_ms = max(backoff_ms(policy, failures, draw), retry_after_ms or 0)
     return Verdict(RequestState.PENDING, failures, now_ms + pause_ms)
 
 

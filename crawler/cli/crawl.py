@@ -52,7 +52,10 @@ async def _crawl(
             on_status=live.show if live else _reporter(log),
             on_start=lambda scheduler: _obey_signals(scheduler, live),
         )
-        return ending, await store.run(status_of, policy.guard_ms, now_ms())
+        status = await store.run(status_of, policy.guard_ms, now_ms())
+        if live:
+            live.show(status)
+        return ending, status
 
 
 def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:

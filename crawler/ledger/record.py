@@ -185,13 +185,17 @@ def _close_gate(
 
 def _open_gates(conn: sqlite3.Connection, closed: Sequence[tuple[Finish, _Open]]) -> None:
     """Open the gates whose probe was answered."""
-    answered: dict[int, int] = {}
-    for finish, attempt in closed:
-        if finish.outcome in OPENS_GATE:
-            newest_ms = answered.get(attempt.limit_id, 0)
-            answered[attempt.limit_id] = max(newest_ms, attempt.started_at_ms)
-    conn.executemany(
-        "UPDATE limits SET gate_strikes = 0, gate_opens_at_ms = 0, gate_reason = NULL"
-        " WHERE id = ? AND gate_strikes > 0 AND gate_closed_at_ms < ?",
-        answered.items(),
-    )
+    for limit_id, closed_at_ms in conn.execute(
+        "SELECT id, gate_closed_at_ms FROM limits WHERE gate_strikes > 0"
+    ).fetchall():
+        if any(
+            attempt.limit_id == limit_id
+            and attempt.started_at_ms > closed_at_ms
+            and finish.outcome in OPENS_GATE
+            for finish, attempt in closed
+        ):
+            conn.execute(
+                "UPDATE limits SET gate_strikes = 0, gate_opens_at_ms = 0, gate_reason = NULL"
+                " WHERE id = ?",
+                (limit_id,),
+            )

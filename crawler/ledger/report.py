@@ -207,6 +207,8 @@ def _limit_status(
     if held_by is None and not outlook.in_flight and step.wake_at_ms is not None:
         held_by = "backoff"
     started, rate = _rate(conn, limit.id, now_ms)
+    if limit.per_minute is not None:
+        rate = min(rate, limit.per_minute)  # a burst is not what the next minutes will be like
     return LimitStatus(
         limit=limit.name,
         concurrency=limit.concurrency,
