@@ -236,10 +236,10 @@ def test_what_an_error_says_is_one_short_line(refused, body, message):
     ("headers", "pause_ms"),
     [
         ({"Retry-After": "7"}, 7_000),
-        ({"Retry-After": " 0 "}, 0),
+        ({"Retry-After": " 0 "}, None),  # no advice: our own backoff holds
         ({"retry-after-ms": "1500.4", "Retry-After": "7"}, 1_500),
-        ({"retry-after-ms": "-5"}, 0),
-        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"retry-after-ms": "-5"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, None),
         ({"Retry-After": "soon"}, None),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": ""}, None),
@@ -490,3 +490,9 @@ def test_checks_take_any_text(word, text):
     assert ends_as_sentence(word, f"{text}.") is None
     first = complaint(CHECKS, word, text)
     assert first in {None, *(check(word, text) for check in CHECKS.values())}
+
+
+def test_an_answer_that_is_no_good_need_not_be_waited_for(refused):
+    cut_off = replying({"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]})
+
+    assert refused(cut_off).retry_after_ms == 0

@@ -81,6 +81,19 @@ def test_a_server_that_asks_for_a_pause_gets_it():
     assert judge(Outcome.TRANSIENT, retry_after_ms=90_000).due_at_ms >= NOW_MS + 90_000
 
 
+def test_where_the_server_is_well_an_answer_is_asked_for_again_soon():
+    latest = verdict(
+        POLICY,
+        Outcome.TRANSIENT,
+        failures=15,
+        retry_after_ms=0,
+        now_ms=NOW_MS,
+        draw=lambda low, high: high,
+    )
+
+    assert latest.due_at_ms == NOW_MS + POLICY.backoff_base_ms
+
+
 @pytest.mark.parametrize(
     "outcome",
     [

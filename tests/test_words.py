@@ -6,10 +6,10 @@ import unicodedata
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from program import crawler, crawler_process, told
 
 from crawler.errors import CrawlerError, Exit
 from crawler.words import as_added, read_list, word_of
+from tests.program import crawler, crawler_process, told
 
 
 def read(name, text, column=None):

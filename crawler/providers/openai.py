@@ -158,7 +158,12 @@ def read_answer(call: Call, body: bytes) -> Answer:
     outcome, reason = _judge(call, text, finish_reason, refused)
     if outcome is not Outcome.SUCCEEDED:
         raise ProviderError(
-            outcome, reason, status_code=200, tokens_in=tokens[0], tokens_out=tokens[1]
+            outcome,
+            reason,
+            status_code=200,
+            retry_after_ms=0,  # it is well: there is nothing to wait for
+            tokens_in=tokens[0],
+            tokens_out=tokens[1],
         )
     return Answer((call.prefill + text).strip(), *tokens)
 
@@ -190,7 +195,7 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> P
         outcome,
         f"HTTP {status}: {_message(body, key)}",
         status_code=status,
-        retry_after_ms=retry_after_ms(headers, time.time()),
+        retry_after_ms=retry_after_ms(headers, time.time()) or None,  # 0 s is no advice
     )
 
 

@@ -40,8 +40,8 @@ class ProviderError(Exception):
         outcome: how the attempt ended; see `crawler.states`.
         reason: one sentence, without the prompt, the answer or a key.
         status_code: the server's, if it gave one.
-        retry_after_ms: the pause that the server asked for, if it did; 0 where the server is well and
-            only its answer was no good.
+        retry_after_ms: the pause that the server asked for, if it did; 0 where the server is well
+            and only its answer was no good.
         tokens_in: what the call used all the same.
         tokens_out: likewise.
 
