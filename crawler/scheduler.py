@@ -5,7 +5,6 @@ for a request and no count of a quota; what must outlive a crash is in the rows.
 """
 
 import asyncio
-import json
 import os
 import random
 import socket
@@ -16,15 +15,17 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import NamedTuple
 
+from crawler.calls import to_call
 from crawler.executor import Executor
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, status
-from crawler.ledger.turn import Lease, Turn, live_runs, restamp, start_run, turn
-from crawler.locks import LockTimeout, RunLock, forget_run, run_is_alive
+from crawler.ledger.turn import Lease, Turn, restamp, start_run, turn
+from crawler.locks import LockTimeout, RunLock
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
+from crawler.recovery import bury_the_dead
 from crawler.states import OPENS_GATE, Outcome
 from crawler.store import Store
 from crawler.template import MissingField, Template
@@ -144,7 +145,7 @@ class Scheduler:
         lock = RunLock(self._store.path, run_id)
         self._log.info("run_started", run_id=run_id, version=program)
         try:
-            await self._bury_the_dead()
+            await bury_the_dead(self._store, self._scope, self._log)
             ending = await self._loop()
         except (sqlite3.Error, LockTimeout):
             raise
@@ -194,11 +195,10 @@ class Scheduler:
             if lease.prompt_id not in self._prompts:
                 prompt = await self._store.run(prompt_by_id, lease.prompt_id)
                 self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
-            call = self._call(lease, *self._prompts[lease.prompt_id])
-            if isinstance(call, Finish):
-                unsendable.append(call)
-            else:
-                calls.append(call)
+            try:
+                calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
+            except MissingField as error:
+                unsendable.append(self._unsent(lease, error))
         # The window trusts that a call arrives within the guard after its start on record. If the
         # commit took longer than that, the start is moved before anything leaves.
         started_at_ms = done.now_ms
@@ -211,25 +211,11 @@ class Scheduler:
             await self._store.run(turn, self._scope, unsendable, 0)
             self._wake.set()
 
-    def _call(self, lease: Lease, prompt: Prompt, template: Template) -> Call | Finish:
-        """Render a leased request; one that can't be rendered is rejected without being sent."""
-        try:
-            rendered = template.render(lease.word, json.loads(lease.fields) if lease.fields else {})
-        except MissingField as error:
-            reason = f"the template needs {{{error}}}, which this word has not"
-            return Finish(
-                lease.request_id, lease.number, self._clock(), Outcome.REJECTED, reason=reason
-            )
-        return Call(
-            request_id=lease.request_id,
-            number=lease.number,
-            word=lease.word,
-            provider=prompt.provider,
-            model=prompt.model,
-            prompt=rendered.prompt,
-            prefill=rendered.prefill,
-            params=prompt.params,
-            timeout_ms=self._policy.call_timeout_ms,
+    def _unsent(self, lease: Lease, error: MissingField) -> Finish:
+        """Reject a request that can't be rendered; nothing of it leaves the machine."""
+        reason = f"the template needs {{{error}}}, which this word has not"
+        return Finish(
+            lease.request_id, lease.number, self._clock(), Outcome.REJECTED, reason=reason
         )
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
@@ -293,28 +279,10 @@ class Scheduler:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        await self._bury_the_dead()
+        await bury_the_dead(self._store, self._scope, self._log)
         if self._on_status is not None:
             now_ms = self._clock()
             self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
-
-    async def _bury_the_dead(self) -> None:
-        """Take over the open attempts of runs whose process is gone."""
-        for run_id, heartbeat_at_ms in await self._store.run(live_runs):
-            if run_id == self._scope.run_id:
-                continue
-            silent = self._clock() - heartbeat_at_ms > self._policy.lost_after_ms
-            # A process that lives but has long been silent is frozen; should it thaw, the fence
-            # keeps its answers out.
-            if silent or run_is_alive(self._store.path, run_id) is False:
-                why = "silent" if silent else "died"
-                abandoned = await self._store.run(
-                    end_run, self._scope, run_id, Outcome.ABANDONED, why
-                )
-                forget_run(self._store.path, run_id)
-                self._log.warning(
-                    "attempts_abandoned", of_run_id=run_id, attempts=abandoned, reason=why
-                )
 
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""

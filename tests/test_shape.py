@@ -29,7 +29,7 @@ LAYERS = [
     ["providers", "providers.protocol", "providers.answer_check"],
     ["builtin", "providers.function", "providers.scripted", "providers.openai"],
     ["providers.local", "providers.local_child"],
-    ["executor"],
+    ["calls", "executor", "recovery"],
     ["scheduler"],
     ["session"],
     ["api"],
@@ -69,9 +69,14 @@ def imported(tree):
                 yield inner if inner in RANK else module
 
 
-def code_lines(source):
-    lines = (line.strip() for line in source.splitlines())
-    return sum(1 for line in lines if line and not line.startswith("#"))
+def code_lines(path):
+    """Count the lines that are neither blank, comment nor docstring."""
+    docs = set()
+    for node in ast.walk(TREES[path]):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            docs |= set(range(node.lineno, node.end_lineno + 1))
+    lines = enumerate(path.read_text("utf-8").splitlines(), 1)
+    return sum(1 for n, line in lines if n not in docs and line.strip() and line.strip()[0] != "#")
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
@@ -105,7 +110,7 @@ def test_there_are_no_import_cycles():
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_files_and_functions_are_small(path):
-    assert code_lines(path.read_text("utf-8")) <= 300
+    assert code_lines(path) <= 250
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             body = [

@@ -1,0 +1,28 @@
+"""From a lease to a call: the prompt is rendered, and all that the executor needs is a plain value.
+
+Rule: pure.
+"""
+
+import json
+
+from crawler.ledger.intake import Prompt
+from crawler.ledger.turn import Lease
+from crawler.policy import Policy
+from crawler.providers.protocol import Call
+from crawler.template import Template
+
+
+def to_call(lease: Lease, prompt: Prompt, template: Template, policy: Policy) -> Call:
+    """Return the call for a leased request. Raises MissingField."""
+    rendered = template.render(lease.word, json.loads(lease.fields) if lease.fields else {})
+    return Call(
+        request_id=lease.request_id,
+        number=lease.number,
+        word=lease.word,
+        provider=prompt.provider,
+        model=prompt.model,
+        prompt=rendered.prompt,
+        prefill=rendered.prefill,
+        params=prompt.params,
+        timeout_ms=policy.call_timeout_ms,
+    )
