@@ -84,6 +84,11 @@ class Hand:
             for lease in leases
         ]
 
+    def checkpoint(self) -> None:
+        """Write everything back from the write-ahead log."""
+        with self._lock.held():
+            self.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def end(self) -> None:
         """End the run."""
         self.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, "done")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,7 +60,7 @@ def word(number: int) -> str:
 
 def write_words(path: Path, count: int, seed: int | None = None) -> None:
     """Write a list of words, one a line; with a seed, shuffled."""
-    order = array("L", range(count))
+    order = array("I", range(count))
     if seed is not None:
         random.Random(seed).shuffle(order)
     with path.open("w", encoding="utf-8") as lines:
@@ -75,8 +74,13 @@ def program(database: Path, *arguments: object) -> list[str]:
 
 def prepare(database: Path, words: Path, *prompt_options: str) -> None:
     """Add a prompt that sends the bare word, and words to ask it about."""
-    measure(program(database, "prompt", "add", "ask", "--template", "{word}", *prompt_options))
+    prepare_prompt(database, *prompt_options)
     measure(program(database, "add", words, "--prompt", "ask"))
+
+
+def prepare_prompt(database: Path, *options: str) -> Usage:
+    """Add a prompt that sends the bare word."""
+    return measure(program(database, "prompt", "add", "ask", "--template", "{word}", *options))
 
 
 def measure(
@@ -129,6 +133,8 @@ def server(*options: object) -> Iterator[str]:
 
 def server_stats(address: str) -> dict[str, Any]:
     """Return what the server has counted."""
+    import urllib.request  # noqa: PLC0415 - large, see above
+
     with urllib.request.urlopen(f"{address.removesuffix('/v1')}/stats") as response:
         return json.load(response)
 
