@@ -4,16 +4,17 @@
 
     a  one process, 1,000 words: seconds from the first arrival at the server to the last, and
        refusals, of which there must be none
-    b  three processes on one file, 3,000 words. After 90 s (--kill-at), as soon as the first of
-       them has calls in flight, it is killed (SIGKILL), and 5 s later another takes its place; as
-       calls leave in bursts, that is when the next minute begins. With --kill-idle it is killed
-       at the given time whether or not it has calls in flight. Then: the most arrivals within any
-       60 s, refusals, words that were asked twice, which must all have been in flight at the
-       kill, and what `crawler check` finds
+    b  three processes on one file, 3,000 words. After 90 s (--kill-at), the first of them that
+       has 10 calls in flight (--in-flight) is killed (SIGKILL), and 5 s later another takes its
+       place; as calls leave in bursts, that is when the next minute begins. With --in-flight 0
+       one is killed at the given time. Then: the most arrivals within any 60 s, refusals, words
+       that were asked twice, which must all have been in flight at the kill, and what
+       `crawler check` finds
 
 The best possible time from first to last arrival is a minute for each time that the window has to
 be filled again; a call that was lost in the kill is one more call. Part a takes a minute, part b
-five or six; --per-minute 60 --words 100 is a quick try of part a, --words 200 of part b.
+five or six. For a quick try: --part a --per-minute 60 --words 100, and --part b --words 700
+--kill-at 30, some 60 s each.
 """
 
 import argparse
@@ -32,8 +33,9 @@ import harness
 CONCURRENCY = 100
 PROCESSES = 3
 RESTART_S = 5
-ARRIVE_S = 0.06
-"""How long calls are given to reach the server before their process is killed."""
+ARRIVE_S = 0.12
+"""How long calls are given to reach the server, new connections included, before the kill."""
+WAIT_S = 180
 GIVE_UP_S = 1_800
 
 
@@ -104,58 +106,57 @@ def run_command(database: Path, args: argparse.Namespace) -> list[str]:
 def run_and_kill(
     database: Path, args: argparse.Namespace, environment: Mapping[str, str]
 ) -> Killed:
-    """Crawl with three processes to the end, killing the first in between."""
+    """Crawl with three processes to the end, killing one in between."""
     command = run_command(database, args)
     with database.with_suffix(".log").open("wb") as log, running() as processes:
 
         def begin() -> None:
-            processes.append(
-                subprocess.Popen(command, env={**os.environ, **environment}, stderr=log)
-            )
+            process = subprocess.Popen(command, env={**os.environ, **environment}, stderr=log)
+            processes[process.pid] = process
 
         started = time.monotonic()
         for _ in range(PROCESSES):
             begin()
         time.sleep(args.kill_at)
-        run_id = run_of(database, processes[0].pid)
-        if not args.kill_idle:
-            wait_for_calls(database, run_id)
-            time.sleep(ARRIVE_S)
-        processes[0].kill()
+        run_id, pid = busy_run(database, args.in_flight)
+        time.sleep(ARRIVE_S)
+        processes[pid].kill()
         killed = Killed(time.monotonic() - started, run_id)
-        assert processes[0].wait() == -9, "it had ended by itself: choose an earlier --kill-at"
+        assert processes.pop(pid).wait() == -9, "it had ended by itself: an earlier --kill-at"
         time.sleep(RESTART_S)
         begin()
-        codes = [process.wait(GIVE_UP_S) for process in processes[1:]]
+        codes = [process.wait(GIVE_UP_S) for process in processes.values()]
     if any(codes):
         raise SystemExit(f"exit codes {codes}\n{log_end(database)}")
     return killed
 
 
 @contextmanager
-def running() -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Give a list of processes, and leave none of them behind."""
-    processes: list[subprocess.Popen[bytes]] = []
+def running() -> Iterator[dict[int, subprocess.Popen[bytes]]]:
+    """Give a place for processes, by pid, and leave none of them behind."""
+    processes: dict[int, subprocess.Popen[bytes]] = {}
     try:
         yield processes
     finally:
-        for process in processes:
+        for process in processes.values():
             process.kill()
             process.wait()
 
 
-def wait_for_calls(database: Path, run_id: int) -> None:
-    """Wait until a run has calls in flight on record."""
-    in_flight = "SELECT 1 FROM attempts WHERE finished_at_ms IS NULL AND run_id = ?"
+def busy_run(database: Path, wanted: int) -> tuple[int, int]:
+    """Wait until a run has that many calls in flight on record; return its id and its pid."""
+    query = (
+        "SELECT runs.id, pid FROM runs LEFT JOIN attempts"
+        " ON run_id = runs.id AND finished_at_ms IS NULL"
+        " WHERE ended_at_ms IS NULL GROUP BY runs.id HAVING count(run_id) >= ?"
+    )
+    give_up_at = time.monotonic() + WAIT_S
     with opened(database) as conn:
-        while conn.execute(in_flight, (run_id,)).fetchone() is None:
+        while (found := conn.execute(query, (wanted,)).fetchone()) is None:
+            if time.monotonic() > give_up_at:
+                raise SystemExit(f"none ever had {wanted} calls in flight: --in-flight FEWER")
             time.sleep(0.005)
-
-
-def run_of(database: Path, pid: int) -> int:
-    """Return the run of a process."""
-    with opened(database) as conn:
-        return conn.execute("SELECT max(id) FROM runs WHERE pid = ?", (pid,)).fetchone()[0]
+    return found
 
 
 def lost_words(database: Path, run_id: int) -> set[str]:
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--words", type=int, help="[a: 1000, b: 3000]")
     options.add_argument("--latency-ms", default="100,200", metavar="LOW[,HIGH]")
     options.add_argument("--kill-at", type=float, default=90, metavar="SECONDS")
-    options.add_argument("--kill-idle", action="store_true", help="kill at that time in any case")
+    options.add_argument("--in-flight", type=int, default=10, metavar="CALLS", help="at the kill")
     args = options.parse_args(argv)
     for part, name in ((part_a, "a"), (part_b, "b")):
         if args.part in (name, "both"):
