@@ -91,7 +91,7 @@ def prepare_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        inspect(path)
+        inspect(path, thoroughly=True)
     except OSError as error:
         raise _not_writable(path, error) from error
     if not os.access(path, os.W_OK):
@@ -127,6 +127,7 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
         try:
             # Only a scheduler checkpoints while there may be others.
             configure(conn, lock, 0, now_ms)
+            conn.execute("PRAGMA cache_size = -131072")  # a long list goes into one index
             yield Writer(conn, lock)
         finally:
             with lock.held():

@@ -14,8 +14,9 @@ from crawler.errors import CrawlerError, Exit
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
-CHECKED_IN_PASSING_BYTES = 32 * 2**20
-"""Files up to this size are checked for damage before every run; larger ones by `crawler check`."""
+CHECKED_IN_PASSING_BYTES = 16 * 2**20
+"""Files up to this size are checked for damage before anything is written to them; larger ones by
+`crawler check`."""
 
 
 class Migration(NamedTuple):
@@ -44,8 +45,10 @@ def migrations() -> list[Migration]:
     return found
 
 
-def inspect(path: Path) -> int:
+def inspect(path: Path, *, thoroughly: bool = False) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
+
+    Looks for damage, too, if it is to be done thoroughly and the file is small.
 
     Raises CrawlerError where the file is not ours to write to.
     """
@@ -57,7 +60,10 @@ def inspect(path: Path) -> int:
     try:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
-            return _version_of(conn, path)
+            version = _version_of(conn, path)
+            if thoroughly and path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
+                _require_sound(conn, path)
+            return version
         finally:
             conn.close()
     except sqlite3.DatabaseError as error:
@@ -126,12 +132,14 @@ def _version_of(conn: sqlite3.Connection, path: Path) -> int:
             f"its schema is version {version}, and this program knows {newest}",
             "upgrade the program: pip install --upgrade quotacrawl",
         )
-    if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
-        (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
     assert isinstance(version, int)
     return version
+
+
+def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
+    (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
 
 
 def _refused(path: Path, cause: str, hint: str) -> CrawlerError:

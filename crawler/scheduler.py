@@ -67,9 +67,13 @@ class Ending(NamedTuple):
     opens_at_ms: int | None = None
 
 
-def ledger_clock() -> Callable[[], int]:
-    """Return a clock in ms: wall time now, and from here on as steady as monotonic time."""
-    offset_ns = time.time_ns() - time.monotonic_ns()
+def ledger_clock(not_before_ms: int = 0) -> Callable[[], int]:
+    """Return a clock in ms: wall time now, and from here on as steady as monotonic time.
+
+    It begins no earlier than ``not_before_ms``, the newest time on record: a wall clock that was
+    set back can delay a crawl by a window of the limit, but not by as much as it was set back.
+    """
+    offset_ns = max(time.time_ns(), not_before_ms * 1_000_000) - time.monotonic_ns()
     return lambda: (offset_ns + time.monotonic_ns()) // 1_000_000
 
 

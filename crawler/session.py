@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.look import served_prompts
+from crawler.ledger.look import ledger_time_ms, served_prompts
 from crawler.ledger.report import Status
 from crawler.logs import Log
 from crawler.policy import Policy
@@ -46,7 +46,7 @@ async def crawl_store(
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
-    clock = clock or ledger_clock()
+    clock = clock or ledger_clock(await store.run(ledger_time_ms, 0))
     wake = asyncio.Event()
     executor = LocalExecutor(clock, wake.set, given)
     scheduler = Scheduler(

@@ -15,6 +15,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Word
 
 DEFAULT_COLUMN = "word"
+NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words
 SUFFIXES = (".csv", ".jsonl", ".tsv", ".txt")
 
 
@@ -38,7 +39,7 @@ def read_list(stream: TextIO, name: str, column: str | None) -> list[Word]:
             case ".jsonl":
                 words = _read_json_lines(stream, name, column)
             case _:
-                words = (word_of(line, {}) for line in stream)
+                words = (word_of(line, NO_FIELDS) for line in stream)
         return [word for word in words if word is not None]
     except UnicodeDecodeError as error:
         raise _unreadable(name, f"it is not UTF-8 text ({error.reason})") from error
@@ -57,7 +58,8 @@ def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
             Exit.USAGE,
         )
     try:
-        "".join((text, *fields, *fields.values())).encode()
+        if fields or not text.isascii():
+            "".join((text, *fields, *fields.values())).encode()
     except UnicodeEncodeError as error:
         raise CrawlerError(
             "a word or a field of it is no text",
@@ -70,6 +72,8 @@ def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
 
 def as_added(text: str) -> str:
     """Return a text as it is stored: no byte order mark, no white space around it, and NFC."""
+    if text.isascii():
+        return text.strip()
     return unicodedata.normalize("NFC", text.replace("\ufeff", "").strip())
 
 
@@ -102,7 +106,7 @@ def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[W
         except (RecursionError, ValueError) as error:
             raise _unreadable(name, f"line {number} is not JSON ({error})") from error
         if isinstance(item, str):
-            yield word_of(item, {})
+            yield word_of(item, NO_FIELDS)
         elif isinstance(item, dict) and isinstance(item.get(wanted), str):
             yield word_of(item.pop(wanted), {key: _as_text(value) for key, value in item.items()})
         else:

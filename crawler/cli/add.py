@@ -25,8 +25,9 @@ from crawler.providers import kind_of
 from crawler.template import Template
 from crawler.words import SUFFIXES, read_list, word_of
 
-BATCH = 10_000
-"""Words a transaction: a running crawl waits no longer than for this many."""
+BATCH = 100_000
+"""Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
+in any order, so each transaction writes most pages of their index.)"""
 EXAMPLES = 5
 
 
@@ -92,7 +93,7 @@ def _prompt(writer: Writer, name: str) -> Prompt:
 
 def _check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
     needed = Template(prompt.template).required_names() - {"word"}
-    lacking = [word.text for word in words if not needed <= word.fields.keys()]
+    lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
     if lacking:
         raise CrawlerError(
             f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
@@ -117,8 +118,9 @@ def _report(prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added
         f"{added.requests} added to {prompt.name} version {prompt.version}"
         f" ({prompt.provider}, {prompt.model})" + (f", {known} known already" if known else "")
     )
-    repeated = [text for text, n in Counter(word.text for word in words).items() if n > 1]
-    if repeated:
+    if len(unique) < len(words):
+        counts = Counter(word.text for word in words)
+        repeated = [text for text, n in counts.items() if n > 1]
         examples = ", ".join(map(printable, repeated[:EXAMPLES]))
         more = ", …" if len(repeated) > EXAMPLES else ""
         tell(f"{len(words) - len(unique)} repeated in the list: {examples}{more}")

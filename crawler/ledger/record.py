@@ -16,10 +16,7 @@ from crawler.states import CLOSES_GATE, OPENS_GATE, Outcome, RequestState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """What a run brings to each of its turns.
-
-    ``prompts`` is a condition on a prompt's row, in SQL, of the prompts that this run serves.
-    """
+    """What a run brings to each of its turns."""
 
     run_id: int
     policy: Policy

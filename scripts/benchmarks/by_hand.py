@@ -3,7 +3,7 @@
 The benchmarks use it as the yardstick and to fill files. By itself it answers every pending request
 of a file, in large transactions and by way of all triggers:
 
-    python scripts/bench/by_hand.py crawl.db [--outcome transient]
+    python scripts/benchmarks/by_hand.py crawl.db [--outcome transient]
 
 Its clock begins two days ago, so that nothing it has done counts as of the last minute. With the
 outcome `transient` every request is left waiting for a time that is ten years away.

@@ -1,6 +1,6 @@
 """Measures what a row costs with a real HTTP provider, beside a client that does the least.
 
-    python scripts/bench/openai.py [--words 5000] [--rounds 3] [--dir FOLDER]
+    scripts/bench openai [--words 5000] [--rounds 3] [--dir FOLDER]
 
 Against openai_server.py on the loopback (answers of 500 characters after 5 ms), in turn:
 

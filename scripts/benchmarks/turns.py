@@ -1,6 +1,6 @@
 """Measures the crawl itself: the scripted provider answers at once, so all the time is our own.
 
-    python scripts/bench/turns.py [--words 50000] [--rounds 3] [--dir FOLDER]
+    scripts/bench turns [--words 50000] [--rounds 3] [--dir FOLDER]
 
 In turn, on fresh files of the same settings (synchronous=FULL):
 

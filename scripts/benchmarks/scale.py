@@ -1,6 +1,6 @@
 """Measures what a million rows cost: adding them, starting beside them, leasing beside them.
 
-    python scripts/bench/scale.py [--rows 1000000] [--rounds 5] [--dir FOLDER]
+    scripts/bench scale [--rows 1000000] [--rounds 5] [--dir FOLDER]
 
     add       `crawler add` of a .txt file in shuffled order, as a whole process: words a second,
               CPU and peak memory; and the CPU time of a word (without what any command costs)

@@ -1,6 +1,6 @@
 """The least that any client of the server has to do: the yardstick of openai.py.
 
-    python scripts/bench/bare_client.py ADDRESS WORDS.txt WORKERS
+    python scripts/benchmarks/bare_client.py ADDRESS WORDS.txt WORKERS
 
 A number of workers read the same words, post the same bodies through a session with the same
 settings and read the JSON of the answers. Nothing is stored, retried or limited.

@@ -1,6 +1,6 @@
 """A loopback server that speaks as OpenAI's chat completions do, and keeps exact counts.
 
-    python scripts/bench/openai_server.py --latency-ms 100,200 --per-minute 600
+    python scripts/benchmarks/openai_server.py --latency-ms 100,200 --per-minute 600
 
 It prints its address (for OPENAI_BASE_URL) on the first line and lives until its standard input is
 closed. POST /v1/chat/completions answers with 500 characters after the latency. With --per-minute,

@@ -1,6 +1,6 @@
 """Measures how well the limit per minute is kept and used, against a server that counts exactly.
 
-    python scripts/bench/per_minute.py [--part a|b] [--per-minute 600] [--words N] [--dir FOLDER]
+    scripts/bench per_minute [--part a|b] [--per-minute 600] [--words N] [--dir FOLDER]
 
     a  one process, 1,000 words: seconds from the first arrival at the server to the last, and
        refusals, of which there must be none
