@@ -12,31 +12,27 @@ from crawler.providers import kind_of
 STUDY_NOTES = "study-notes"
 
 # Few-shot completion with the gloss given: 20 right definitions of 20 words. Asked in plain words,
-# the embedded model got 3 right; shown examples but no gloss, 15. That the word is named once more
-# just before the sentence brings it into those that it would else leave out.
+# the embedded model got 3 right; shown examples but no gloss, 15.
 _CONTINUED = """\
 Word: lucid
 Definition: transparently clear; easily understandable
-Memory sentence with the word "lucid": The lucid lecture was so clear that even the back row \
-understood it.
+Memory sentence: The lucid lecture was so clear that even the back row understood it.
 
 Word: placate
 Definition: cause to be more favorably inclined; gain the good will of
-Memory sentence with the word "placate": The waiter brought a free dessert to placate the angry \
-guests.
-
-Word: mitigate
-Definition: make less severe or harsh
-Memory sentence with the word "mitigate": A thick carpet can mitigate the noise of footsteps.
+Memory sentence: The waiter brought a free dessert to placate the angry guests.
 
 Word: taciturn
 Definition: habitually reserved and uncommunicative
-Memory sentence with the word "taciturn": My taciturn uncle said only three words during the whole \
-dinner.
+Memory sentence: My taciturn uncle said only three words during the whole dinner.
+
+Word: mitigate
+Definition: make less severe or harsh
+Memory sentence: Thick carpets mitigate the noise of footsteps in the hall.
 
 Word: {word}
 {answer}Definition:[[ {gloss}
-Memory sentence with the word "{word}":]]"""
+Memory sentence:]]"""
 
 _CONTINUED_PARAMS = MappingProxyType(
     {
