@@ -68,7 +68,8 @@ async def crawl(
         words: texts, or mappings with a ``word`` and the fields that the template names.
         prompt: the template; ``{word}`` is the word, ``{name}`` a field of it.
         provider: ``local``, ``openai``, ``scripted``, or an async function from prompt to answer.
-        model: the model's name; for a function, its own name where none is given.
+        model: the model's name. For a function that has a name of its own it can be left out; a
+            lambda, a method or a partial needs one, to tell its answers from those of another.
         params: parameters for the provider.
         concurrency: calls in flight at once; kept from the last time if it is not given.
         per_minute: calls that may start in any 60 s; likewise.
@@ -76,7 +77,8 @@ async def crawl(
         name: what the prompt is called in the database.
         policy: time-outs, backoff and the number of failures that a word may have.
 
-    Returns the results in the order of the words, one for each, repeated words included.
+    Returns the results in the order of the words, one for each, repeated words included. Words that
+    an earlier, interrupted call left pending under the same prompt are asked about as well.
 
     Raises CrawlerError where the database, the provider or a word is at fault, and ValueError for
     settings that make no sense. A word that failed raises nothing: see `Result`.
@@ -84,6 +86,10 @@ async def crawl(
     """
     from crawler import api  # noqa: PLC0415 - asyncio and all that follows: see above
 
+    if isinstance(words, str):
+        raise TypeError("words is a text; give a list of words")
+    if (concurrency is not None and concurrency < 1) or (per_minute is not None and per_minute < 1):
+        raise ValueError("concurrency and per_minute must be at least 1")
     function = provider if callable(provider) else None
     rows = await api.crawl_words(
         [api.read_word(word) for word in words],

@@ -3,13 +3,14 @@
 Rule: the same ledger functions as the program's, through one store.
 """
 
+import inspect
 import logging
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
 from crawler.ledger.report import ExportRow, export_row
@@ -20,6 +21,7 @@ from crawler.providers.function import Function
 from crawler.scheduler import RunOptions
 from crawler.session import crawl_store, raise_for
 from crawler.store import open_store
+from crawler.template import Template
 from crawler.words import word_of
 
 AsyncFunction = Callable[[str], Awaitable[str]]
@@ -53,7 +55,9 @@ async def crawl_words(
 
 def read_word(word: str | Mapping[str, str]) -> Word:
     """Return a word from what a caller has given. Raises ValueError, CrawlerError."""
-    fields = {} if isinstance(word, str) else {name: str(value) for name, value in word.items()}
+    if not isinstance(word, str | Mapping):
+        raise TypeError(f"{word!r} is neither a text nor a mapping")
+    fields = {} if isinstance(word, str) else {k: str(v) for k, v in word.items() if v is not None}
     found = word_of(word if isinstance(word, str) else fields.pop("word", ""), fields)
     if found is None:
         raise ValueError(f"{word!r} has no word in it")
@@ -68,21 +72,29 @@ def read_spec(
     params: Mapping[str, Any],
 ) -> PromptSpec:
     """Return the identity of the answers that are asked for. Raises ValueError, CrawlerError."""
+    if not Template(template).all_names():
+        raise ValueError("the prompt asks the same of every word: it has no {word} in it")
+    template.encode()
     if callable(provider):
-        own_name = getattr(provider, "__qualname__", type(provider).__qualname__)
-        module = getattr(provider, "__module__", "")
-        return PromptSpec(name, template, "function", model or f"{module}.{own_name}", params)
+        return PromptSpec(name, template, "function", model or _name_of(provider), params)
     model = model or kind_of(provider).default_model
     if not model:
         raise ValueError(f"provider {provider!r} needs a model")
     return PromptSpec(name, template, provider, model, params)
 
 
+def _name_of(function: AsyncFunction) -> str:
+    """Return the name that tells a function from any other. Raises ValueError."""
+    if not inspect.isfunction(function) or "<lambda>" in function.__qualname__:
+        raise ValueError("the provider has no name of its own: give it one with model=")
+    return f"{function.__module__}.{function.__qualname__}"
+
+
 def _put(
     conn: sqlite3.Connection, words: Sequence[Word], spec: PromptSpec, setting: Setting
 ) -> int:
     """Put words and prompt on record; return the prompt's id."""
-    now_ms = time.time_ns() // 1_000_000
+    now_ms = wall_ms()
     usual = (
         FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
     )

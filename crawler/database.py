@@ -195,7 +195,7 @@ def explained(path: Path) -> Iterator[None]:
             Exit.DATABASE,
         ) from error
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in OF_THE_FILE:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE:
             raise  # a mistake of ours
         raise CrawlerError(
             f"{path} can't be read or written",

@@ -65,15 +65,16 @@ class LocalExecutor:
         self._providers = dict(given or {})
         self._connecting = asyncio.Lock()
         self._connections = AsyncExitStack()
-        self._tasks: dict[asyncio.Task[None], int] = {}  # with the time at which each is overdue
-        self._overdue: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], tuple[int, Call]] = {}  # and when each is overdue
+        self._cancelled: dict[asyncio.Task[None], ProviderError] = {}  # by us, and why
         self._ended: list[Finish] = []
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Begin to make calls; returns at once."""
         now_ms = self._clock()
         for call in calls:
-            self._tasks[asyncio.create_task(self._make(call))] = now_ms + call.timeout_ms
+            task = asyncio.create_task(self._make(call))
+            self._tasks[task] = now_ms + call.timeout_ms, call
 
     def outcomes(self) -> list[Finish]:
         """Return what has ended since the last time, each call once; never waits."""
@@ -93,7 +94,7 @@ class LocalExecutor:
         """Give up what is in flight; what does not end by it in time is left behind."""
         tasks = list(self._tasks)
         for task in tasks:
-            task.cancel()
+            self._cancel(task, ProviderError(Outcome.INTERRUPTED, "the run stopped"))
         if tasks:
             await asyncio.wait(tasks, timeout=GIVE_UP_S)
         self._tasks.clear()  # of those, too, that never came to their first step
@@ -119,13 +120,20 @@ class LocalExecutor:
         # One look at the oldest instead of a timer for each call: they end in the order in which
         # they began, and a quarter of a second is nothing to a time-out.
         now_ms = self._clock()
-        for task, overdue_at_ms in self._tasks.items():
+        for task, (overdue_at_ms, call) in self._tasks.items():
             if overdue_at_ms > now_ms:
                 break
-            self._overdue.add(task)
+            reason = f"no answer within {call.timeout_ms / 1000:g} s"
+            self._cancel(task, ProviderError(Outcome.TRANSIENT, reason))
+
+    def _cancel(self, task: asyncio.Task[None], why: ProviderError) -> None:
+        """Cancel a call, once: a second time would strike its cleaning up."""
+        if task not in self._cancelled:
+            self._cancelled[task] = why
             task.cancel()
 
     async def _make(self, call: Call) -> None:
+        """Make a call; whatever happens in it, it ends with one outcome."""
         task = asyncio.current_task()
         assert task is not None
         try:
@@ -133,25 +141,23 @@ class LocalExecutor:
             if provider is None:
                 provider = await self.connect(call.provider, call.model)
             finish = _succeeded(call, await provider.generate(call), self._clock())
-        except ProviderError as error:
-            finish = _failed(call, error, self._clock())
-        except CrawlerError as error:
-            finish = self._unanswered(call, Outcome.DENIED, f"{error.what}: {error.cause}")
-        except asyncio.CancelledError:
-            if task in self._overdue:
-                reason = f"no answer within {call.timeout_ms / 1000:g} s"
-                finish = self._unanswered(call, Outcome.TRANSIENT, reason)
-            else:
-                finish = self._unanswered(call, Outcome.INTERRUPTED, "the run stopped")
-        except Exception as error:  # noqa: BLE001 - a provider's mistake must not end the crawl
-            finish = self._unanswered(call, Outcome.TRANSIENT, f"{type(error).__name__}: {error}")
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a provider's mistake
+            finish = _failed(call, self._told(task, error), self._clock())
         self._ended.append(finish)
-        self._overdue.discard(task)
+        self._cancelled.pop(task, None)
         self._tasks.pop(task, None)
         self._notify()
 
-    def _unanswered(self, call: Call, outcome: Outcome, reason: str) -> Finish:
-        return _failed(call, ProviderError(outcome, reason), self._clock())
+    def _told(self, task: asyncio.Task[None], error: BaseException) -> ProviderError:
+        """Return what an exception says of the call."""
+        if isinstance(error, ProviderError):
+            return error
+        if isinstance(error, CrawlerError):
+            return ProviderError(Outcome.DENIED, f"{error.what}: {error.cause}")
+        # A provider can raise CancelledError by itself; then it is a mistake like any other.
+        if isinstance(error, asyncio.CancelledError) and task in self._cancelled:
+            return self._cancelled[task]
+        return ProviderError(Outcome.TRANSIENT, _described(error))
 
 
 def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
@@ -178,6 +184,13 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         tokens_in=_count(error.tokens_in),
         tokens_out=_count(error.tokens_out),
     )
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - an exception that can't even be printed
+        return type(error).__name__
 
 
 def _storable(text: str) -> str:

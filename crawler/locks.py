@@ -51,16 +51,20 @@ class RunLock:
     """A sign of life: held from the start of a run to its end, freed by the kernel if it dies."""
 
     def __init__(self, database: Path | None, run_id: int) -> None:
-        """Take the lock of a new run."""
+        """Take the lock of a new run; to be called before anybody can see that run."""
         self._path = None if database is None else _run_file(database, run_id)
         self._fd = None if self._path is None else _open(self._path)
         if self._fd is not None:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _wait_for(self._fd)  # somebody may just be asking
 
-    def release(self) -> None:
-        """Give the lock back; for after the run's end is on record."""
-        if self._path is not None and self._fd is not None:
+    def forget(self) -> None:
+        """Remove the lock's file; for after the run's end is on record."""
+        if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Give the lock back, as the end of the process would."""
+        if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
@@ -94,6 +98,7 @@ def _run_file(database: Path, run_id: int) -> Path:
 
 
 def _beside(database: Path, suffix: str) -> Path:
+    database = database.resolve()  # one file has one lock, whatever links lead to it
     return database.with_name(f"{database.name}-{suffix}")
 
 

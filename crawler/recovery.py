@@ -1,7 +1,7 @@
 """What dead runs have left open is taken over by those that live.
 
-Rule: a run is dead when its process is, which its lock tells at once. Its heartbeat is asked only
-where the lock can't say, or where the process lives but has long been frozen.
+Rule: a run is dead when its process is, which its lock tells at once, whatever a clock says. Its
+heartbeat decides only where the lock can't say.
 """
 
 from crawler.ledger.record import Scope, end_run
@@ -13,16 +13,14 @@ from crawler.store import Store
 
 
 async def bury_the_dead(store: Store, scope: Scope, log: Log) -> None:
-    """End the runs that are dead, and make what they had in flight due again.
-
-    Should a frozen process thaw later, the fence keeps its answers out, and it ends by itself.
-    """
+    """End the runs that are dead, and make what they had in flight due again."""
     for run_id, heartbeat_at_ms in await store.run(live_runs):
         if run_id == scope.run_id:
             continue
+        alive = run_is_alive(store.path, run_id)
         silent = scope.clock() - heartbeat_at_ms > scope.policy.lost_after_ms
-        if silent or run_is_alive(store.path, run_id) is False:
-            why = "silent" if silent else "died"
+        if alive is False or (alive is None and silent):
+            why = "died" if alive is False else "silent"
             attempts = await store.run(end_run, scope, run_id, Outcome.ABANDONED, why)
             forget_run(store.path, run_id)
             log.warning("attempts_abandoned", of_run_id=run_id, attempts=attempts, reason=why)

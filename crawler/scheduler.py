@@ -9,7 +9,6 @@ import os
 import random
 import socket
 import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +20,7 @@ from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, status
 from crawler.ledger.turn import Lease, Turn, restamp, start_run, turn
-from crawler.locks import LockTimeout, RunLock
+from crawler.locks import RunLock
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
@@ -67,16 +66,6 @@ class Ending(NamedTuple):
     opens_at_ms: int | None = None
 
 
-def ledger_clock(not_before_ms: int = 0) -> Callable[[], int]:
-    """Return a clock in ms: wall time now, and from here on as steady as monotonic time.
-
-    It begins no earlier than ``not_before_ms``, the newest time on record: a wall clock that was
-    set back can delay a crawl by a window of the limit, but not by as much as it was set back.
-    """
-    offset_ns = max(time.time_ns(), not_before_ms * 1_000_000) - time.monotonic_ns()
-    return lambda: (offset_ns + time.monotonic_ns()) // 1_000_000
-
-
 class Scheduler:
     """One run.
 
@@ -84,7 +73,7 @@ class Scheduler:
         store: the open database.
         executor: where calls are made.
         wake: set by the executor whenever it has an outcome; the loop sleeps on it.
-        clock: the time in ms, steady (see `ledger_clock`).
+        clock: the file's time in ms (see `ledger.clocks`).
         policy: the settings.
         options: how far to go.
         log: where events go.
@@ -135,10 +124,25 @@ class Scheduler:
         What goes wrong with the database is raised (sqlite3.Error, LockTimeout); then nothing more
         is written, and the next run picks up what was open.
         """
-        now_ms = self._clock()
-        host = socket.gethostname()
+        lock = await self._store.run(self._begin)
+        try:
+            await bury_the_dead(self._store, self._scope, self._log)
+            ending = await self._loop()
+            await self._end(ending.reason)
+            lock.forget()
+        except asyncio.CancelledError:
+            await self._end("cancelled")
+            lock.forget()
+            raise
+        finally:
+            lock.close()  # after an error of the database the next run takes over what is open
+        self._log.info("run_ended", run_id=self._scope.run_id, **ending._asdict())
+        return ending
+
+    def _begin(self, conn: sqlite3.Connection) -> RunLock:
+        """Put the run on record, with its sign of life before anybody can see it."""
         program = version("quotacrawl")
-        run_id = await self._store.run(start_run, os.getpid(), host, program, now_ms)
+        run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
         self._scope = Scope(
             run_id=run_id,
             policy=self._policy,
@@ -148,25 +152,14 @@ class Scheduler:
         )
         lock = RunLock(self._store.path, run_id)
         self._log.info("run_started", run_id=run_id, version=program)
-        try:
-            await bury_the_dead(self._store, self._scope, self._log)
-            ending = await self._loop()
-        except (sqlite3.Error, LockTimeout):
-            raise
-        except BaseException:
-            await self._end("cancelled")
-            lock.release()
-            raise
-        await self._end(ending.reason)
-        lock.release()
-        self._log.info("run_ended", run_id=run_id, **ending._asdict())
-        return ending
+        return lock
 
     async def _loop(self) -> Ending:
         while True:
             self._wake.clear()
             finished = self._executor.outcomes()
             self._turned_at_ms = self._clock()
+            self._stop_if_denied(finished)
             done = await self._store.run(turn, self._scope, finished, self._budget())
             self._notice(finished, done)
             if done.leases:
@@ -201,25 +194,30 @@ class Scheduler:
                 self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
             try:
                 calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
-            except MissingField as error:
+            except ValueError as error:
                 unsendable.append(self._unsent(lease, error))
         # The window trusts that a call arrives within the guard after its start on record. If the
         # commit took longer than that, the start is moved before anything leaves.
         started_at_ms = done.now_ms
         while self._clock() - started_at_ms > self._policy.guard_ms // 2:
             self._log.info("start_restamped", calls=len(calls))
-            started_at_ms = await self._store.run(restamp, done.leases, self._clock)
+            started_at_ms, kept = await self._store.run(restamp, done.leases, self._clock)
+            if kept < len(done.leases):
+                return  # taken from us meanwhile: the next turn says that the run is lost
         self._calls_started += len(calls)
         self._executor.submit(calls)
         if unsendable:
             await self._store.run(turn, self._scope, unsendable, 0)
             self._wake.set()
 
-    def _unsent(self, lease: Lease, error: MissingField) -> Finish:
+    def _unsent(self, lease: Lease, error: ValueError) -> Finish:
         """Reject a request that can't be rendered; nothing of it leaves the machine."""
-        reason = f"the template needs {{{error}}}, which this word has not"
+        reason = f"the fields of this word can't be read ({error})"
+        if isinstance(error, MissingField):
+            reason = f"the template needs {{{error}}}, which this word has not"
+        now_ms = self._clock()
         return Finish(
-            lease.request_id, lease.number, self._clock(), Outcome.REJECTED, reason=reason
+            lease.request_id, lease.number, now_ms, Outcome.REJECTED, reason=reason, sent=False
         )
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
@@ -242,10 +240,14 @@ class Scheduler:
         if done.late:
             self._log.warning("late_answers_refused", answers=done.late)
 
+    def _stop_if_denied(self, finished: Sequence[Finish]) -> None:
+        """Stop, before the next turn leases more, where every call would be refused alike."""
+        for finish in finished:
+            if finish.outcome is Outcome.DENIED:
+                self.stop("denied", finish.reason)
+
     def _stop_if_vain(self, finish: Finish, strikes: int) -> None:
-        """Stop where every further call would meet the same."""
-        if finish.outcome is Outcome.DENIED:
-            self.stop("denied", finish.reason)
+        """Stop where nobody has ever been there."""
         if finish.outcome is Outcome.UNAVAILABLE:
             # A server that has answered this run before is only away; it is waited for.
             patient = self._reached or self._options.watch

@@ -8,15 +8,17 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
+from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor
+from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.look import ledger_time_ms, served_prompts
+from crawler.ledger.look import served_prompts
 from crawler.ledger.report import Status
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Provider, ProviderError
-from crawler.scheduler import Ending, RunOptions, Scheduler, ledger_clock
+from crawler.scheduler import Ending, RunOptions, Scheduler
 from crawler.store import Store
 
 
@@ -39,14 +41,16 @@ async def crawl_store(
         options: how far to go.
         log: where events go.
         given: providers that are there already, by (provider, model).
-        clock: the time in ms; a steady one is made where none is given.
+        clock: the time in ms; the file's own where none is given.
         on_status: told the state of the crawl once a second.
         on_start: told the scheduler when its providers are there; for who wants to stop it.
 
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
-    clock = clock or ledger_clock(await store.run(ledger_time_ms, 0))
+    if clock is None:
+        offset_ms = await store.run(agree_offset_ms, boot_id(), since_boot_ms(), wall_ms())
+        clock = steady_clock(offset_ms)
     wake = asyncio.Event()
     executor = LocalExecutor(clock, wake.set, given)
     scheduler = Scheduler(
@@ -74,16 +78,16 @@ def raise_for(ending: Ending) -> None:
     detail = ending.detail or ""
     if ending.reason == "denied":
         raise CrawlerError(
-            "the server refuses our credentials; what is left stays pending",
+            "the provider refuses to work for us; what is left stays pending",
             detail,
-            "set the right key (OPENAI_API_KEY) and run again",
+            "mend that (for a server: set the right OPENAI_API_KEY) and run again",
             Exit.DENIED,
         )
     if ending.reason == "unreachable":
         raise CrawlerError(
             "the server can't be reached; what is left stays pending",
             detail,
-            "check the address (OPENAI_BASE_URL) and the network, and run again",
+            "check the address (OPENAI_BASE_URL) and the network; crawler resume, then crawler run",
             Exit.UNREACHABLE,
         )
     if ending.opens_at_ms is not None:

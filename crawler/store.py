@@ -8,7 +8,6 @@ interpreter alive. This file is the only one that knows aiosqlite; it uses one p
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
+from crawler.clock import wall_ms
 from crawler.database import (
     SCHEDULER_CHECKPOINT_PAGES,
     configure,
@@ -77,7 +77,7 @@ async def open_store(database: Path | None) -> AsyncIterator[Store]:
         db = aiosqlite.connect(database or ":memory:", isolation_level=None)
         try:
             async with db:
-                now_ms = time.time_ns() // 1_000_000
+                now_ms = wall_ms()
                 await _hop(
                     db, lambda conn: configure(conn, lock, SCHEDULER_CHECKPOINT_PAGES, now_ms)
                 )

@@ -89,9 +89,9 @@ def _read_table(rows: Iterable[list[str]], name: str, column: str | None) -> Ite
             f"name the column of the words: --column {header[0] if header else 'NAME'}",
             Exit.USAGE,
         )
-    for row in lines:
+    for number, row in enumerate(lines, 2):
         if len(row) > len(header):
-            raise _unreadable(name, f"a row has more cells than the header: {row[:2]}…")
+            raise _unreadable(name, f"row {number} has more cells than the header")
         cells = dict(zip(header, row, strict=False))
         yield word_of(cells.pop(wanted, ""), {k: v.strip() for k, v in cells.items() if v.strip()})
 
@@ -108,7 +108,8 @@ def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[W
         if isinstance(item, str):
             yield word_of(item, NO_FIELDS)
         elif isinstance(item, dict) and isinstance(item.get(wanted), str):
-            yield word_of(item.pop(wanted), {key: _as_text(value) for key, value in item.items()})
+            word = item.pop(wanted)
+            yield word_of(word, {k: _as_text(v) for k, v in item.items() if v not in (None, "")})
         else:
             raise _unreadable(name, f"line {number} has no text {wanted!r}")
 

@@ -62,6 +62,13 @@ CREATE TABLE runs (
 
 CREATE INDEX runs_live ON runs (id) WHERE ended_at_ms IS NULL;
 
+-- The time of the file: time since boot + offset, agreed on once, so that all processes of a machine
+-- read the same clock, whatever happens to the wall clock or while the machine sleeps.
+CREATE TABLE clocks (
+    boot_id   TEXT    PRIMARY KEY,
+    offset_ms INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE requests (
     id         INTEGER PRIMARY KEY,
     word_id    INTEGER NOT NULL REFERENCES words (id),
@@ -176,6 +183,23 @@ END;
 CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
 BEGIN
     SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
+END;
+
+CREATE TRIGGER words_keep_their_text BEFORE UPDATE OF id, text, added_at_ms ON words
+BEGIN
+    SELECT raise(ABORT, 'a word never changes');
+END;
+
+CREATE TRIGGER words_keep_their_fields BEFORE UPDATE OF fields ON words
+WHEN old.fields IS NOT NULL AND new.fields IS NOT old.fields
+BEGIN
+    SELECT raise(ABORT, 'the fields of a word never change');
+END;
+
+CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests
+WHEN EXISTS (SELECT 1 FROM requests WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'requests are never replaced');
 END;
 
 CREATE TRIGGER requests_are_kept BEFORE DELETE ON requests

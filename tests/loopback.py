@@ -16,6 +16,7 @@ class Witness:
         self.words: Counter[str] = Counter()
         self.arrived_at_s: list[float] = []
         self.url = ""
+        self.asked = threading.Event()
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def serving(latency_s=0.02):
         word = body["messages"][-1]["content"].split()[-1]
         witness.words[word] += 1
         witness.arrived_at_s.append(time.monotonic())
+        witness.asked.set()
         await asyncio.sleep(latency_s)
         message = {"content": f"{word} is a word."}
         return web.json_response(

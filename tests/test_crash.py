@@ -12,6 +12,7 @@ import threading
 
 import pytest
 
+from crawler.cli.crawl import SAME_SIGNAL_S
 from crawler.errors import Exit
 from tests.loopback import serving
 
@@ -149,16 +150,20 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
     words = [f"word{n}" for n in range(50)]
     with serving(latency_s=1.0) as witness, Crawl(tmp_path, witness.url, words) as crawl:
         polite = crawl.start()
-        until(polite, "run_started")
+        assert witness.asked.wait(20)
         polite.send_signal(signal.SIGTERM)
         assert polite.wait(20) == Exit.WORK_LEFT
         in_flight = witness.words.total()
+        assert in_flight > 0
         assert crawl.ask("SELECT count(*) FROM results") == [(in_flight,)]
 
-        hasty = crawl.start("--limit", "8")
-        until(hasty, "run_started")
+        hasty = crawl.start()
+        witness.asked.clear()
+        assert witness.asked.wait(20)
         hasty.send_signal(signal.SIGINT)
         until(hasty, "stop_requested")
+        with pytest.raises(subprocess.TimeoutExpired):
+            hasty.wait(SAME_SIGNAL_S)
         hasty.send_signal(signal.SIGINT)
         assert hasty.wait(1) == Exit.WORK_LEFT
 

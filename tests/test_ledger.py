@@ -144,6 +144,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(state=st.sampled_from(["failed", "cancelled"]))
     def retry(self, state):
+        if state == "cancelled":
+            for request in self.model.values():
+                request.cancelling = False
         waiting = [request for request in self.model.values() if request.state == state]
         assert control.retry(self.conn, [1], None, [state]) == len(waiting)
         for request in waiting:

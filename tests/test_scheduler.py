@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import audit, control, intake, turn
 from crawler.ledger.report import status
@@ -14,7 +15,7 @@ from crawler.locks import RunLock, run_is_alive
 from crawler.logs import silent
 from crawler.policy import Policy
 from crawler.providers.protocol import Answer, ProviderError
-from crawler.scheduler import RunOptions, ledger_clock
+from crawler.scheduler import RunOptions
 from crawler.session import crawl_store, raise_for
 from crawler.states import Outcome
 from crawler.store import open_store
@@ -184,11 +185,13 @@ def test_a_polite_stop_does_not_wait_for_ever():
 
 def test_refused_credentials_end_the_run_and_no_word():
     async def main():
+        provider = Asked(fails(Outcome.DENIED, status_code=401))
         async with a_store(map(str, range(9))) as store:
-            ending = await crawled(store, Asked(fails(Outcome.DENIED, status_code=401)))
+            ending = await crawled(store, provider)
             assert (ending.reason, ending.unfinished) == ("denied", 9)
             assert await store.run(counts) == {"pending": 9}
-        with pytest.raises(CrawlerError, match="credentials") as error:
+            assert len(provider.words) == 4, "nobody is asked again after the refusal"
+        with pytest.raises(CrawlerError, match="refuses") as error:
             raise_for(ending)
         assert error.value.exit_code == Exit.DENIED
 
@@ -324,7 +327,7 @@ def test_other_processes_are_obeyed_while_it_watches(tmp_path):
     asyncio.run(main())
 
 
-def leave_open(conn, heartbeat_at_ms=2**42):
+def leave_open(conn, heartbeat_at_ms=1):
     """Leave a run behind that has leased everything and does nothing any more."""
     run_id = turn.start_run(conn, 1, "host", "0", heartbeat_at_ms)
     conn.execute("UPDATE requests SET state = 'leased', attempts = 1")
@@ -358,7 +361,7 @@ def test_a_dead_run_is_taken_over_at_once(tmp_path):
 def test_a_run_whose_lock_cannot_say_is_judged_by_its_heartbeat(tmp_path):
     async def main():
         async with a_store("a", tmp_path / "c.db") as store:
-            await store.run(leave_open, 1)  # no lock's file, a heartbeat of long ago
+            await store.run(leave_open)  # no lock's file, a heartbeat of long ago
             assert (await crawled(store, Asked())).reason == "done"
 
     asyncio.run(main())
@@ -376,7 +379,7 @@ def test_a_live_run_is_left_alone(tmp_path):
             def on_status(now):
                 seen.append(now.limits[0].in_flight)
                 if len(seen) == 2:
-                    lock.release()
+                    lock.close()
                     (tmp_path / f"c.db-run-{alive}").touch()
 
             provider = Asked()
@@ -432,7 +435,7 @@ class SlowCommit:
     """A clock by which the first turn takes five seconds to commit."""
 
     def __init__(self):
-        self._clock = ledger_clock()
+        self._clock = wall_ms
         self._late_ms = 0
 
     def __call__(self):
@@ -447,7 +450,7 @@ def test_a_start_that_took_too_long_to_commit_is_moved():
 
     async def main():
         async with a_store("a") as store:
-            begun_ms = ledger_clock()()
+            begun_ms = wall_ms()
             assert (await crawled(store, Asked(), clock=SlowCommit())).reason == "done"
             ((started_ms,),) = await store.run(
                 lambda c: c.execute("SELECT started_at_ms FROM attempts").fetchall()

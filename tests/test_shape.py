@@ -16,11 +16,11 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 # A file imports only from lines above its own, or from its own line.
 LAYERS = [
-    ["errors", "states"],
+    ["clock", "errors", "states"],
     ["policy"],
     ["plan", "template"],
     ["ledger.look"],
-    ["ledger.record", "ledger.intake"],
+    ["ledger.clocks", "ledger.record", "ledger.intake"],
     ["ledger.turn", "ledger.control"],
     ["ledger.report", "ledger.audit"],
     ["migrate", "locks", "words"],

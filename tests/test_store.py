@@ -213,6 +213,7 @@ def test_the_lock_of_a_run_dies_with_its_process(tmp_path):
 def test_a_released_run_leaves_no_file(tmp_path):
     lock = RunLock(tmp_path / "s.db", 1)
     assert run_is_alive(tmp_path / "s.db", 1) is True
-    lock.release()
-    lock.release()
+    lock.forget()
+    lock.close()
+    lock.close()
     assert list(tmp_path.iterdir()) == []

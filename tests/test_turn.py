@@ -251,7 +251,7 @@ def test_restamped_attempts_keep_their_places(ledger):
     leases = ledger.turn().leases
     ledger.now_ms += 5_000
 
-    assert turn.restamp(ledger.conn, leases, lambda: ledger.now_ms) == ledger.now_ms
+    assert turn.restamp(ledger.conn, leases, lambda: ledger.now_ms) == (ledger.now_ms, 2)
     ledger.now_ms += WINDOW_MS - 1_000
     assert ledger.turn().leases == []
     ledger.now_ms += 1_000 + ledger.policy.guard_ms + 1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import click
 
+from crawler.cli.terminal import tell
 from crawler.errors import CrawlerError, Exit
 
 
@@ -103,6 +104,9 @@ def _explain(error: Exception) -> int:
     """Tell a person what went wrong; return the exit code."""
     if isinstance(error, click.Abort):
         return Exit.WORK_LEFT
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        tell(error.format_message())
+        return Exit.USAGE
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         told = CrawlerError(
@@ -113,6 +117,13 @@ def _explain(error: Exception) -> int:
         )
     elif isinstance(error, CrawlerError):
         told = error
+    elif isinstance(error, OSError):
+        told = CrawlerError(
+            "a file can't be read or written",
+            str(error),
+            "check the path and the space on the disk",
+            Exit.DATABASE,
+        )
     else:
         told = CrawlerError(
             "something went wrong that should not have",
@@ -122,5 +133,5 @@ def _explain(error: Exception) -> int:
         )
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    print(told, file=sys.stderr)  # noqa: T201 - this is where errors are printed
+    tell(str(told))
     return told.exit_code

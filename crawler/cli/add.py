@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from crawler.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.options import database_option, found
 from crawler.cli.terminal import printable, tell
+from crawler.clock import wall_ms
 from crawler.database import Writer, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import (
@@ -51,7 +52,9 @@ def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None
     """
     words = [word for source in sources for word in _read(source, column)]
     unique = list(_first_of_each(words))
-    with writing(db, now_ms()) as writer:
+    if name != STUDY_NOTES and not db.exists():
+        found(None, name)  # and no file is made for nothing
+    with writing(db, wall_ms()) as writer:
         prompt = _prompt(writer, name)
         _check_fields(prompt, unique)
         added = _add(writer, prompt, unique)
@@ -65,6 +68,13 @@ def _read(source: str, column: str | None) -> list[Word]:
     if path.is_file():
         with path.open(encoding="utf-8-sig", newline="") as stream:
             return read_list(stream, path.name, column)
+    if path.is_dir():
+        raise CrawlerError(
+            f"{source} is a directory",
+            "a list is a file",
+            f"crawler add {source.rstrip('/')}/LIST",
+            Exit.USAGE,
+        )
     if path.suffix.lower() in SUFFIXES or "/" in source:
         raise CrawlerError(
             f"there is no file {source}",
@@ -87,7 +97,7 @@ def _prompt(writer: Writer, name: str) -> Prompt:
     prompt = writer.run(current_prompt, name)
     if prompt is None and name == STUDY_NOTES:
         limit_id = writer.run(put_limit, "local", kind_of("local").concurrency)
-        prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, now_ms())
+        prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, wall_ms())
     return found(prompt, name)
 
 
@@ -107,7 +117,7 @@ def _check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
 def _add(writer: Writer, prompt: Prompt, words: Sequence[Word]) -> Added:
     total = Added(0, 0, 0)
     for start in range(0, len(words), BATCH):
-        added = writer.run(add_words, prompt.id, words[start : start + BATCH], now_ms())
+        added = writer.run(add_words, prompt.id, words[start : start + BATCH], wall_ms())
         total = Added(*(a + b for a, b in zip(total, added, strict=True)))
     return total
 
@@ -125,4 +135,6 @@ def _report(prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added
         more = ", …" if len(repeated) > EXAMPLES else ""
         tell(f"{len(words) - len(unique)} repeated in the list: {examples}{more}")
     if added.other_fields:
-        tell(f"{added.other_fields} known with other fields; they keep what they had")
+        tell(
+            f"{added.other_fields} known with other fields: kept, or filled in where there was none"
+        )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.options import MOST, database_option, found
 from crawler.cli.terminal import as_record, print_json, print_table, printable, tell
+from crawler.clock import wall_ms
 from crawler.database import Writer, reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
@@ -66,7 +67,7 @@ def pause(limit: str | None, db: Path) -> None:
     """Start nothing more (under a limit, or under any), until resume."""
     with _open(db) as writer:
         writer.run(_known, limit)
-        writer.run(control.pause, limit, now_ms())
+        writer.run(control.pause, limit, wall_ms())
     tell(f"{limit or 'everything'} is paused; go on with crawler resume {limit or ''}".rstrip())
 
 
@@ -90,7 +91,7 @@ Examples:
 )
 @click.argument("name", required=False)
 @click.option("--per-minute", metavar="N|none", help="Calls that may start in any 60 s.")
-@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
+@click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 def limit(
@@ -130,7 +131,7 @@ def limit(
 def _open(db: Path) -> AbstractContextManager[Writer]:
     """Open a database for a change; like a command that reads, never creates one."""
     with reading(db):
-        return writing(db, now_ms())
+        return writing(db, wall_ms())
 
 
 def _chosen(
@@ -167,7 +168,7 @@ def _known(conn: sqlite3.Connection, name: str | None) -> None:
 def _per_minute(text: str | None) -> int | None:
     if text is None or text == "none":
         return None
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and 0 < int(text) <= MOST:
         return int(text)
     raise click.BadParameter(
         f"{text!r} is neither a number above 0 nor none", param_hint="--per-minute"

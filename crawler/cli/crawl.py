@@ -6,15 +6,17 @@ Rule: the first signal stops politely, the second at once; both leave a file to 
 import asyncio
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from crawler.cli.live import Live
-from crawler.cli.options import now_ms
 from crawler.cli.terminal import tell
+from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.errors import Exit
+from crawler.ledger.clocks import read_ms
 from crawler.ledger.report import Status
 from crawler.ledger.report import status as status_of
 from crawler.logs import Log, json_lines, silent
@@ -24,6 +26,8 @@ from crawler.session import crawl_store, raise_for
 from crawler.store import open_store
 
 REPORT_EVERY_S = 10
+SAME_SIGNAL_S = 0.3
+"""Some senders (timeout, a terminal and a script) signal process and group: that is one signal."""
 
 
 def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
@@ -52,23 +56,29 @@ async def _crawl(
             on_status=live.show if live else _reporter(log),
             on_start=lambda scheduler: _obey_signals(scheduler, live),
         )
-        status = await store.run(status_of, policy.guard_ms, now_ms())
+        status = await store.run(_final_status, policy.guard_ms)
         if live:
             live.show(status)
         return ending, status
 
 
+def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
+    return status_of(conn, guard_ms, read_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
+
+
 def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:
     """Stop politely at the first signal and at once at the second."""
-    seen = False
+    first_at_s: float | None = None
 
     def on_signal() -> None:
-        nonlocal seen
-        if seen:
+        nonlocal first_at_s
+        if first_at_s is not None:
+            if time.monotonic() - first_at_s < SAME_SIGNAL_S:
+                return
             if live:
                 live.stop()
             os._exit(Exit.WORK_LEFT)  # the open attempts are `abandoned` at the next start
-        seen = True
+        first_at_s = time.monotonic()
         scheduler.stop("signal")
         if live:
             live.say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")

@@ -46,7 +46,7 @@ def export(
     with reading(db) as conn:
         prompt = found(current_prompt(conn, name), name)
         fields = field_names(conn)
-        with _target(output, force=force) as stream:
+        with _target(output, db, force=force) as stream:
             tally = _Tally()
             rows = tally.counted(export_rows(conn, prompt.id))
             chosen = (row for row in rows if everything or row.text is not None)
@@ -69,7 +69,8 @@ class _Tally:
 
 def _write_csv(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["word", *COLUMNS[:1], *fields, *COLUMNS[1:], *COUNTS])
+    header = ["word", *COLUMNS[:1], *fields, *COLUMNS[1:], *COUNTS]
+    writer.writerow([safe_cell(name) for name in header])
     for row in rows:
         record = _record(row)
         values = [row.word, row.text, *(row.fields.get(field) for field in fields)]
@@ -87,12 +88,13 @@ def _record(row: ExportRow) -> Mapping[str, Any]:
 
 
 @contextmanager
-def _target(output: str, *, force: bool) -> Iterator[TextIO]:
+def _target(output: str, db: Path, *, force: bool) -> Iterator[TextIO]:
     """Open the output; a file is there whole or not at all."""
     if output == "-":
         yield sys.stdout
         return
-    path = Path(output)
+    path = Path(output).resolve()
+    _require_ordinary(path, db.resolve())
     if path.exists() and not force:
         raise CrawlerError(
             f"{output} is there already",
@@ -117,3 +119,14 @@ def _target(output: str, *, force: bool) -> Iterator[TextIO]:
         ) from error
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _require_ordinary(path: Path, db: Path) -> None:
+    """Refuse to replace the database, or anything that is not an ordinary file."""
+    if path.name.startswith(db.name) and path.parent == db.parent:
+        cause = "that is the database itself, or a file that belongs to it"
+    elif path.exists() and not path.is_file():
+        cause = "there is something that is no ordinary file"
+    else:
+        return
+    raise CrawlerError(f"{path} can't be written", cause, "name another file", Exit.USAGE)

@@ -5,7 +5,6 @@ Rule: a value is checked where it is typed, so that nothing has happened when it
 
 import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ import click
 
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt
+
+MOST = 10**9
+"""The largest number that makes sense for a limit, and more than anybody has."""
 
 _DURATION = re.compile(r"(\d+)\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -30,7 +32,7 @@ class Duration(click.ParamType[int]):
         match = _DURATION.fullmatch(value.strip())
         if match is None:
             self.fail(f"{value!r} is no time span: write 90s, 10m, 2h or 1d", param, ctx)
-        return int(match[1]) * _UNIT_MS[match[2]]
+        return min(int(match[1]), MOST) * _UNIT_MS[match[2]]
 
 
 def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> Path:
@@ -46,11 +48,6 @@ database_option = click.option(
     help="The database  [env: CRAWLER_DB; default: crawl.db]",
 )
 """Gives a command its database, named before or after the command."""
-
-
-def now_ms() -> int:
-    """Return the time."""
-    return time.time_ns() // 1_000_000
 
 
 def found(prompt: Prompt | None, name: str) -> Prompt:

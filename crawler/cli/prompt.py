@@ -1,17 +1,20 @@
 """`crawler prompt`: what is asked."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.options import database_option, found
 from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
+from crawler.clock import wall_ms
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import PromptSpec, current_prompt, prompts, put_limit, put_prompt
+from crawler.ledger import control
+from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_limit, put_prompt
 from crawler.providers import kind_of
 from crawler.template import Template
 
@@ -50,6 +53,8 @@ def add(
     words are asked about again. In the template {word} is the word and {NAME} a column of its list;
     [[ … ]] stays only where every name in it has a value; what follows {answer} begins the answer.
     """
+    if not name.strip():
+        raise click.UsageError("a prompt needs a name")
     kind = kind_of(provider)
     spec = PromptSpec(
         name,
@@ -58,10 +63,11 @@ def add(
         _model(provider, model or kind.default_model),
         dict(_param(param) for param in params),
     )
-    with writing(db, now_ms()) as writer:
-        limit_id = writer.run(put_limit, limit or provider, kind.concurrency)
-        added, new = writer.run(put_prompt, spec, limit_id, now_ms())
+    with writing(db, wall_ms()) as writer:
+        added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
+    if words:
+        tell(f"{words} words are to be asked about again")
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")
@@ -97,6 +103,16 @@ def show(name: str, db: Path) -> None:
         print_line(f"  {printable(param)} = {printable(json.dumps(value, ensure_ascii=False))}")
     print_line()
     print_line(printable(row.template))
+
+
+def _put(
+    conn: sqlite3.Connection, spec: PromptSpec, limit: str, concurrency: int
+) -> tuple[Prompt, bool, int]:
+    """Add a prompt; return it, whether it is new, and how many words it takes over."""
+    old = current_prompt(conn, spec.name)
+    prompt, new = put_prompt(conn, spec, put_limit(conn, limit, concurrency), wall_ms())
+    words = control.supersede(conn, old.id, prompt.id) if old and old.id != prompt.id else 0
+    return prompt, new, words
 
 
 def _template(text: str) -> str:

@@ -4,13 +4,15 @@ Rule: what the options say is written to the database first, so that the run rea
 everybody else.
 """
 
+import sqlite3
 from pathlib import Path
 
 import click
 
 from crawler.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import Duration, database_option, found, now_ms
-from crawler.database import Writer, reading, writing
+from crawler.cli.options import MOST, Duration, database_option, found
+from crawler.clock import wall_ms
+from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.intake import (
@@ -31,19 +33,20 @@ Examples:
   crawler run
   crawler run --concurrency 10 --per-minute 60
   crawler run --provider openai --model gpt-4o-mini --limit 20
-  crawler run --provider scripted               a dry run
   crawler run --watch                           stay, and wait for more words""",
 )
-@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
-@click.option("--per-minute", type=click.IntRange(min=1), help="Calls that may start in any 60 s.")
+@click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
+@click.option(
+    "--per-minute", type=click.IntRange(1, MOST), help="Calls that may start in any 60 s."
+)
 @click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
 @click.option("--model", help="Ask this model instead: a new version of the prompts.")
 @click.option("--prompt", "name", help="Only this prompt.")
 @click.option("--watch", is_flag=True, help="Stay when all is done, and wait for more words.")
 @click.option("--deadline", type=Duration(), help="Start no call after this time: 90s, 10m, 2h.")
-@click.option("--limit", "max_calls", type=click.IntRange(min=1), help="Start this many calls.")
+@click.option("--limit", "max_calls", type=click.IntRange(1, MOST), help="Start this many calls.")
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
-@click.option("--max-failures", type=click.IntRange(min=1), help="Of one word.  [default: 20]")
+@click.option("--max-failures", type=click.IntRange(1, MOST), help="Of one word.  [default: 20]")
 @database_option
 def run(
     db: Path,
@@ -67,11 +70,8 @@ def run(
     policy = _policy(timeout, max_failures)
     with reading(db):
         pass  # a run has something to do only where words have been added
-    with writing(db, now_ms()) as writer:
-        chosen = [found(writer.run(current_prompt, name), name)] if name else _current(writer)
-        if provider or model:
-            chosen = [_retarget(writer, prompt, provider, model) for prompt in chosen]
-        _set_limit(writer, chosen, concurrency, per_minute)
+    with writing(db, wall_ms()) as writer:
+        chosen = writer.run(_apply, name, provider, model, concurrency, per_minute)
     # From here on it is a running crawl; what only that needs is imported now.
     from crawler.cli.crawl import crawl  # noqa: PLC0415
     from crawler.scheduler import RunOptions  # noqa: PLC0415
@@ -95,11 +95,29 @@ def _policy(timeout_ms: int | None, max_failures: int | None) -> Policy:
     )
 
 
-def _current(writer: Writer) -> list[Prompt]:
-    return [row for row in writer.run(prompts) if row.current and row.provider != "function"]
+def _apply(
+    conn: sqlite3.Connection,
+    name: str | None,
+    provider: str | None,
+    model: str | None,
+    concurrency: int | None,
+    per_minute: int | None,
+) -> list[Prompt]:
+    """Write to the database what the options say, all of it or nothing; return the prompts."""
+    if name is None:
+        known = prompts(conn)
+        chosen = [row for row in known if row.current and row.provider != "function"]
+    else:
+        chosen = [found(current_prompt(conn, name), name)]
+    if provider or model:
+        chosen = [_retarget(conn, prompt, provider, model) for prompt in chosen]
+    _set_limit(conn, chosen, concurrency, per_minute)
+    return chosen
 
 
-def _retarget(writer: Writer, old: Prompt, provider: str | None, model: str | None) -> Prompt:
+def _retarget(
+    conn: sqlite3.Connection, old: Prompt, provider: str | None, model: str | None
+) -> Prompt:
     """Make a prompt ask another provider or model, and ask it about the same words."""
     name = provider or old.provider
     kind = kind_of(name)
@@ -115,15 +133,19 @@ def _retarget(writer: Writer, old: Prompt, provider: str | None, model: str | No
         spec = study_notes(name, wanted)
     else:
         spec = PromptSpec(old.name, old.template, name, wanted, old.params)
-    limit_id = writer.run(put_limit, name, kind.concurrency)
-    new, _ = writer.run(put_prompt, spec, limit_id, now_ms())
+    # The same provider counts the same quota, whichever model it is asked for.
+    limit_id = put_limit(conn, old.limit if name == old.provider else name, kind.concurrency)
+    new, _ = put_prompt(conn, spec, limit_id, wall_ms())
     if new.id != old.id:
-        writer.run(control.supersede, old, new)
+        control.supersede(conn, old.id, new.id)
     return new
 
 
 def _set_limit(
-    writer: Writer, chosen: list[Prompt], concurrency: int | None, per_minute: int | None
+    conn: sqlite3.Connection,
+    chosen: list[Prompt],
+    concurrency: int | None,
+    per_minute: int | None,
 ) -> None:
     names = sorted({prompt.limit for prompt in chosen})
     if not names or (concurrency is None and per_minute is None):
@@ -136,6 +158,6 @@ def _set_limit(
             Exit.USAGE,
         )
     if concurrency is not None:
-        writer.run(control.set_concurrency, names[0], concurrency)
+        control.set_concurrency(conn, names[0], concurrency)
     if per_minute is not None:
-        writer.run(control.set_per_minute, names[0], per_minute)
+        control.set_per_minute(conn, names[0], per_minute)

@@ -13,13 +13,15 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import print_json, print_line, print_table, safe_cell
+from crawler.cli.terminal import print_json, print_line, print_table, safe_cell, tell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 
 DEFAULT_TIMEOUT_S = 60
 STEPS_BETWEEN_LOOKS = 10_000
 LONGEST_VALUE = 100_000_000
+MOST_ROWS = 1_000
+"""Of a table for people, which is laid out in memory."""
 PRAGMAS = frozenset(
     {"foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
 )
@@ -92,13 +94,15 @@ def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
 
             for row in rows:
                 record = dict(zip(columns, map(_jsonable, row), strict=True))
-                print_line(json.dumps(record, ensure_ascii=False))
+                print_line(json.dumps(record, ensure_ascii=sys.stdout.isatty()))
         case "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
-            writer.writerow(columns)
+            writer.writerow([safe_cell(column) for column in columns])
             writer.writerows([safe_cell(value) for value in row] for row in rows)
         case _ if columns:
-            print_table(columns, rows)
+            print_table(columns, rows.fetchmany(MOST_ROWS))
+            if rows.fetchone() is not None:
+                tell(f"… only the first {MOST_ROWS} rows; --csv, --json and --jsonl give all")
 
 
 def _jsonable(value: object) -> object:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import database_option, now_ms
+from crawler.cli.options import database_option
 from crawler.cli.terminal import (
     as_record,
     moment,
@@ -13,7 +13,9 @@ from crawler.cli.terminal import (
     printable,
     span,
 )
+from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.database import reading
+from crawler.ledger.clocks import read_ms
 from crawler.ledger.report import LimitStatus, Progress, Status
 from crawler.ledger.report import status as status_of
 from crawler.locks import run_is_alive
@@ -28,7 +30,8 @@ from crawler.policy import Policy
 def status(db: Path, *, as_json: bool) -> None:
     """Show how far the crawl is, how fast, and what it waits for; also while it runs."""
     with reading(db) as conn:
-        now = status_of(conn, Policy().guard_ms, now_ms())
+        now_ms = read_ms(conn, boot_id(), since_boot_ms(), wall_ms())
+        now = status_of(conn, Policy().guard_ms, now_ms)
     if as_json:
         print_json(_as_json(db, now))
         return
@@ -38,7 +41,9 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(limit_line(limit, now.now_ms))
     for run_id, pid, host, heartbeat_at_ms in now.runs:
         print_line(_run_line(db, run_id, pid, host, now.now_ms - heartbeat_at_ms))
-    print_line(progress_line(now))
+    at_work = any(run_is_alive(db, run_id) is not False for run_id, *_ in now.runs)
+    idle = now.unfinished and not at_work
+    print_line(progress_line(now) + ("; nobody is at work: crawler run" if idle else ""))
 
 
 def prompt_line(row: Progress) -> str:

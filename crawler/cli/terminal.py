@@ -30,12 +30,12 @@ def print_line(text: str = "") -> None:
 
 def tell(text: str) -> None:
     """Say something to the person, beside the data."""
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{printable(text)}\n")
 
 
 def print_json(value: object) -> None:
     """Print data as JSON."""
-    print_line(json.dumps(value, ensure_ascii=False, indent=2))
+    print_line(json.dumps(value, ensure_ascii=sys.stdout.isatty(), indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -79,7 +79,9 @@ def span(duration_ms: float) -> str:
 
 
 def safe_cell(value: object) -> object:
-    """Return a CSV cell that no spreadsheet takes for a formula."""
+    """Return a CSV cell that no spreadsheet takes for a formula, and no terminal for a command."""
+    if isinstance(value, str) and sys.stdout.isatty():
+        value = printable(value)
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value

@@ -7,8 +7,11 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.intake import Prompt
 from crawler.states import RequestState
+
+_IN_FLIGHT = (
+    "(SELECT request_id FROM attempts INDEXED BY attempts_lease WHERE finished_at_ms IS NULL)"
+)
 
 
 class Cancelled(NamedTuple):
@@ -45,19 +48,17 @@ def set_per_minute(conn: sqlite3.Connection, limit: str, per_minute: int | None)
     conn.execute("UPDATE limits SET per_minute = ? WHERE name = ?", (per_minute, limit))
 
 
-def supersede(conn: sqlite3.Connection, old: Prompt, new: Prompt) -> int:
+def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:
     """Ask about the words of one prompt version with another; return how many are new to it.
 
-    What the old version still had to do is cancelled; what it has answered stays.
+    The old version keeps what it has, and is not served while it is not the current one.
     """
-    added = conn.execute(
+    return conn.execute(
         "INSERT INTO requests (word_id, prompt_id) SELECT word_id, ? FROM requests"
-        " WHERE prompt_id = ? ORDER BY word_id ON CONFLICT (prompt_id, word_id) DO NOTHING",
-        (new.id, old.id),
+        " WHERE prompt_id = ? AND state <> 'cancelled' ORDER BY word_id"
+        " ON CONFLICT (prompt_id, word_id) DO NOTHING",
+        (new_id, old_id),
     ).rowcount
-    cancel(conn, [old.id], None)
-    retry(conn, [new.id], None, [RequestState.CANCELLED])
-    return added
 
 
 def retry(
@@ -66,7 +67,21 @@ def retry(
     word_ids: Sequence[int] | None,
     states: Sequence[RequestState],
 ) -> int:
-    """Make failed or cancelled requests pending again, with a new retry budget; return how many."""
+    """Make failed or cancelled requests pending again, with a new retry budget; return how many.
+
+    A call in flight that was not to be tried again may be, if what was cancelled is meant.
+    """
+    prompt_ids = list(prompt_ids)
+    if RequestState.CANCELLED in states:
+        for prompt_id in prompt_ids:
+            _update(
+                conn,
+                "requests",
+                "cancelling = 0",
+                f"state = 'leased' AND id IN {_IN_FLIGHT}",
+                prompt_id,
+                word_ids,
+            )
     return sum(
         _update(
             conn,
@@ -100,8 +115,7 @@ def cancel(
             conn,
             "requests",
             "cancelling = 1",
-            "state = 'leased' AND id IN (SELECT request_id FROM attempts"
-            " INDEXED BY attempts_lease WHERE finished_at_ms IS NULL)",
+            f"state = 'leased' AND id IN {_IN_FLIGHT}",
             prompt_id,
             word_ids,
         )

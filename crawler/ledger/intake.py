@@ -49,7 +49,7 @@ class Added(NamedTuple):
     requests: int
     """Words that this prompt had not been asked to ask about."""
     other_fields: int
-    """Known words whose fields differ; they keep what they had."""
+    """Known words whose fields were others: they keep what they had, or get what they lacked."""
 
 
 def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
@@ -117,10 +117,11 @@ def add_words(
         for word in words
     ]
     (newest_id,) = conn.execute("SELECT coalesce(max(id), 0) FROM words").fetchone()
-    # The update changes nothing: it is there to count the words whose fields differ.
+    # A word that had no fields gets them; what it had it keeps, but it is counted.
     counted = conn.executemany(
         f"INSERT INTO words (text, fields, added_at_ms) VALUES (?, ?, {now_ms:d})"
-        " ON CONFLICT (text) DO UPDATE SET text = text WHERE fields IS NOT excluded.fields",
+        " ON CONFLICT (text) DO UPDATE SET fields = coalesce(fields, excluded.fields)"
+        " WHERE excluded.fields IS NOT NULL AND fields IS NOT excluded.fields",
         rows,
     ).rowcount
     # Whoever is new has the newest ids: no need to look each of them up by its text.

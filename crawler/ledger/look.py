@@ -36,9 +36,10 @@ class Limit(NamedTuple):
 def served_prompts(conn: sqlite3.Connection, prompt_ids: tuple[int, ...] | None) -> list[Served]:
     """Return the prompts with work left: of the given ones, or of all that a program can serve.
 
-    A prompt whose provider is a Python function can be served only by who brings the function.
+    Those are the current versions, but for prompts whose provider is a Python function: only who
+    brings the function can serve them.
     """
-    chosen, values = "provider <> 'function'", prompt_ids or ()
+    chosen, values = "current = 1 AND provider <> 'function'", prompt_ids or ()
     if prompt_ids is not None:
         chosen = f"id IN ({', '.join('?' * len(prompt_ids))})"
     rows = conn.execute(
@@ -74,11 +75,12 @@ def look(
     conn: sqlite3.Connection, limit: Limit, prompt_ids: Sequence[int], guard_ms: int, now_ms: int
 ) -> Outlook:
     """Count what the plan wants to know of a limit."""
-    in_flight, probes = conn.execute(
-        "SELECT count(*), 0 FROM attempts INDEXED BY attempts_open"
+    (in_flight,) = conn.execute(
+        "SELECT count(*) FROM attempts INDEXED BY attempts_open"
         " WHERE limit_id = ? AND finished_at_ms IS NULL",
         (limit.id,),
     ).fetchone()
+    probes = 0
     if limit.gate_strikes:
         (probes,) = conn.execute(
             "SELECT count(*) FROM attempts INDEXED BY attempts_open"

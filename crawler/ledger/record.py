@@ -39,6 +39,8 @@ class Finish(NamedTuple):
     retry_after_ms: int | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    sent: bool = True
+    """False for a request that never left this machine, so that it tells nothing of the server."""
 
 
 class _Open(NamedTuple):
@@ -189,6 +191,7 @@ def _open_gates(conn: sqlite3.Connection, closed: Sequence[tuple[Finish, _Open]]
             attempt.limit_id == limit_id
             and attempt.started_at_ms > closed_at_ms
             and finish.outcome in OPENS_GATE
+            and finish.sent
             for finish, attempt in closed
         ):
             conn.execute(

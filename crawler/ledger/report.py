@@ -203,7 +203,7 @@ def _limit_status(
 ) -> LimitStatus:
     outlook = look(conn, limit, prompt_ids, guard_ms, now_ms)
     step = plan(outlook, now_ms)
-    held_by, until_ms = step.held_by, step.wake_at_ms
+    held_by, until_ms = None if step.room else step.held_by, step.wake_at_ms
     if held_by is None and not outlook.in_flight and step.wake_at_ms is not None:
         held_by = "backoff"
     started, rate = _rate(conn, limit.id, now_ms)

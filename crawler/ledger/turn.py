@@ -73,19 +73,23 @@ def turn(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], bud
     )
 
 
-def restamp(conn: sqlite3.Connection, leases: Sequence[Lease], clock: Callable[[], int]) -> int:
-    """Move the start of leased attempts, none of them sent yet, to now; return that time in ms.
+def restamp(
+    conn: sqlite3.Connection, leases: Sequence[Lease], clock: Callable[[], int]
+) -> tuple[int, int]:
+    """Move the start of leased attempts, none of them sent yet, to now.
+
+    Returns that time in ms, and how many of the attempts are still open.
 
     For when the commit of the lease took longer than the guard allows between a start on record
     and an arrival: the attempts keep their places in the window all the while.
     """
     now_ms = ledger_time_ms(conn, clock())
-    conn.executemany(
+    kept = conn.executemany(
         "UPDATE attempts SET started_at_ms = ? WHERE request_id = ? AND number = ?"
         " AND finished_at_ms IS NULL",
         [(now_ms, lease.request_id, lease.number) for lease in leases],
-    )
-    return now_ms
+    ).rowcount
+    return now_ms, kept
 
 
 def start_run(conn: sqlite3.Connection, pid: int, host: str, version: str, now_ms: int) -> int:

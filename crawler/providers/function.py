@@ -3,6 +3,7 @@
 Rule: what the function raises is a transient failure, unless it raises a ProviderError itself.
 """
 
+import inspect
 from collections.abc import Awaitable, Callable
 
 from crawler.providers.protocol import Answer, Call, ProviderError
@@ -19,7 +20,10 @@ class Function:
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
-        text: object = await self._function(call.prompt + call.prefill)
+        answer: object = self._function(call.prompt + call.prefill)
+        if not inspect.isawaitable(answer):
+            raise ProviderError(Outcome.DENIED, "the provider is no async function")
+        text = await answer
         if not isinstance(text, str):
             kind = type(text).__name__
             raise ProviderError(Outcome.REJECTED, f"the function returned {kind}, not str")

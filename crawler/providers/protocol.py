@@ -57,6 +57,9 @@ class ProviderError(Exception):
         tokens_in: int | None = None,
         tokens_out: int | None = None,
     ) -> None:
+        if outcome is Outcome.SUCCEEDED:
+            raise ValueError("a call that succeeded is no error: return an Answer")
+        reason = str(reason)
         super().__init__(reason)
         self.outcome = outcome
         self.reason = reason

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from crawler.clock import wall_ms
 from crawler.database import SCHEDULER_CHECKPOINT_PAGES, configure, prepare_file, transact
 from crawler.ledger import control
 from crawler.ledger.look import limits
@@ -25,7 +26,6 @@ from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.turn import Lease, Turn, start_run, turn
 from crawler.locks import WriteLock
 from crawler.policy import Policy
-from crawler.scheduler import ledger_clock
 from crawler.states import Outcome
 
 FILLER = " ".join(["as", "many", "words", "as", "answers", "have"] * 17)[:480]
@@ -97,7 +97,7 @@ class Hand:
 @contextmanager
 def opened(path: Path, clock: Callable[[], int] | None = None) -> Iterator[Hand]:
     """Open a file with the settings that a scheduler gives it."""
-    clock = clock or ledger_clock()
+    clock = clock or wall_ms
     prepare_file(path)
     lock = WriteLock(path)
     conn = sqlite3.connect(path, isolation_level=None)
@@ -113,7 +113,7 @@ def opened(path: Path, clock: Callable[[], int] | None = None) -> Iterator[Hand]
 
 def fill(path: Path, outcome: str) -> int:
     """Bring every pending request of a file to an end, or into waiting; return how many."""
-    clock = ledger_clock()
+    clock = wall_ms
     done = 0
     with opened(path, lambda: clock() - TWO_DAYS_MS) as hand:
         before = limits(hand.conn)
