@@ -114,6 +114,7 @@ def _apply(conn: sqlite3.Connection, migration: Migration, now_ms: int) -> None:
 
 
 def _version_of(conn: sqlite3.Connection, path: Path) -> int:
+    conn.execute("BEGIN")  # one look: somebody may be making the file at this moment
     (application_id,) = conn.execute("PRAGMA application_id").fetchone()
     (version,) = conn.execute("PRAGMA user_version").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
