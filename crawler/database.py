@@ -98,6 +98,11 @@ def prepare_file(path: Path) -> None:
         raise _not_writable(path, PermissionError("no permission to write to it"))
 
 
+def location(path: Path | None) -> str | Path:
+    """Return what SQLite is to open: a whole path, since a file may be called `:memory:`, too."""
+    return ":memory:" if path is None else path.absolute()
+
+
 def configure(
     conn: sqlite3.Connection, lock: WriteLock, checkpoint_pages: int, now_ms: int
 ) -> None:
@@ -123,7 +128,7 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
     with explained(path):
         prepare_file(path)
         lock = WriteLock(path)
-        conn = sqlite3.connect(path, isolation_level=None)
+        conn = sqlite3.connect(location(path), isolation_level=None)
         try:
             # Only a scheduler checkpoints while there may be others.
             configure(conn, lock, 0, now_ms)
