@@ -1,7 +1,6 @@
 """Database files: what is not ours stays as it is to the byte, what is ours is private, and a
 schema is brought up to date wholly or not at all."""
 
-import hashlib
 import os
 import re
 import sqlite3
@@ -15,7 +14,7 @@ from crawler.database import reading, transact, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.locks import WriteLock
 from crawler.migrate import APPLICATION_ID, Migration, migrate, migrations, statements
-from tests.program import crawler, told
+from tests.program import crawler, state_of, told
 
 READS = [
     ("status",),
@@ -104,25 +103,6 @@ def directory(path):
 
 def fifo(path):
     os.mkfifo(path)
-
-
-def state_of(folder):
-    """Return all that there is of the files of a folder: names, bytes, times, modes.
-
-    SQLite leaves an index and an empty log beside a file in WAL mode that it has only read.
-    """
-    for left in folder.glob("*-wal"):
-        assert left.stat().st_size == 0
-        left.unlink()
-        left.with_name(left.name.replace("-wal", "-shm")).unlink()
-    return {
-        path.name: (
-            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
-            path.stat().st_mtime_ns,
-            path.stat().st_mode,
-        )
-        for path in folder.iterdir()
-    }
 
 
 @pytest.mark.parametrize(
