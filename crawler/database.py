@@ -91,11 +91,16 @@ def prepare_file(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        inspect(path, thoroughly=True)
+        inspect(path)
     except OSError as error:
         raise _not_writable(path, error) from error
     if not os.access(path, os.W_OK):
         raise _not_writable(path, PermissionError("no permission to write to it"))
+
+
+def location(path: Path | None) -> str | Path:
+    """Return what SQLite is to open: a whole path, since a file may be called `:memory:`, too."""
+    return ":memory:" if path is None else path.absolute()
 
 
 def configure(
@@ -123,7 +128,7 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
     with explained(path):
         prepare_file(path)
         lock = WriteLock(path)
-        conn = sqlite3.connect(path, isolation_level=None)
+        conn = sqlite3.connect(location(path), isolation_level=None)
         try:
             # Only a scheduler checkpoints while there may be others.
             configure(conn, lock, 0, now_ms)

@@ -39,4 +39,7 @@ class CrawlerError(Exception):
         self.exit_code = exit_code
 
     def __str__(self) -> str:
-        return f"error: {self.what}\n  cause: {self.cause}\n  hint: {self.hint}"
+        what, cause, hint = (
+            " ".join(line.splitlines()) for line in (self.what, self.cause, self.hint)
+        )
+        return f"error: {what}\n  cause: {cause}\n  hint: {hint}"

@@ -14,8 +14,8 @@ from crawler.errors import CrawlerError, Exit
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
-CHECKED_IN_PASSING_BYTES = 16 * 2**20
-"""Files up to this size are checked for damage before anything is written to them; larger ones by
+CHECKED_IN_PASSING_BYTES = 8 * 2**20
+"""Files up to this size are checked for damage whenever they are opened; larger ones by
 `crawler check`."""
 
 
@@ -45,10 +45,8 @@ def migrations() -> list[Migration]:
     return found
 
 
-def inspect(path: Path, *, thoroughly: bool = False) -> int:
+def inspect(path: Path) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
-
-    Looks for damage, too, if it is to be done thoroughly and the file is small.
 
     Raises CrawlerError where the file is not ours to write to.
     """
@@ -61,7 +59,7 @@ def inspect(path: Path, *, thoroughly: bool = False) -> int:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
             version = _version_of(conn, path)
-            if thoroughly and path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
+            if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
                 _require_sound(conn, path)
             return version
         finally:
@@ -120,6 +118,7 @@ def _apply(conn: sqlite3.Connection, migration: Migration, now_ms: int) -> None:
 
 
 def _version_of(conn: sqlite3.Connection, path: Path) -> int:
+    conn.execute("BEGIN")  # one look: somebody may be making the file at this moment
     (application_id,) = conn.execute("PRAGMA application_id").fetchone()
     (version,) = conn.execute("PRAGMA user_version").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()

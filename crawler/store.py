@@ -20,6 +20,7 @@ from crawler.database import (
     SCHEDULER_CHECKPOINT_PAGES,
     configure,
     explained,
+    location,
     prepare_file,
     transact,
 )
@@ -74,7 +75,7 @@ async def open_store(database: Path | None) -> AsyncIterator[Store]:
         if database is not None:
             prepare_file(database)
         lock = WriteLock(database)
-        db = aiosqlite.connect(database or ":memory:", isolation_level=None)
+        db = aiosqlite.connect(location(database), isolation_level=None)
         try:
             async with db:
                 now_ms = wall_ms()

@@ -1,5 +1,6 @@
-"""Runs the program, in this process or in one of its own, and reads what it says."""
+"""Runs the program, in this process or in one of its own; reads what it says and what it leaves."""
 
+import hashlib
 import io
 import os
 import re
@@ -37,7 +38,7 @@ def crawler(*args, stdin=""):
 def crawler_process(*args, stdin=b"", env=None):
     """Run the program in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", "from crawler.cli import main; main()", *map(str, args)],
+        [sys.executable, "-m", "crawler", *map(str, args)],
         input=stdin,
         capture_output=True,
         timeout=60,
@@ -53,3 +54,22 @@ def told(ran, code):
     assert ran.code == code, ran
     assert ran.out == "", ran
     return match.groups()
+
+
+def state_of(folder):
+    """Return all that there is of the files of a folder: names, bytes, times, modes.
+
+    SQLite leaves an index and an empty log beside a file in WAL mode that it has only read.
+    """
+    for left in folder.glob("*-wal"):
+        assert left.stat().st_size == 0
+        left.unlink()
+        left.with_name(left.name.replace("-wal", "-shm")).unlink()
+    return {
+        path.name: (
+            hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None,
+            path.stat().st_mtime_ns,
+            path.stat().st_mode,
+        )
+        for path in folder.iterdir()
+    }

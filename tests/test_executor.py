@@ -6,7 +6,7 @@ import sqlite3
 import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler import executor as executor_module
@@ -282,7 +282,6 @@ odd_texts = st.one_of(
 @example(outcome=Outcome.TRANSIENT, text="x", counts=(None, 2**63 - 1, None, None))
 @example(outcome=Outcome.THROTTLED, text="x", counts=(None, 2**62, None, None))
 @example(outcome=Outcome.SUCCEEDED, text="a\ud800b", counts=(None, None, 2**63, -1))
-@settings(deadline=None, max_examples=150)
 def test_whatever_a_provider_says_can_be_recorded(outcome, text, counts):
     status_code, retry_after_ms, tokens_in, tokens_out = counts
 

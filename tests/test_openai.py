@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
@@ -284,7 +284,6 @@ def test_a_time_without_a_zone_is_utc(monkeypatch, date):
 @example(name="Retry-After", value="²")
 @example(name="Retry-After", value="Mon, 01 Jan 0001 00:00:00 +2359")
 @example(name="retry-after-ms", value="1e308")
-@settings(deadline=None)
 def test_no_header_is_too_odd_to_read(name, value):
     pause_ms = retry_after_ms({name: value}, 1_700_000_000.5)
     assert pause_ms is None or (isinstance(pause_ms, int) and pause_ms >= 0)
@@ -484,7 +483,6 @@ def test_another_word_is_no_mention(word, text):
 
 
 @given(word=st.text(min_size=1), text=st.text())
-@settings(deadline=None)
 def test_checks_take_any_text(word, text):
     assert complaint([], word, text) is None
     assert ends_as_sentence(word, f"{text}.") is None

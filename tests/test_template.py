@@ -1,7 +1,7 @@
 """Templates: names of a closed list are filled in, and everything else stays as it was written."""
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.template import MissingField, Template
@@ -20,7 +20,6 @@ def prompt_of(template, word="cat", **fields):
 
 
 @given(text=plain)
-@settings(deadline=None)
 def test_text_without_names_comes_back_as_it_was(text):
     rendered = Template(text).render("cat", {"gloss": "an animal"})
     assert rendered == (text, "")
@@ -31,7 +30,6 @@ def test_text_without_names_comes_back_as_it_was(text):
 @example(value="{gloss}", other="secret")
 @example(value="[[ {word} ]]", other="{word}")
 @example(value="{answer}", other="x")
-@settings(deadline=None)
 def test_a_value_is_never_read_again(value, other):
     rendered = Template("<{word}|{gloss}>[[ ({gloss})]]").render(value, {"gloss": other})
     assert rendered == (f"<{value}|{other}> ({other})", "")
@@ -98,7 +96,6 @@ def test_brackets_without_a_name_are_brackets():
 
 
 @given(required=st.sets(names), optional=st.sets(names))
-@settings(deadline=None)
 def test_required_are_the_names_outside_of_optional_sections(required, optional):
     text = "".join(f"{{{name}}}" for name in required)
     text += "".join(f"[[{{{name}}}]]" for name in optional)
@@ -114,14 +111,12 @@ def test_names_of_the_answers_beginning_are_required_too():
 
 
 @given(question=plain, beginning=plain)
-@settings(deadline=None)
 def test_what_follows_answer_begins_the_answer(question, beginning):
     rendered = Template(f"{question}{{word}}{{answer}}{beginning}{{word}}").render("cat", {})
     assert rendered == (f"{question}cat", f"{beginning}cat")
 
 
 @given(pieces=st.lists(st.one_of(unbracketed, names.map("{{{}}}".format)), max_size=8))
-@settings(deadline=None)
 def test_a_template_filled_with_its_own_names_is_itself(pieces):
     text = "".join(pieces)
     own = {name: f"{{{name}}}" for name in Template(text).all_names()}

@@ -4,7 +4,7 @@ import io
 import unicodedata
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
@@ -82,7 +82,6 @@ def test_a_byte_order_mark_is_no_part_of_a_word():
 
 @given(text=st.text())
 @example(text="\ufeff \ufeff abase")
-@settings(deadline=None)
 def test_a_word_that_is_added_again_is_the_same_word(text):
     added = as_added(text)
     assert as_added(added) == added == unicodedata.normalize("NFC", added.strip())

@@ -8,20 +8,23 @@ import csv
 import sqlite3
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import print_json, print_line, print_table, safe_cell, tell
+from crawler.cli.terminal import print_json, print_line, print_table, safe_cell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 
 DEFAULT_TIMEOUT_S = 60
 STEPS_BETWEEN_LOOKS = 10_000
 LONGEST_VALUE = 100_000_000
-MOST_ROWS = 1_000
-"""Of a table for people, which is laid out in memory."""
+LONGEST_ANSWER = 200_000_000
+"""What is kept in memory at once; CSV and JSON lines are written as they come."""
+CELL_OVERHEAD = 100
 PRAGMAS = frozenset(
     {"foreign_key_list", "index_info", "index_list", "table_info", "table_list", "table_xinfo"}
 )
@@ -55,7 +58,7 @@ def sql(query: str, form: str | None, timeout: int, db: Path) -> None:
             cursor = conn.execute(query)
             columns = [name for name, *_ in cursor.description or ()]
             _print(columns, cursor, form)
-        except (sqlite3.Error, sqlite3.Warning) as error:
+        except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError) as error:
             raise CrawlerError(
                 "the query can't be answered",
                 str(error),
@@ -88,7 +91,9 @@ def _authorize(
 def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
     match form:
         case "json":
-            print_json([dict(zip(columns, map(_jsonable, row), strict=True)) for row in rows])
+            print_json(
+                [dict(zip(columns, map(_jsonable, row), strict=True)) for row in _kept(rows)]
+            )
         case "jsonl":
             import json  # noqa: PLC0415 - only here
 
@@ -100,9 +105,23 @@ def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
             writer.writerow([safe_cell(column) for column in columns])
             writer.writerows([safe_cell(value) for value in row] for row in rows)
         case _ if columns:
-            print_table(columns, rows.fetchmany(MOST_ROWS))
-            if rows.fetchone() is not None:
-                tell(f"… only the first {MOST_ROWS} rows; --csv, --json and --jsonl give all")
+            print_table(columns, _kept(rows))
+
+
+def _kept(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    """Yield rows that are to be in memory together. Raises CrawlerError if they are too long."""
+    size = 0
+    for row in rows:
+        texts = (value for value in row if isinstance(value, str | bytes))
+        size += CELL_OVERHEAD * len(row) + sum(map(len, texts))
+        if size > LONGEST_ANSWER:
+            raise CrawlerError(
+                "the answer is too long",
+                f"it has more than {LONGEST_ANSWER // 1_000_000} MB, and all of it would be held",
+                "add a LIMIT, or have it written as it comes: --csv, --jsonl",
+                Exit.USAGE,
+            )
+        yield row
 
 
 def _jsonable(value: object) -> object:

@@ -1,0 +1,235 @@
+"""`crawler sql` answers questions and does nothing else, whatever is typed."""
+
+import json
+import resource
+import sqlite3
+import subprocess
+import sys
+import time
+
+import pytest
+
+from crawler.cli.sql import restrict
+from crawler.database import reading
+from crawler.errors import Exit
+from tests.program import crawler, state_of, told
+
+ENDLESS = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)"
+
+
+@pytest.fixture(scope="module")
+def db(tmp_path_factory):
+    """A database with an answer, a failure and a word that is still to be asked about."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    path = folder / "x.db"
+    spec = ["--template", "About {word}", "--provider", "scripted"]
+    crawler("--db", path, "prompt", "add", "p", *spec)
+    crawler("--db", path, "add", "cat", "--prompt", "p")
+    assert crawler("--db", path, "run").code == Exit.DONE
+    crawler("--db", path, "prompt", "add", "q", *spec, "--param", 'errors={"blocked": 1}')
+    crawler("--db", path, "add", "dog", "--prompt", "q")
+    assert crawler("--db", path, "run").code == Exit.SOME_FAILED
+    crawler("--db", path, "add", "emu", "--prompt", "q")
+    with sqlite3.connect(folder / "other.db") as conn:
+        conn.execute("CREATE TABLE secrets (x)")
+    conn.close()
+    return path
+
+
+PROBES = [
+    "INSERT INTO words (text, added_at_ms) VALUES ('x', 1)",
+    "INSERT INTO words (text, added_at_ms) VALUES ('x', 1) RETURNING id",
+    "REPLACE INTO words (text, added_at_ms) VALUES ('x', 1)",
+    "WITH w AS (SELECT 1) INSERT INTO words (text, added_at_ms) SELECT 'x', 1 FROM w",
+    "UPDATE words SET text = 'x'",
+    "UPDATE limits SET paused_at_ms = 1",
+    "DELETE FROM words",
+    "DROP TABLE words",
+    "DROP VIEW results",
+    "CREATE TABLE t (x)",
+    "CREATE TEMP TABLE t (x)",
+    "CREATE TEMP TABLE t AS SELECT * FROM words",
+    "CREATE TEMP VIEW v AS SELECT 1",
+    "CREATE VIRTUAL TABLE t USING fts5 (x)",
+    "CREATE INDEX i ON words (added_at_ms)",
+    "CREATE TEMP TRIGGER t AFTER INSERT ON words BEGIN SELECT 1; END",
+    "ALTER TABLE words RENAME TO w",
+    "ATTACH 'new.db' AS a",
+    "ATTACH 'other.db' AS a",
+    "ATTACH 'file:other.db?mode=rwc' AS a",
+    "ATTACH ':memory:' AS a",
+    "DETACH main",
+    "VACUUM",
+    "VACUUM INTO 'copy.db'",
+    "REINDEX",
+    "ANALYZE",
+    "BEGIN",
+    "BEGIN IMMEDIATE",
+    "SAVEPOINT s",
+    "PRAGMA query_only = OFF",
+    "PRAGMA QUERY_ONLY(0)",
+    "PRAGMA writable_schema = ON",
+    "PRAGMA trusted_schema = ON",
+    "PRAGMA journal_mode = DELETE",
+    "PRAGMA journal_mode",
+    "PRAGMA wal_checkpoint(TRUNCATE)",
+    "PRAGMA user_version = 99",
+    "PRAGMA application_id = 1",
+    "PRAGMA temp_store_directory = '/'",
+    "PRAGMA mmap_size = 1000000000",
+    "PRAGMA optimize",
+    "PRAGMA shrink_memory",
+    "SELECT * FROM pragma_journal_mode('delete')",
+    "SELECT * FROM pragma_wal_checkpoint('truncate')",
+    "SELECT load_extension('evil')",
+    "SELECT LOAD_EXTENSION('evil', 'init')",
+    "SELECT readfile('other.db')",
+    "SELECT writefile('new.db', 'x')",
+    "SELECT edit('x')",
+    "SELECT fts3_tokenizer('x')",
+    "SELECT length(zeroblob(600000000))",
+    "SELECT length(hex(zeroblob(90000000)))",
+    "SELECT length(replace(hex(zeroblob(10000000)), '0', '0123456789abcdef'))",
+    "SELECT length(group_concat(a)) FROM (SELECT zeroblob(60000000) AS a FROM words)",
+    "SELECT 1; DROP TABLE words",
+    "SELECT 1; SELECT 2",
+    "EXPLAIN DELETE FROM words",
+    "SELECT nonsense",
+    "SELECT",
+    "\0",
+    "SELECT '\udcff'",
+    ".dump",
+    ".shell true",
+]
+
+
+@pytest.mark.parametrize("query", PROBES)
+def test_what_is_no_question_is_refused(db, monkeypatch, query):
+    monkeypatch.chdir(db.parent)
+    before = state_of(db.parent)
+    what, _, _ = told(crawler("--db", db, "sql", query), Exit.USAGE)
+    assert what == "the query can't be answered"
+    assert state_of(db.parent) == before
+
+
+@pytest.mark.parametrize("name", ["readfile", "WriteFile", "edit", "load_extension"])
+def test_a_function_that_reaches_out_is_forbidden_even_where_there_is_one(name):
+    conn = sqlite3.connect(":memory:")
+    conn.create_function(name, 1, lambda value: "reached out")
+    assert conn.execute(f"SELECT {name}('x')").fetchone() == ("reached out",)
+    restrict(conn, 10)
+    with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+        conn.execute(f"SELECT {name}('x')")
+    conn.close()
+
+
+def test_a_reading_connection_cannot_write_twice_over(db):
+    write = "INSERT INTO words (text, added_at_ms) VALUES ('x', 1)"
+    with reading(db) as conn:
+        assert conn.execute("PRAGMA query_only").fetchone() == (1,)
+        assert conn.execute("PRAGMA trusted_schema").fetchone() == (0,)
+        conn.execute("PRAGMA query_only = OFF")
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            conn.execute(write)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        f"{ENDLESS} SELECT count(*) FROM c",
+        f"{ENDLESS} SELECT x FROM c WHERE x < 0",
+        f"{ENDLESS} SELECT x FROM c ORDER BY -x LIMIT 1",
+        f"SELECT max(x) FROM words, ({ENDLESS} SELECT x FROM c)",
+    ],
+)
+def test_a_question_without_end_ends(db, query):
+    before = state_of(db.parent)
+    began = time.monotonic()
+    told(crawler("--db", db, "sql", "--timeout", "1", query), Exit.USAGE)
+    assert time.monotonic() - began < 20
+    assert state_of(db.parent) == before
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_an_answer_without_end_does_not_fill_the_memory(db, form):
+    query = f"{ENDLESS} SELECT hex(zeroblob(5000000)) FROM c"
+    ran = subprocess.run(
+        [sys.executable, "-m", "crawler", "--db", db, "sql", *form, query],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30)),
+    )
+    assert ran.returncode == Exit.USAGE
+    assert ran.stderr.startswith("error: the answer is too long\n")
+    assert ran.stdout == ""
+
+
+@pytest.mark.parametrize("form", ["--csv", "--jsonl"])
+def test_a_long_answer_can_be_written_as_it_comes(db, monkeypatch, form):
+    monkeypatch.setattr("crawler.cli.sql.LONGEST_ANSWER", 1_000)
+    query = "SELECT a.id FROM words a, words b, words c"
+    assert crawler("--db", db, "sql", form, query).code == Exit.DONE
+    _, _, hint = told(crawler("--db", db, "sql", query), Exit.USAGE)
+    assert form in hint
+
+
+def test_a_text_that_would_be_huge_is_not_made(db):
+    ran = crawler("--db", db, "sql", "--csv", "SELECT length(printf('%.*c', 150000000, 'x')) AS n")
+    assert ran == (Exit.DONE, 'n\n""\n', "")
+
+
+@pytest.mark.parametrize("view", ["results", "failures", "progress", "throughput_per_minute"])
+@pytest.mark.parametrize("form", ["--json", "--csv", "--jsonl"])
+def test_every_view_can_be_asked(db, view, form):
+    ran = crawler("--db", db, "sql", form, f"SELECT * FROM {view}")
+    assert (ran.code, ran.err) == (Exit.DONE, "")
+    assert ran.out.count("\n") >= 2 or form == "--jsonl"
+
+
+def test_the_views_tell_what_became_of_the_words(db):
+    def ask(query):
+        return json.loads(crawler("--db", db, "sql", "--json", query).out)
+
+    [answer] = ask("SELECT word, text, prompt, attempts, started_at FROM results")
+    assert answer["text"].startswith("Cat: ")
+    assert (answer["word"], answer["prompt"], answer["attempts"]) == ("cat", "p", 1)
+    assert answer["started_at"].endswith("Z")
+    [failure] = ask("SELECT word, outcome, reason FROM failures")
+    assert failure == {"word": "dog", "outcome": "blocked", "reason": "as scripted"}
+    assert ask("SELECT prompt, requests, pending, succeeded, failed FROM progress") == [
+        {"prompt": "p", "requests": 1, "pending": 0, "succeeded": 1, "failed": 0},
+        {"prompt": "q", "requests": 2, "pending": 1, "succeeded": 0, "failed": 1},
+    ]
+    minutes = ask("SELECT sum(started) AS started, sum(failed) AS f FROM throughput_per_minute")
+    assert minutes == [{"started": 2, "f": 0}]
+
+
+@pytest.mark.parametrize(
+    ("query", "first"),
+    [
+        ("PRAGMA table_info(words)", "id"),
+        ("PRAGMA table_xinfo(results)", "word"),
+        ("SELECT name FROM sqlite_schema WHERE type = 'view' ORDER BY 1", "failures"),
+        ("SELECT text FROM words WHERE text LIKE 'c%' OR text REGEXP 'x'", None),
+        ("SELECT upper(text), json_object('a', id) FROM words ORDER BY id", "CAT"),
+        ("SELECT count(*) OVER () FROM words LIMIT 1", "3"),
+        ("  -- a remark\nSELECT 'x'", "x"),
+        ("EXPLAIN QUERY PLAN SELECT * FROM words", "SCAN words"),
+        ("VALUES (1)", "1"),
+    ],
+)
+def test_a_question_may_use_what_sql_has(db, query, first):
+    ran = crawler("--db", db, "sql", query)
+    if first is None:
+        told(ran, Exit.USAGE)
+        return
+    assert (ran.code, ran.err) == (Exit.DONE, "")
+    assert first in ran.out.split("\n", 1)[1]
+
+
+def test_a_question_may_come_on_standard_input(db):
+    assert crawler("--db", db, "sql", "--csv", "-", stdin="SELECT 1 AS n").out == "n\n1\n"
+
+
+def test_nothing_asked_is_nothing_answered(db):
+    assert crawler("--db", db, "sql", "") == (Exit.DONE, "", "")
