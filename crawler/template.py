@@ -44,7 +44,7 @@ class Template:
     def __init__(self, text: str) -> None:
         question, _, beginning = text.partition(_ANSWER)
         self._question = _read(question)
-        self._beginning = _read(beginning)
+        self._beginning = _read(beginning) if beginning else []
 
     def required_names(self) -> frozenset[str]:
         """Return the names without which nothing can be rendered."""
@@ -61,7 +61,8 @@ class Template:
     def render(self, word: str, fields: Mapping[str, str]) -> Rendered:
         """Put a word and its fields in. Raises MissingField."""
         values = {**fields, "word": word}
-        return Rendered(_fill(self._question, values), _fill(self._beginning, values))
+        prefill = _fill(self._beginning, values) if self._beginning else ""
+        return Rendered(_fill(self._question, values), prefill)
 
 
 def _read(text: str) -> list[_Piece]:
@@ -81,12 +82,11 @@ def _fill(pieces: Sequence[_Piece], values: Mapping[str, str]) -> str:
     # Values are put between the parts and never read again: braces in a gloss stay braces.
     filled: list[str] = []
     for parts, optional in pieces:
-        if len(parts) == 1:
-            filled += parts
-            continue
         missing = [name for name in parts[1::2] if not values.get(name)]
         if not missing:
-            filled += [values[part] if i % 2 else part for i, part in enumerate(parts)]
+            whole = list(parts)
+            whole[1::2] = [values[name] for name in parts[1::2]]
+            filled += whole
         elif not optional:
             raise MissingField(missing[0])
     return "".join(filled)
