@@ -195,7 +195,9 @@ def _described(error: BaseException) -> str:
 
 def _storable(text: str) -> str:
     """Return a text that can be stored as UTF-8: lone surrogates, which JSON can carry, can't."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(text, str) and text.isascii():
+        return text
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _count(value: object) -> int | None:

@@ -80,7 +80,7 @@ CREATE TABLE requests (
     attempts   INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     failures   INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
     cancelling INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),  -- once its attempt ends
-    UNIQUE (prompt_id, word_id)
+    UNIQUE (word_id, prompt_id)
 ) STRICT;
 
 -- One partial index for each question that a turn asks, and none over all states: a heap of done,
@@ -256,7 +256,8 @@ FROM responses
 JOIN requests ON requests.id = responses.request_id
 JOIN attempts ON attempts.request_id = responses.request_id AND attempts.number = responses.number
 JOIN words ON words.id = requests.word_id
-JOIN prompts ON prompts.id = requests.prompt_id;
+JOIN prompts ON prompts.id = requests.prompt_id
+ORDER BY responses.request_id;   -- as the words were added, unless asked otherwise
 
 CREATE VIEW failures AS
 SELECT words.text                                                        AS word,
