@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import database_option, found, now_ms
+from crawler.cli.options import COUNT, MOST, database_option, found, now_ms
 from crawler.cli.terminal import as_record, print_json, print_table, printable, tell
 from crawler.database import Writer, reading, writing
 from crawler.errors import CrawlerError, Exit
@@ -90,7 +90,7 @@ Examples:
 )
 @click.argument("name", required=False)
 @click.option("--per-minute", metavar="N|none", help="Calls that may start in any 60 s.")
-@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
+@click.option("--concurrency", type=COUNT, help="Calls in flight at once.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 def limit(
@@ -167,10 +167,14 @@ def _known(conn: sqlite3.Connection, name: str | None) -> None:
 def _per_minute(text: str | None) -> int | None:
     if text is None or text == "none":
         return None
-    if text.isdigit() and int(text) > 0:
-        return int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if 1 <= number <= MOST:
+        return number
     raise click.BadParameter(
-        f"{text!r} is neither a number above 0 nor none", param_hint="--per-minute"
+        f"{text!r} is neither a number of calls nor none", param_hint="--per-minute"
     )
 
 

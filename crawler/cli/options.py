@@ -14,6 +14,10 @@ import click
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt
 
+MOST = 1_000_000_000
+COUNT = click.IntRange(1, MOST)
+"""A number of things; bounded, because a column of the database is."""
+
 _DURATION = re.compile(r"(\d+)\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -46,6 +50,13 @@ database_option = click.option(
     help="The database  [env: CRAWLER_DB; default: crawl.db]",
 )
 """Gives a command its database, named before or after the command."""
+
+
+def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return a name that is one. Raises BadParameter."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it must not be empty", ctx, param)
+    return value
 
 
 def now_ms() -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from crawler.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import Duration, database_option, found, now_ms
+from crawler.cli.options import COUNT, Duration, database_option, found, now_ms
 from crawler.database import Writer, reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
@@ -34,16 +34,16 @@ Examples:
   crawler run --provider scripted               a dry run
   crawler run --watch                           stay, and wait for more words""",
 )
-@click.option("--concurrency", type=click.IntRange(min=1), help="Calls in flight at once.")
-@click.option("--per-minute", type=click.IntRange(min=1), help="Calls that may start in any 60 s.")
+@click.option("--concurrency", type=COUNT, help="Calls in flight at once.")
+@click.option("--per-minute", type=COUNT, help="Calls that may start in any 60 s.")
 @click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
 @click.option("--model", help="Ask this model instead: a new version of the prompts.")
 @click.option("--prompt", "name", help="Only this prompt.")
 @click.option("--watch", is_flag=True, help="Stay when all is done, and wait for more words.")
 @click.option("--deadline", type=Duration(), help="Start no call after this time: 90s, 10m, 2h.")
-@click.option("--limit", "max_calls", type=click.IntRange(min=1), help="Start this many calls.")
+@click.option("--limit", "max_calls", type=COUNT, help="Start this many calls.")
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
-@click.option("--max-failures", type=click.IntRange(min=1), help="Of one word.  [default: 20]")
+@click.option("--max-failures", type=COUNT, help="Of one word.  [default: 20]")
 @database_option
 def run(
     db: Path,
