@@ -1,6 +1,7 @@
 """`crawler prompt`: what is asked."""
 
 import json
+import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from crawler.cli.options import database_option, found, not_empty, now_ms
 from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import PromptSpec, current_prompt, prompts, put_limit, put_prompt
+from crawler.ledger import control
+from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_limit, put_prompt
 from crawler.providers import kind_of
 from crawler.template import Template
 
@@ -62,8 +64,10 @@ def add(
     )
     with writing(db, now_ms()) as writer:
         limit_id = writer.run(put_limit, limit or provider, kind.concurrency)
-        added, new = writer.run(put_prompt, spec, limit_id, now_ms())
+        added, new, words = writer.run(_put, spec, limit_id)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
+    if words:
+        tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")
@@ -99,6 +103,16 @@ def show(name: str, db: Path) -> None:
         print_line(f"  {printable(param)} = {printable(json.dumps(value, ensure_ascii=False))}")
     print_line()
     print_line(printable(row.template))
+
+
+def _put(conn: sqlite3.Connection, spec: PromptSpec, limit_id: int) -> tuple[Prompt, bool, int]:
+    """Make a version the current one, and ask it about the words of the one before."""
+    before = current_prompt(conn, spec.name)
+    prompt, new = put_prompt(conn, spec, limit_id, now_ms())
+    words = 0
+    if before is not None and before.id != prompt.id:
+        words = control.supersede(conn, before, prompt)
+    return prompt, new, words
 
 
 def _template(text: str) -> str:
