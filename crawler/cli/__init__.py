@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -61,6 +61,17 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; whoever reads its output may stop reading it."""
+        try:
+            code = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Caught here, because click would end the program with code 1.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return Exit.WORK_LEFT if ctx.invoked_subcommand == "run" else Exit.DONE
+        return code
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what the commands do, without importing them."""
         del ctx
@@ -70,6 +81,7 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
+    no_args_is_help=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: crawler add words.txt, then crawler run. Ctrl-C and run again at any time.",
 )
@@ -87,12 +99,7 @@ def cli(db: str | None, *, debug: bool) -> None:
 def main() -> None:
     """Run the program and exit with one of the codes of `Exit`."""
     try:
-        code = cli.main(standalone_mode=False)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has had enough of it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = Exit.DONE
+        code = cli.main(prog_name="crawler", standalone_mode=False)
     except KeyboardInterrupt:
         code = Exit.WORK_LEFT
     except Exception as error:  # noqa: BLE001 - the edge of the program

@@ -171,7 +171,7 @@ def _per_minute(text: str | None) -> int | None:
     if text.isdecimal() and 0 < int(text) <= MOST:
         return int(text)
     raise click.BadParameter(
-        f"{text!r} is neither a number above 0 nor none", param_hint="--per-minute"
+        f"{text!r} is neither a number of calls nor none", param_hint="--per-minute"
     )
 
 

@@ -1,7 +1,6 @@
 """`crawler export`: results out, in the order of the list."""
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ import click
 
 from crawler.builtin import STUDY_NOTES
 from crawler.cli.options import database_option, found
-from crawler.cli.terminal import safe_cell, tell
+from crawler.cli.terminal import as_json, safe_cell, tell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
@@ -80,7 +79,7 @@ def _write_csv(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> 
 
 def _write_json_lines(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
     del fields  # each object has its own
-    stream.writelines(json.dumps(_record(row), ensure_ascii=False) + "\n" for row in rows)
+    stream.writelines(as_json(_record(row)) + "\n" for row in rows)
 
 
 def _record(row: ExportRow) -> Mapping[str, Any]:

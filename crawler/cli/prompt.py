@@ -19,7 +19,7 @@ from crawler.providers import kind_of
 from crawler.template import Template
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def prompt() -> None:
     """Add, list and show prompts: what is asked about words, and of whom."""
 
@@ -31,12 +31,14 @@ Examples:
   crawler prompt add study-notes --template @notes.txt --provider openai --model gpt-4o-mini \\
       --param max_output_tokens=500 --param temperature=0.3"""
 )
-@click.argument("name")
+@click.argument("name", callback=not_empty)
 @click.option("--template", required=True, help="The text, or @FILE. {word} is the word.")
 @click.option("--provider", required=True, help="local, openai or scripted.")
 @click.option("--model", help="The model's name; for local it may be a GGUF file.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
-@click.option("--limit", help="The quota that it shares.  [default: the provider's]")
+@click.option(
+    "--limit", callback=not_empty, help="The quota that it shares.  [default: the provider's]"
+)
 @database_option
 def add(
     name: str,

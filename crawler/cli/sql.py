@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import print_json, print_line, print_table, safe_cell
+from crawler.cli.terminal import as_json, print_json, print_line, print_table, safe_cell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 
@@ -95,8 +95,6 @@ def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
                 [dict(zip(columns, map(_jsonable, row), strict=True)) for row in _kept(rows)]
             )
         case "jsonl":
-            import json  # noqa: PLC0415 - only here
-
             for row in rows:
                 record = dict(zip(columns, map(_jsonable, row), strict=True))
                 print_line(json.dumps(record, ensure_ascii=sys.stdout.isatty()))

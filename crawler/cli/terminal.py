@@ -40,11 +40,12 @@ def print_json(value: object) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their columns; where they don't fit in lines, one below the other."""
+    columns = [printable(column) for column in columns]
     cells = [[printable(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     fits = sum(widths) + 2 * len(widths) <= shutil.get_terminal_size((100, 24)).columns
     if fits and not any("\n" in cell for row in cells for cell in row):
-        for row in (list(columns), *cells):
+        for row in (columns, *cells):
             pairs = zip(row, widths, strict=True)
             print_line("  ".join(cell.ljust(width) for cell, width in pairs).rstrip())
         return
@@ -93,9 +94,14 @@ def as_record(row: Any) -> Mapping[str, Any]:
     return record
 
 
+def _is_active(char: str) -> bool:
+    """Tell whether a terminal might do something else with a character than show it."""
+    return char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI)
+
+
 def _escaped(char: str) -> str:
     if char == "\t":
         return " "
-    if char == "\n" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _BIDI):
+    if not _is_active(char):
         return char
     return char.encode("unicode_escape", "surrogatepass").decode()
