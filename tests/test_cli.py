@@ -104,7 +104,7 @@ class TestAdd:
         ran = asked("add", "list.csv", "--prompt", "p")
         assert ran.err == (
             "1 added to p version 1 (scripted, scripted), 1 known already\n"
-            "1 known with other fields; they keep what they had\n"
+            "1 known with other fields: kept, or filled in where there was none\n"
         )
         assert rows(asked, "SELECT fields FROM words WHERE text = 'a'") == [(None,)]
 
@@ -118,11 +118,15 @@ class TestAdd:
         found = rows(asked, "SELECT fields FROM words WHERE text = 'zeal'")
         assert found == [('{"word": "other"}',)]
 
-    @pytest.mark.parametrize("name", ["missing.csv", "missing.TXT", "folder/missing", "/"])
+    @pytest.mark.parametrize("name", ["missing.csv", "missing.TXT", "folder/missing"])
     def test_a_missing_file_is_no_word(self, asked, name):
         what, _, _ = told(asked("add", "c", name, "--prompt", "p"), Exit.USAGE)
         assert what == f"there is no file {name}"
         assert states(asked).keys() == {"a", "b"}
+
+    def test_a_directory_is_no_list(self, asked, tmp_path):
+        what, _, _ = told(asked("add", str(tmp_path), "--prompt", "p"), Exit.USAGE)
+        assert what == f"{tmp_path} is a directory"
 
     def test_words_that_lack_a_needed_field_are_not_added(self, asked, tmp_path):
         asked("prompt", "add", "q", *SCRIPTED, "{word} is {gloss}[[, a {kind}]]")
@@ -346,7 +350,7 @@ class TestStatus:
             " waits for .* for the limit per minute",
             limit,
         )
-        assert re.fullmatch(r"1 left, \d+ a minute, about \d+ s left", left)
+        assert re.fullmatch(r"1 left, \d+ a minute, .*; nobody is at work: crawler run", left)
 
     def test_it_tells_when_there_is_nothing_to_do(self, asked):
         asked("run")

@@ -124,6 +124,13 @@ def _explain(error: Exception) -> int:
         )
     elif isinstance(error, CrawlerError):
         told = error
+    elif isinstance(error, UnicodeEncodeError):
+        told = CrawlerError(
+            "the command can't be understood",
+            "something in it is not UTF-8 text",
+            "put what is odd into a file of words",
+            Exit.USAGE,
+        )
     elif isinstance(error, OSError):
         told = CrawlerError(
             "a file can't be read or written",

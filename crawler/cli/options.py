@@ -41,6 +41,13 @@ def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return Path(str(named or "crawl.db"))
 
 
+def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return a name that is one. Raises BadParameter."""
+    if value is not None and not value.strip():
+        raise click.BadParameter("it must not be empty", ctx, param)
+    return value
+
+
 database_option = click.option(
     "--db",
     metavar="PATH",

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crawler.cli.options import database_option, found
+from crawler.cli.options import database_option, found, not_empty
 from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
@@ -55,8 +55,6 @@ def add(
     words are asked about again. In the template {word} is the word and {NAME} a column of its list;
     [[ … ]] stays only where every name in it has a value; what follows {answer} begins the answer.
     """
-    if not name.strip():
-        raise click.UsageError("a prompt needs a name")
     kind = kind_of(provider)
     spec = PromptSpec(
         name,
@@ -69,7 +67,7 @@ def add(
         added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
-        tell(f"{words} words are to be asked about again")
+        tell(f"{words} words are asked about again")
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")

@@ -97,7 +97,7 @@ def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
         case "jsonl":
             for row in rows:
                 record = dict(zip(columns, map(_jsonable, row), strict=True))
-                print_line(json.dumps(record, ensure_ascii=sys.stdout.isatty()))
+                print_line(as_json(record))
         case "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerow([safe_cell(column) for column in columns])

@@ -33,9 +33,17 @@ def tell(text: str) -> None:
     sys.stderr.write(f"{printable(text)}\n")
 
 
+def as_json(value: object, indent: int | None = None) -> str:
+    """Return a value as JSON that says the same, and can do nothing but be read."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    if text.isascii():
+        return text
+    return "".join(f"\\u{ord(char):04x}" if _is_active(char) else char for char in text)
+
+
 def print_json(value: object) -> None:
     """Print data as JSON."""
-    print_line(json.dumps(value, ensure_ascii=sys.stdout.isatty(), indent=2))
+    print_line(as_json(value, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
