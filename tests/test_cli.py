@@ -99,14 +99,18 @@ class TestAdd:
             ("dog", None),
         ]
 
-    def test_what_is_there_stays_as_it_is(self, asked, tmp_path):
+    def test_what_is_there_stays_as_it_is_and_lacking_fields_are_filled_in(self, asked, tmp_path):
         (tmp_path / "list.csv").write_text("word,gloss\na,new\nc,new\n")
         ran = asked("add", "list.csv", "--prompt", "p")
         assert ran.err == (
             "1 added to p version 1 (scripted, scripted), 1 known already\n"
             "1 known with other fields: kept, or filled in where there was none\n"
         )
-        assert rows(asked, "SELECT fields FROM words WHERE text = 'a'") == [(None,)]
+        gloss = [('{"gloss": "new"}',)]
+        assert rows(asked, "SELECT fields FROM words WHERE text = 'a'") == gloss
+        (tmp_path / "list.csv").write_text("word,gloss\na,newer\n")
+        asked("add", "list.csv", "--prompt", "p")
+        assert rows(asked, "SELECT fields FROM words WHERE text = 'a'") == gloss
 
     def test_duplicates_are_told(self, asked):
         ran = asked("add", "x", "y", "x", "x ", "y", "--prompt", "p")
