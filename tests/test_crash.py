@@ -1,7 +1,9 @@
 """Real processes, really killed: two witnesses, the server's memory and the file, must agree."""
 
+import contextlib
 import json
 import os
+import pty
 import queue
 import random
 import signal
@@ -172,3 +174,29 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
         assert last.wait(20) == Exit.DONE
         crawl.call("check")
     assert crawl.ask("SELECT count(*) FROM results") == [(len(words),)]
+
+
+def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path):
+    words = [f"word{n}" for n in range(40)]
+    with serving(latency_s=0.2) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*PROGRAM, "run"], env=crawl.env, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        assert witness.asked.wait(20)
+        process.send_signal(signal.SIGINT)
+        shown = b""
+        with contextlib.suppress(OSError):  # the terminal is gone when nobody holds it any more
+            while part := os.read(ours, 10_000):
+                shown += part
+        os.close(ours)
+        assert process.wait(20) == Exit.WORK_LEFT
+        done = crawl.ask("SELECT count(*) FROM results")[0][0]
+
+    text = shown.decode()
+    assert "in flight" in text
+    assert "stopping: waiting for what is in flight" in text
+    assert f"{done} succeeded, 0 failed, {len(words) - done} left (signal)" in text
+    assert "go on with: crawler run" in text
+    assert text.endswith('limit 5"\r\n')
