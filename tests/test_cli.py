@@ -16,7 +16,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
+from crawler.cli.terminal import as_json, printable
 from crawler.errors import Exit
 from tests.program import crawler, crawler_process, told
 
@@ -755,6 +758,16 @@ class TestHostileText:
         assert row["word"] == HOSTILE
         assert row["text"].startswith(HOSTILE)
         assert json.loads(hostile("show", HOSTILE, "--json").out)[0]["text"] == row["text"]
+
+
+@given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from(HOSTILE))))
+@example(text="\x7f")
+def test_no_text_is_active_and_json_keeps_it_exactly(text):
+    assert not DANGEROUS.search(printable(text))
+    for indent in (None, 2):
+        said = as_json({"k": text}, indent)
+        assert not DANGEROUS.search(said)
+        assert json.loads(said) == {"k": text}
 
 
 WHAT_IT_HAS_IMPORTED = """

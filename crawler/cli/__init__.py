@@ -111,9 +111,6 @@ def _explain(error: Exception) -> int:
     """Tell a person what went wrong; return the exit code."""
     if isinstance(error, click.Abort):
         return Exit.WORK_LEFT
-    if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        tell(error.format_message())
-        return Exit.USAGE
     if isinstance(error, click.ClickException):
         context = getattr(error, "ctx", None)
         told = CrawlerError(

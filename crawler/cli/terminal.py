@@ -36,7 +36,7 @@ def tell(text: str) -> None:
 def as_json(value: object, indent: int | None = None) -> str:
     """Return a value as JSON that says the same, and can do nothing but be read."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    if text.isascii():
+    if text.isprintable():
         return text
     return "".join(f"\\u{ord(char):04x}" if _is_active(char) else char for char in text)
 
