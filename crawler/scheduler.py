@@ -102,6 +102,7 @@ class Scheduler:
         self._log = log
         self._on_status = on_status
         self._scope: Scope
+        self._lock: RunLock | None = None
         self._prompts: dict[int, tuple[Prompt, Template]] = {}
         self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = clock()
         self._stopping: tuple[str, str | None] | None = None
@@ -124,22 +125,23 @@ class Scheduler:
         What goes wrong with the database is raised (sqlite3.Error, LockTimeout); then nothing more
         is written, and the next run picks up what was open.
         """
-        lock = await self._store.run(self._begin)
         try:
+            await self._store.run(self._begin)
             await bury_the_dead(self._store, self._scope, self._log)
             ending = await self._loop()
             await self._end(ending.reason)
-            lock.forget()
         except asyncio.CancelledError:
-            await self._end("cancelled")
-            lock.forget()
+            if self._lock is not None:
+                await self._end("cancelled")
             raise
         finally:
-            lock.close()  # after an error of the database the next run takes over what is open
+            if self._lock is not None:
+                # Also after an error of the database: the next run takes over what is open.
+                self._lock.close()
         self._log.info("run_ended", run_id=self._scope.run_id, **ending._asdict())
         return ending
 
-    def _begin(self, conn: sqlite3.Connection) -> RunLock:
+    def _begin(self, conn: sqlite3.Connection) -> None:
         """Put the run on record, with its sign of life before anybody can see it."""
         program = version("quotacrawl")
         run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
@@ -150,9 +152,8 @@ class Scheduler:
             draw=random.randint,
             prompt_ids=self._options.prompt_ids,
         )
-        lock = RunLock(self._store.path, run_id)
+        self._lock = RunLock(self._store.path, run_id)
         self._log.info("run_started", run_id=run_id, version=program)
-        return lock
 
     async def _loop(self) -> Ending:
         while True:
@@ -295,3 +296,5 @@ class Scheduler:
         await self._executor.interrupt()
         await self._store.run(turn, self._scope, self._executor.outcomes(), 0)
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)
+        assert self._lock is not None
+        self._lock.forget()
