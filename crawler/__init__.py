@@ -88,8 +88,8 @@ async def crawl(
 
     if isinstance(words, str):
         raise TypeError("words is a text; give a list of words")
-    if (concurrency is not None and concurrency < 1) or (per_minute is not None and per_minute < 1):
-        raise ValueError("concurrency and per_minute must be at least 1")
+    if not all(1 <= n <= 10**9 for n in (concurrency, per_minute) if n is not None):
+        raise ValueError("concurrency and per_minute must be at least 1, and at most 10**9")
     function = provider if callable(provider) else None
     rows = await api.crawl_words(
         [api.read_word(word) for word in words],

@@ -4,6 +4,7 @@ Rule: the same ledger functions as the program's, through one store.
 """
 
 import inspect
+import json
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -71,13 +72,20 @@ def read_spec(
     model: str | None,
     params: Mapping[str, Any],
 ) -> PromptSpec:
-    """Return the identity of the answers that are asked for. Raises ValueError, CrawlerError."""
+    """Return the identity of the answers that are asked for.
+
+    Raises ValueError, TypeError for parameters that JSON can't say, CrawlerError.
+    """
+    if not name.strip():
+        raise ValueError("the prompt needs a name")
     if not Template(template).all_names():
         raise ValueError("the prompt asks the same of every word: it has no {word} in it")
     template.encode()
+    json.dumps(dict(params))
     if callable(provider):
         return PromptSpec(name, template, "function", model or _name_of(provider), params)
-    model = model or kind_of(provider).default_model
+    default_model = kind_of(provider).default_model
+    model = model or default_model
     if not model:
         raise ValueError(f"provider {provider!r} needs a model")
     return PromptSpec(name, template, provider, model, params)
