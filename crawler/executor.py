@@ -79,6 +79,12 @@ class LocalExecutor:
     def outcomes(self) -> list[Finish]:
         """Return what has ended since the last time, each call once; never waits."""
         self._cancel_overdue()
+        # A task that was cancelled before its first step never came to say so itself.
+        for task in [task for task in self._cancelled if task.done()]:
+            why = self._cancelled.pop(task)
+            if task in self._tasks:
+                _, call = self._tasks.pop(task)
+                self._ended.append(_failed(call, why, self._clock()))
         ended, self._ended = self._ended, []
         return ended
 

@@ -6,7 +6,8 @@ ever one of them.
 
 import logging
 import sys
-from typing import TextIO
+from contextlib import suppress
+from typing import TextIO, cast
 
 import structlog
 
@@ -27,10 +28,25 @@ EVENTS = frozenset(
 )
 
 
+class _Lenient:
+    """A stream that may be closed by whoever reads it; no line of a log is worth a run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 def json_lines(level: int = logging.INFO, stream: TextIO | None = None) -> Log:
     """Return a logger that writes a JSON object a line, from the given level up."""
     log: Log = structlog.wrap_logger(
-        structlog.WriteLogger(stream or sys.stderr),
+        structlog.WriteLogger(cast("TextIO", _Lenient(stream or sys.stderr))),
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -15,12 +15,14 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from crawler.calls import to_call
+from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.executor import Executor
+from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, status
 from crawler.ledger.turn import Lease, Turn, restamp, start_run, turn
-from crawler.locks import RunLock
+from crawler.locks import LockTimeout, RunLock
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
@@ -73,7 +75,7 @@ class Scheduler:
         store: the open database.
         executor: where calls are made.
         wake: set by the executor whenever it has an outcome; the loop sleeps on it.
-        clock: the file's time in ms (see `ledger.clocks`).
+        clock: the time in ms; None for the file's own (see `ledger.clocks`).
         policy: the settings.
         options: how far to go.
         log: where events go.
@@ -87,7 +89,7 @@ class Scheduler:
         executor: Executor,
         wake: asyncio.Event,
         *,
-        clock: Callable[[], int],
+        clock: Callable[[], int] | None,
         policy: Policy,
         options: RunOptions,
         log: Log,
@@ -96,7 +98,8 @@ class Scheduler:
         self._store = store
         self._executor = executor
         self._wake = wake
-        self._clock = clock
+        self._own_clock = clock is None
+        self._clock = clock or wall_ms
         self._policy = policy
         self._options = options
         self._log = log
@@ -104,12 +107,16 @@ class Scheduler:
         self._scope: Scope
         self._lock: RunLock | None = None
         self._prompts: dict[int, tuple[Prompt, Template]] = {}
-        self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = clock()
+        self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = 0
         self._stopping: tuple[str, str | None] | None = None
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
         self._reached = False
+
+    def now_ms(self) -> int:
+        """Return the time, as the run has it."""
+        return self._clock()
 
     def stop(self, reason: str, detail: str | None = None) -> None:
         """Start nothing more, let what is in flight end for `drain_ms`, and end the run."""
@@ -130,9 +137,12 @@ class Scheduler:
             await bury_the_dead(self._store, self._scope, self._log)
             ending = await self._loop()
             await self._end(ending.reason)
-        except asyncio.CancelledError:
+        except (sqlite3.Error, LockTimeout):
+            raise
+        except BaseException as error:
             if self._lock is not None:
-                await self._end("cancelled")
+                cancelled = isinstance(error, asyncio.CancelledError)
+                await self._end("cancelled" if cancelled else "error")
             raise
         finally:
             if self._lock is not None:
@@ -143,6 +153,11 @@ class Scheduler:
 
     def _begin(self, conn: sqlite3.Connection) -> None:
         """Put the run on record, with its sign of life before anybody can see it."""
+        if self._own_clock:
+            # In the transaction that shows the run: from then on the file is not idle.
+            offset_ms = agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms())
+            self._clock = steady_clock(offset_ms)
+        self._started_at_ms = self._ticked_at_ms = self._clock()
         program = version("quotacrawl")
         run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
         self._scope = Scope(

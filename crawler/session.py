@@ -8,10 +8,8 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
-from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor
-from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.look import served_prompts
 from crawler.ledger.report import Status
@@ -48,11 +46,9 @@ async def crawl_store(
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
-    if clock is None:
-        offset_ms = await store.run(agree_offset_ms, boot_id(), since_boot_ms(), wall_ms())
-        clock = steady_clock(offset_ms)
     wake = asyncio.Event()
-    executor = LocalExecutor(clock, wake.set, given)
+    # The executor reads the scheduler's clock, which is agreed on when the run begins.
+    executor = LocalExecutor(lambda: scheduler.now_ms(), wake.set, given)  # noqa: PLW0108
     scheduler = Scheduler(
         store,
         executor,

@@ -379,6 +379,7 @@ class TestStatus:
                 "succeeded": 1,
                 "failed": 0,
                 "cancelled": 0,
+                "current": True,
             }
         ]
         [limit] = found["limits"]

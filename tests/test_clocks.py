@@ -82,3 +82,14 @@ def test_the_systems_clocks_are_steady():
 
     assert abs(clock() - wall_ms()) < 1_000
     assert boot_id() == boot_id() != ""
+
+
+def test_time_goes_on_where_the_file_is_ahead_of_its_clock(ledger):
+    """A file that was used elsewhere may hold times that this machine has not reached."""
+    agree_offset_ms(ledger.conn, "boot", BOOT_MS, ledger.now_ms - HOUR_MS)
+    ledger.add(["w"])
+    ledger.turn()
+
+    offset = agree_offset_ms(ledger.conn, "boot", BOOT_MS + 5, ledger.now_ms - HOUR_MS)
+
+    assert BOOT_MS + 5 + offset == ledger.now_ms

@@ -200,3 +200,15 @@ def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path):
     assert f"{done} succeeded, 0 failed, {len(words) - done} left (signal)" in text
     assert "go on with: crawler run" in text
     assert text.endswith('limit 5"\r\n')
+
+
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
+    words = [f"word{n}" for n in range(30)]
+    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        reader, writer = os.pipe()
+        process = subprocess.Popen([*PROGRAM, "run"], env=crawl.env, stderr=writer)
+        os.close(writer)
+        os.close(reader)
+        assert process.wait(30) == Exit.DONE
+        crawl.call("check")
+    assert crawl.ask("SELECT count(*) FROM results") == [(len(words),)]

@@ -487,3 +487,42 @@ def test_a_status_can_be_asked_for_while_it_runs(tmp_path):
             assert now.runs == []
 
     asyncio.run(main())
+
+
+def test_an_older_version_is_not_asked_and_does_not_count(tmp_path):
+    """What failed under a version that has been replaced is no failure of today."""
+
+    def replace(conn):
+        old = intake.current_prompt(conn, "p")
+        spec = intake.PromptSpec("p", "Of {word}", "scripted", "m", {})
+        new, _ = intake.put_prompt(conn, spec, 1, 2)
+        return control.supersede(conn, old.id, new.id)
+
+    async def main():
+        async with a_store("abc") as store:
+            await crawled(store, Asked(fails(Outcome.REJECTED)))
+            assert (await store.run(status, 600, 1)).failed == 3
+            assert await store.run(replace) == 3
+            provider = Asked()
+            assert (await crawled(store, provider)).reason == "done"
+            now = await store.run(status, 600, 1)
+            assert (now.succeeded, now.failed, now.unfinished) == (3, 0, 0)
+        assert sorted(provider.words) == ["a", "b", "c"]
+
+    asyncio.run(main())
+
+
+def test_a_mistake_in_the_program_still_leaves_nothing_open(tmp_path):
+    async def main():
+        def on_status(now):
+            raise KeyError
+
+        async with a_store("abc", tmp_path / "c.db") as store:
+            with pytest.raises(KeyError):
+                await crawled(
+                    store, Asked(lambda call: asyncio.Event().wait()), on_status=on_status
+                )
+            assert await store.run(counts) == {"pending": 3}
+            assert await store.run(turn.live_runs) == []
+
+    asyncio.run(main())

@@ -84,8 +84,9 @@ def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:
             live.say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
 
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
+            loop.add_signal_handler(number, on_signal)
 
 
 def _reporter(log: Log) -> Callable[[Status], None]:
@@ -99,8 +100,8 @@ def _reporter(log: Log) -> Callable[[Status], None]:
         next_at = time.monotonic() + REPORT_EVERY_S
         log.info(
             "progress_reported",
-            succeeded=sum(row.succeeded for row in status.progress),
-            failed=sum(row.failed for row in status.progress),
+            succeeded=status.succeeded,
+            failed=status.failed,
             unfinished=status.unfinished,
             in_flight=sum(limit.in_flight for limit in status.limits),
             succeeded_per_minute=round(status.succeeded_per_minute, 1),
@@ -112,8 +113,8 @@ def _reporter(log: Log) -> Callable[[Status], None]:
 
 
 def _tell_ending(ending: Ending, status: Status) -> None:
-    succeeded = sum(row.succeeded for row in status.progress)
-    failed = sum(row.failed for row in status.progress)
+    succeeded = status.succeeded
+    failed = status.failed
     tell(f"{succeeded} succeeded, {failed} failed, {ending.unfinished} left ({ending.reason})")
     if failed:
         tell('why: crawler sql "select word, outcome, reason from failures"')
@@ -128,4 +129,4 @@ def _exit_code(ending: Ending, status: Status) -> int:
     raise_for(ending)
     if ending.unfinished:
         return Exit.WORK_LEFT
-    return Exit.SOME_FAILED if any(row.failed for row in status.progress) else Exit.DONE
+    return Exit.SOME_FAILED if status.failed else Exit.DONE

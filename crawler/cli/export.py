@@ -4,7 +4,7 @@ import csv
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -117,12 +117,13 @@ def _target(output: str, db: Path, *, force: bool) -> Iterator[TextIO]:
             Exit.USAGE,
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
 
 
 def _require_ordinary(path: Path, db: Path) -> None:
     """Refuse to replace the database, or anything that is not an ordinary file."""
-    if path.name.startswith(db.name) and path.parent == db.parent:
+    if path == db or (path.name.startswith(f"{db.name}-") and path.parent == db.parent):
         cause = "that is the database itself, or a file that belongs to it"
     elif path.exists() and not path.is_file():
         cause = "there is something that is no ordinary file"

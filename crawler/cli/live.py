@@ -4,6 +4,8 @@ Rule: it only shows what a status says. What draws it is imported with the first
 most runs have no terminal.
 """
 
+from contextlib import suppress
+
 from crawler.cli.status import held_line, progress_line
 from crawler.ledger.report import Status
 
@@ -32,27 +34,30 @@ class Live:
 
     def show(self, status: Status) -> None:
         """Show a status."""
-        done = sum(row.succeeded + row.failed for row in status.progress)
-        self._progress.update(
-            self._task,
-            completed=done,
-            total=done + status.unfinished,
-            facts=facts(status),
-        )
+        done = status.succeeded + status.failed
+        with suppress(OSError):  # the terminal may be gone
+            self._progress.update(
+                self._task,
+                completed=done,
+                total=done + status.unfinished,
+                facts=facts(status),
+            )
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        self._progress.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):
+            self._progress.console.print(text, markup=False, highlight=False)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()
 
 
 def facts(status: Status) -> str:
     """Return what is beside the bar: failures, calls in flight, rate, time left, what holds it."""
     parts = []
-    failed = sum(row.failed for row in status.progress)
+    failed = status.failed
     if failed:
         parts.append(f"{failed} failed")
     parts.append(f"{sum(limit.in_flight for limit in status.limits)} in flight")

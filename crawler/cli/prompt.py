@@ -111,6 +111,13 @@ def _put(
     """Add a prompt; return it, whether it is new, and how many words it takes over."""
     old = current_prompt(conn, spec.name)
     prompt, new = put_prompt(conn, spec, put_limit(conn, limit, concurrency), wall_ms())
+    if prompt.limit != limit:
+        raise CrawlerError(
+            f"this version of {printable(spec.name)} is there already, with another limit",
+            f"it shares {printable(prompt.limit)}, and a version never changes",
+            f"crawler limit {printable(prompt.limit)} --per-minute N, or change the prompt, too",
+            Exit.USAGE,
+        )
     words = control.supersede(conn, old.id, prompt.id) if old and old.id != prompt.id else 0
     return prompt, new, words
 

@@ -18,6 +18,7 @@ from crawler.cli.options import database_option
 from crawler.cli.terminal import as_json, print_json, print_line, print_table, safe_cell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.report import open_table_functions
 
 DEFAULT_TIMEOUT_S = 60
 STEPS_BETWEEN_LOOKS = 10_000
@@ -73,6 +74,7 @@ def restrict(conn: sqlite3.Connection, timeout_s: float) -> None:
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     conn.set_progress_handler(lambda: time.monotonic() > give_up_at, STEPS_BETWEEN_LOOKS)
+    open_table_functions(conn)
     conn.set_authorizer(_authorize)
 
 

@@ -51,6 +51,11 @@ def prompt_line(row: Progress) -> str:
     requests = row.pending + row.leased + row.succeeded + row.failed + row.cancelled
     counts = f"{row.succeeded} succeeded, {row.failed} failed, {row.leased} in flight"
     cancelled = f", {row.cancelled} cancelled" if row.cancelled else ""
+    if not row.current:
+        return (
+            f"{printable(row.prompt)} version {row.version} ({row.provider}:"
+            f" {printable(row.model)}): {row.succeeded} succeeded, and no longer asked"
+        )
     return (
         f"{printable(row.prompt)} version {row.version} ({row.provider}: {printable(row.model)}):"
         f" {requests} requests, {counts}, {row.pending} pending{cancelled}"

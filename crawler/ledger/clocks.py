@@ -27,7 +27,7 @@ def agree_offset_ms(
     if agreed_ms is not None:
         idle = since_boot_ms + agreed_ms - newest_ms > IDLE_MS and not _is_live(conn)
         if not idle or wall_ms <= newest_ms:
-            return agreed_ms
+            offset_ms = max(agreed_ms, newest_ms - since_boot_ms)
     conn.execute(
         "INSERT INTO clocks (boot_id, offset_ms) VALUES (?1, ?2)"
         " ON CONFLICT (boot_id) DO UPDATE SET offset_ms = ?2",

@@ -55,7 +55,7 @@ def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:
     """
     return conn.execute(
         "INSERT INTO requests (word_id, prompt_id) SELECT word_id, ? FROM requests"
-        " WHERE prompt_id = ? AND state <> 'cancelled' ORDER BY word_id"
+        " WHERE prompt_id = ? AND state <> 'cancelled' AND cancelling = 0 ORDER BY word_id"
         " ON CONFLICT (prompt_id, word_id) DO NOTHING",
         (new_id, old_id),
     ).rowcount
