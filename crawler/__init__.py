@@ -7,9 +7,10 @@ Rule: importing this imports nothing that only a running crawl needs.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from crawler.errors import CrawlerError
+from crawler.ledger.report import Result
 from crawler.policy import Policy
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
@@ -25,24 +26,6 @@ __all__ = [
     "Result",
     "crawl",
 ]
-
-
-class Result(NamedTuple):
-    """What became of a word.
-
-    ``text`` is None where there is no answer; then ``reason`` says why and ``state`` whether
-    another call of `crawl` would ask again (``pending``) or not (``failed``, ``cancelled``).
-    """
-
-    word: str
-    text: str | None
-    state: str
-    reason: str | None
-    provider: str
-    model: str
-    tokens_in: int | None
-    tokens_out: int | None
-    attempts: int
 
 
 async def crawl(
@@ -91,24 +74,10 @@ async def crawl(
     if not all(1 <= n <= 10**9 for n in (concurrency, per_minute) if n is not None):
         raise ValueError("concurrency and per_minute must be at least 1, and at most 10**9")
     function = provider if callable(provider) else None
-    rows = await api.crawl_words(
+    return await api.crawl_words(
         [api.read_word(word) for word in words],
         api.read_spec(name, prompt, provider, model, params or {}),
         api.Setting(concurrency, per_minute, policy or Policy()),
         None if str(database) == ":memory:" else Path(database),
         function,
     )
-    return [
-        Result(
-            word=row.word,
-            text=row.text,
-            state=row.state,
-            reason=row.reason,
-            provider=row.provider,
-            model=row.model,
-            tokens_in=row.tokens_in,
-            tokens_out=row.tokens_out,
-            attempts=row.attempts,
-        )
-        for row in rows
-    ]

@@ -7,25 +7,24 @@ import inspect
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
-from crawler.ledger.report import ExportRow, export_row
+from crawler.ledger.report import Result, result
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.providers import kind_of
-from crawler.providers.function import Function
+from crawler.providers.function import AsyncFunction, Function
 from crawler.scheduler import RunOptions
 from crawler.session import crawl_store, raise_for
 from crawler.store import open_store
 from crawler.template import Template
 from crawler.words import word_of
 
-AsyncFunction = Callable[[str], Awaitable[str]]
 FUNCTION_CONCURRENCY = 10
 
 
@@ -43,7 +42,7 @@ async def crawl_words(
     setting: Setting,
     database: Path | None,
     function: AsyncFunction | None,
-) -> list[ExportRow]:
+) -> list[Result]:
     """Ask about the words that have no answer; return a row for each word, in their order."""
     given = {(spec.provider, spec.model): Function(function)} if function else {}
     async with open_store(database) as store:
@@ -117,5 +116,5 @@ def _put(
     return prompt.id
 
 
-def _rows(conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word]) -> list[ExportRow]:
-    return [export_row(conn, prompt_id, word.text) for word in words]
+def _rows(conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word]) -> list[Result]:
+    return [result(conn, prompt_id, word.text) for word in words]

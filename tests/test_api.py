@@ -72,7 +72,9 @@ def test_results_are_in_the_order_of_the_words_with_duplicates(do, asked):
 
 
 def test_a_result_tells_all_there_is(do):
-    assert do(["a"]) == [Result("a", "<a>", "succeeded", None, "function", "m", None, None, 1)]
+    assert do(["a"]) == [
+        Result("a", "<a>", "succeeded", None, "function", "m", None, None, 1, "crawl", 1, {})
+    ]
 
 
 def test_words_may_come_from_anywhere(do):

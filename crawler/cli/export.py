@@ -3,10 +3,10 @@
 import csv
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 
@@ -16,7 +16,7 @@ from crawler.cli.terminal import as_json, safe_cell, tell
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
-from crawler.ledger.report import ExportRow, export_rows, field_names
+from crawler.ledger.report import Result, field_names, results
 
 COLUMNS = ("text", "state", "reason", "prompt", "version", "provider", "model")
 COUNTS = ("tokens_in", "tokens_out", "attempts")
@@ -47,7 +47,7 @@ def export(
         fields = field_names(conn)
         with _target(output, db, force=force) as stream:
             tally = _Tally()
-            rows = tally.counted(export_rows(conn, prompt.id))
+            rows = tally.counted(results(conn, prompt.id))
             chosen = (row for row in rows if everything or row.text is not None)
             (_write_csv if form == "csv" else _write_json_lines)(stream, chosen, fields)
     tell(f"{tally.answered} of {tally.words} words have an answer")
@@ -59,31 +59,27 @@ class _Tally:
     words = 0
     answered = 0
 
-    def counted(self, rows: Iterable[ExportRow]) -> Iterator[ExportRow]:
+    def counted(self, rows: Iterable[Result]) -> Iterator[Result]:
         for row in rows:
             self.words += 1
             self.answered += row.text is not None
             yield row
 
 
-def _write_csv(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
+def _write_csv(stream: TextIO, rows: Iterable[Result], fields: list[str]) -> None:
     writer = csv.writer(stream, lineterminator="\n")
     header = ["word", *COLUMNS[:1], *fields, *COLUMNS[1:], *COUNTS]
     writer.writerow([safe_cell(name) for name in header])
     for row in rows:
-        record = _record(row)
+        record = row._asdict()
         values = [row.word, row.text, *(row.fields.get(field) for field in fields)]
         values += [record[column] for column in (*COLUMNS[1:], *COUNTS)]
         writer.writerow([safe_cell(value) for value in values])
 
 
-def _write_json_lines(stream: TextIO, rows: Iterable[ExportRow], fields: list[str]) -> None:
+def _write_json_lines(stream: TextIO, rows: Iterable[Result], fields: list[str]) -> None:
     del fields  # each object has its own
-    stream.writelines(as_json(_record(row)) + "\n" for row in rows)
-
-
-def _record(row: ExportRow) -> Mapping[str, Any]:
-    return row._asdict()
+    stream.writelines(as_json(row._asdict()) + "\n" for row in rows)
 
 
 @contextmanager

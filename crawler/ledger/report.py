@@ -101,21 +101,25 @@ class TimelineRow(NamedTuple):
     text: str | None
 
 
-class ExportRow(NamedTuple):
-    """A word and what became of it."""
+class Result(NamedTuple):
+    """What became of a word.
+
+    ``text`` is None where there is no answer; then ``reason`` says why and ``state`` whether it is
+    still to be asked (``pending``) or not (``failed``, ``cancelled``).
+    """
 
     word: str
-    fields: Mapping[str, str]
-    state: str
     text: str | None
+    state: str
     reason: str | None
-    prompt: str
-    version: int
     provider: str
     model: str
     tokens_in: int | None
     tokens_out: int | None
     attempts: int
+    prompt: str
+    version: int
+    fields: Mapping[str, str]
 
 
 def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
@@ -164,24 +168,24 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
     return list(map(TimelineRow._make, rows))
 
 
-def export_rows(conn: sqlite3.Connection, prompt_id: int) -> Iterator[ExportRow]:
+def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:
     """Yield the words of a prompt version in the order in which they were added."""
     rows = conn.execute(
-        f"{_EXPORT} FROM requests JOIN words ON words.id = word_id {_EXPORT_JOINS}"
+        f"{_RESULT} FROM requests JOIN words ON words.id = word_id {_RESULT_JOINS}"
         " WHERE prompt_id = ? ORDER BY word_id",
         (prompt_id,),
     )
-    return map(_export_row, rows)
+    return map(_result, rows)
 
 
-def export_row(conn: sqlite3.Connection, prompt_id: int, word: str) -> ExportRow:
+def result(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result:
     """Return what became of one word that the prompt has a request for."""
     row = conn.execute(
-        f"{_EXPORT} FROM words JOIN requests ON word_id = words.id {_EXPORT_JOINS}"
+        f"{_RESULT} FROM words JOIN requests ON word_id = words.id {_RESULT_JOINS}"
         " WHERE prompt_id = ? AND words.text = ?",
         (prompt_id, word),
     ).fetchone()
-    return _export_row(row)
+    return _result(row)
 
 
 def field_names(conn: sqlite3.Connection) -> list[str]:
@@ -193,11 +197,11 @@ def field_names(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in rows]
 
 
-_EXPORT = (
-    "SELECT words.text, words.fields, state, responses.text, last.reason, prompts.name,"
-    " version, provider, model, last.tokens_in, last.tokens_out, requests.attempts"
+_RESULT = (
+    "SELECT words.text, responses.text, state, last.reason, provider, model, last.tokens_in,"
+    " last.tokens_out, requests.attempts, prompts.name, version, words.fields"
 )
-_EXPORT_JOINS = (
+_RESULT_JOINS = (
     "JOIN prompts ON prompts.id = prompt_id"
     " LEFT JOIN attempts AS last"
     " ON last.request_id = requests.id AND last.number = requests.attempts"
@@ -205,9 +209,8 @@ _EXPORT_JOINS = (
 )
 
 
-def _export_row(row: Sequence[Any]) -> ExportRow:
-    word, fields, *rest = row
-    return ExportRow(word, json.loads(fields or "{}"), *rest)
+def _result(row: Sequence[Any]) -> Result:
+    return Result._make((*row[:-1], json.loads(row[-1] or "{}")))
 
 
 def _limit_status(
