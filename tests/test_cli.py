@@ -438,6 +438,31 @@ class TestExport:
         for cell in (cell for row in table for cell in row):
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
+    @pytest.mark.parametrize("name", ["notes", "notes-wal", "notes-lock"])
+    def test_it_never_replaces_the_database(self, answered, tmp_path, name):
+        (tmp_path / "crawl.db").rename(tmp_path / "notes")
+        (tmp_path / "link").symlink_to(tmp_path / name)
+        before = (tmp_path / "notes").read_bytes()
+        for output in (str(tmp_path / name), str(tmp_path / "link")):
+            ran = answered(
+                "--db", str(tmp_path / "notes"), "export", "--prompt", "p", "-o", output, "--force"
+            )
+            assert "the database itself" in told(ran, Exit.USAGE)[1]
+        assert (tmp_path / "notes").read_bytes() == before
+
+    def test_a_name_that_only_begins_like_the_database_is_free(self, answered, tmp_path):
+        (tmp_path / "crawl.db").rename(tmp_path / "notes")
+        ran = answered(
+            "--db",
+            str(tmp_path / "notes"),
+            "export",
+            "--prompt",
+            "p",
+            "-o",
+            str(tmp_path / "notes.csv"),
+        )
+        assert ran.code == Exit.DONE
+
     def test_json_lines_are_exact(self, answered):
         ran = answered("export", "--prompt", "p", "--format", "jsonl", "--all")
         found = [json.loads(line) for line in ran.out.splitlines()]

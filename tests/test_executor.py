@@ -219,6 +219,23 @@ def test_what_is_given_up_was_interrupted_and_what_had_ended_had_ended():
     }
 
 
+def test_a_call_that_was_overdue_before_its_first_step_ends_all_the_same():
+    """As after a sleep of the whole machine between the hand-over and the first step."""
+
+    async def make():
+        bench = Bench(answer)
+        bench.executor.submit([a_call("cat")])
+        bench.now_ms += 60_000
+        bench.executor.outcomes()
+        await asyncio.sleep(0)
+        (end,) = bench.executor.outcomes()
+        return end, bench.executor.in_flight()
+
+    end, in_flight = asyncio.run(make())
+    assert (end.outcome, end.reason) == (Outcome.TRANSIENT, "no answer within 10 s")
+    assert in_flight == 0
+
+
 def test_a_call_that_never_left_has_no_end():
     async def make():
         bench = Bench(answer)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.ledger import audit, control, look, record, report, turn
+from crawler.ledger import audit, control, intake, look, record, report, turn
 from crawler.plan import WINDOW_MS
 from crawler.policy import Policy
 from crawler.states import Outcome
@@ -223,6 +223,17 @@ class TestControl:
 
         assert done == (1, 2)
         assert ledger.states() == {"w": "succeeded", "x": "cancelled", "y": "cancelled"}
+
+    def test_a_new_version_leaves_out_what_was_cancelled(self, ledger):
+        ledger.add(["flying", "waiting", "wanted"])
+        ledger.turn(budget=1)
+        words = [control.word_id(ledger.conn, word) for word in ("flying", "waiting")]
+        assert control.cancel(ledger.conn, [ledger.prompt.id], words) == (1, 1)
+        spec = intake.PromptSpec("p", "Of {word}", "scripted", "m", {})
+        new, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, 2)
+
+        assert control.supersede(ledger.conn, ledger.prompt.id, new.id) == 1
+        assert [lease.word for lease in ledger.turn().leases] == ["wanted"]
 
     def test_retry_gives_a_new_budget(self, ledger):
         ledger.add(["w"])
