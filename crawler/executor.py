@@ -18,6 +18,7 @@ from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 REASON_LENGTH = 500
+NOTE_LENGTH = 100
 SQLITE_MAX = 2**63 - 1
 LONGEST_PAUSE_MS = 31 * 24 * 3_600_000
 """What a server asks for beyond it is cut: later times would not fit a column, or a calendar."""
@@ -167,19 +168,13 @@ class LocalExecutor:
 
 
 def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
-    return Finish(
-        call.request_id,
-        call.number,
-        now_ms,
-        Outcome.SUCCEEDED,
-        text=_storable(answer.text),
-        tokens_in=_count(answer.tokens_in),
-        tokens_out=_count(answer.tokens_out),
+    return _with_answer(
+        Finish(call.request_id, call.number, now_ms, Outcome.SUCCEEDED, text=""), answer
     )
 
 
 def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
-    return Finish(
+    finish = Finish(
         call.request_id,
         call.number,
         now_ms,
@@ -187,8 +182,19 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         reason=_storable(error.reason)[:REASON_LENGTH],
         status_code=_count(error.status_code),
         retry_after_ms=_pause(error.retry_after_ms),
-        tokens_in=_count(error.tokens_in),
-        tokens_out=_count(error.tokens_out),
+    )
+    return finish if error.answer is None else _with_answer(finish, error.answer)
+
+
+def _with_answer(finish: Finish, answer: Answer) -> Finish:
+    return finish._replace(
+        text=_storable(answer.text) or finish.text,
+        tokens_in=_count(answer.tokens_in),
+        tokens_out=_count(answer.tokens_out),
+        tokens_thought=_count(answer.tokens_thought),
+        finish_reason=_note(answer.finish_reason),
+        model_version=_note(answer.model_version),
+        truncated=bool(answer.truncated),
     )
 
 
@@ -211,6 +217,11 @@ def _count(value: object) -> int | None:
     if isinstance(value, int) and 0 <= value <= SQLITE_MAX:
         return value
     return None
+
+
+def _note(value: object) -> str | None:
+    """Return a short text that can be stored; a server may send anything."""
+    return _storable(value)[:NOTE_LENGTH] if isinstance(value, str) and value else None
 
 
 def _pause(value: object) -> int | None:

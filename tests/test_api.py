@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from crawler import CrawlerError, Outcome, Policy, ProviderError, Result, crawl
+from crawler import Answer, CrawlerError, Outcome, Policy, ProviderError, Result, crawl
 from crawler.errors import Exit
 from tests import program
 from tests.conftest import assert_no_thread_is_left
@@ -143,7 +143,7 @@ def test_a_failure_in_between_is_no_failure(do):
 
 def test_a_function_may_say_itself_how_a_call_ended(do):
     async def refuse(prompt):
-        raise ProviderError(Outcome.BLOCKED, "not this word", tokens_in=7)
+        raise ProviderError(Outcome.BLOCKED, "not this word", answer=Answer("", 7))
 
     [result] = do(["a"], provider=refuse)
     assert (result.state, result.reason, result.attempts) == ("failed", "not this word", 1)

@@ -93,7 +93,7 @@ def test_an_answer_is_a_success_with_its_tokens_and_its_time():
 def test_a_provider_says_how_a_call_ended(outcome):
     async def refuse(call):
         raise ProviderError(
-            outcome, "why", status_code=418, retry_after_ms=5, tokens_in=1, tokens_out=2
+            outcome, "why", status_code=418, retry_after_ms=5, answer=Answer("", 1, 2)
         )
 
     [end] = ends_of(refuse, a_call("cat"))
@@ -304,14 +304,13 @@ def test_whatever_a_provider_says_can_be_recorded(outcome, text, counts):
 
     async def say(call):
         if outcome is Outcome.SUCCEEDED:
-            return Answer(text, tokens_in, tokens_out)
+            return Answer(text, tokens_in, tokens_out, tokens_in, text, text)
         raise ProviderError(
             outcome,
             text,
             status_code=status_code,
             retry_after_ms=retry_after_ms,
-            tokens_in=tokens_in,
-            tokens_out=tokens_out,
+            answer=Answer(text, tokens_in, tokens_out, tokens_out, text, text),
         )
 
     with sqlite3.connect(":memory:", isolation_level=None) as conn:

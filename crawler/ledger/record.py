@@ -34,11 +34,16 @@ class Finish(NamedTuple):
     finished_at_ms: int
     outcome: Outcome
     text: str | None = None
+    """The answer; of an attempt that did not succeed, what it brought all the same."""
     reason: str | None = None
     status_code: int | None = None
     retry_after_ms: int | None = None
     tokens_in: int | None = None
     tokens_out: int | None = None
+    tokens_thought: int | None = None
+    finish_reason: str | None = None
+    model_version: str | None = None
+    truncated: bool = False
     sent: bool = True
     """False for a request that never left this machine, so that it tells nothing of the server."""
 
@@ -116,7 +121,8 @@ def _close(
             closed.append((finish, attempt))
     conn.executemany(
         "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
-        " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?"
+        " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
+        " finish_reason = ?, model_version = ?, truncated = ?"
         " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
         [
             (
@@ -127,6 +133,10 @@ def _close(
                 finish.retry_after_ms,
                 finish.tokens_in,
                 finish.tokens_out,
+                finish.tokens_thought,
+                finish.finish_reason,
+                finish.model_version,
+                finish.truncated,
                 finish.request_id,
                 finish.number,
             )
@@ -157,6 +167,12 @@ def _settle(
         "UPDATE requests SET state = ?, failures = ?, due_at_ms = ?, cancelling = 0 WHERE id = ?",
         (state, failures, due_at_ms, finish.request_id),
     )
+    if finish.text:
+        # It was paid for. Nobody should have to ask again to see what was wrong with it.
+        conn.execute(
+            "INSERT OR REPLACE INTO drafts (request_id, number, text) VALUES (?, ?, ?)",
+            (finish.request_id, finish.number, finish.text),
+        )
     if finish.outcome in CLOSES_GATE:
         _close_gate(conn, scope.policy, finish, attempt, now_ms)
 

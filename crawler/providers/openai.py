@@ -149,23 +149,26 @@ def read_answer(call: Call, body: bytes) -> Answer:
         message = choice if _is_completion(call) else choice["message"]
         text = message["text" if _is_completion(call) else "content"] or ""
         usage = content.get("usage") or {}
-        tokens = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
         refused = message.get("refusal")
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
     if not isinstance(text, str):
         raise ProviderError(Outcome.REJECTED, "the answer is no text")
+    answer = Answer(
+        (call.prefill + text).strip() if text.strip() else "",
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        thought,
+        finish_reason,
+        content.get("model"),
+        truncated=finish_reason == "length",
+    )
     outcome, reason = _judge(call, text, finish_reason, refused)
-    if outcome is not Outcome.SUCCEEDED:
-        raise ProviderError(
-            outcome,
-            reason,
-            status_code=200,
-            retry_after_ms=0,  # it is well: there is nothing to wait for
-            tokens_in=tokens[0],
-            tokens_out=tokens[1],
-        )
-    return Answer((call.prefill + text).strip(), *tokens)
+    if outcome is Outcome.SUCCEEDED:
+        return answer
+    # It is well: there is nothing to wait for.
+    raise ProviderError(outcome, reason, status_code=200, retry_after_ms=0, answer=answer)
 
 
 def _judge(call: Call, text: str, finish_reason: object, refused: object) -> tuple[Outcome, str]:

@@ -31,6 +31,15 @@ class Answer(NamedTuple):
     text: str
     tokens_in: int | None = None
     tokens_out: int | None = None
+    """Tokens of the text."""
+    tokens_thought: int | None = None
+    """Tokens that the model thought before it; providers charge for them as for the text."""
+    finish_reason: str | None = None
+    """Why the model stopped, in its provider's word."""
+    model_version: str | None = None
+    """The model that answered, in its provider's word."""
+    truncated: bool = False
+    """The text was cut off where no more tokens were allowed."""
 
 
 class ProviderError(Exception):
@@ -42,8 +51,7 @@ class ProviderError(Exception):
         status_code: the server's, if it gave one.
         retry_after_ms: the pause that the server asked for, if it did; 0 where the server is well
             and only its answer was no good.
-        tokens_in: what the call used all the same.
-        tokens_out: likewise.
+        answer: what the call brought all the same: a text that is no good, what it used.
 
     """
 
@@ -54,19 +62,19 @@ class ProviderError(Exception):
         *,
         status_code: int | None = None,
         retry_after_ms: int | None = None,
-        tokens_in: int | None = None,
-        tokens_out: int | None = None,
+        answer: Answer | None = None,
     ) -> None:
         if outcome is Outcome.SUCCEEDED:
             raise ValueError("a call that succeeded is no error: return an Answer")
+        if answer is not None and not isinstance(answer.text, str):
+            raise TypeError("the text of an answer is a str")
         reason = str(reason)
         super().__init__(reason)
         self.outcome = outcome
         self.reason = reason
         self.status_code = status_code
         self.retry_after_ms = retry_after_ms
-        self.tokens_in = tokens_in
-        self.tokens_out = tokens_out
+        self.answer = answer
 
 
 class Provider(Protocol):

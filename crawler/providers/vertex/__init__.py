@@ -1,0 +1,1 @@
+"""Vertex AI over gRPC: Gemini, PaLM-shaped prediction, deployed endpoints."""
