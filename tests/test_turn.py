@@ -115,7 +115,8 @@ def test_one_request_has_at_most_one_open_attempt(ledger):
         ("UPDATE prompts SET template = 'x'", "never changes"),
         ("INSERT INTO requests (word_id, prompt_id, state) VALUES (2, 1, 'leased')", "pending"),
         (
-            "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms) VALUES (1, 2, 1, 1, 1)",
+            "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"  # noqa: ISC004
+            " VALUES (1, 2, 1, 1, 1)",
             "next one",
         ),
     ],

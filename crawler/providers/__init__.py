@@ -25,6 +25,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "local": Kind("crawler.providers.local", "SmolLM2-135M-Instruct", 4),
         "openai": Kind("crawler.providers.openai", None, 10),
+        "vertex": Kind("crawler.providers.vertex.service", "gemini-2.5-flash", 20),
         "scripted": Kind("crawler.providers.scripted", "scripted", 10),
     }
 )

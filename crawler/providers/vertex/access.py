@@ -1,0 +1,178 @@
+"""Where the service is, and as whom we come.
+
+Rule: found once, when a run begins, and never written anywhere. A token is fetched before it ends
+and sent as a plain header: gRPC's own way asks a plug-in at every call, costs twice as much, and
+makes a refused refresh look like a server that is away.
+"""
+
+import asyncio
+import ipaddress
+import os
+import re
+from typing import Any, NamedTuple
+
+import google.auth
+import google.auth.transport.requests
+from google.auth.credentials import TokenState
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+
+from crawler.errors import CrawlerError, Exit
+from crawler.providers.protocol import ProviderError
+from crawler.states import Outcome
+
+SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)
+DEFAULT_LOCATION = "global"
+EMULATED_PROJECT = "emulated"
+REASON_LENGTH = 300
+TOKEN_TIMEOUT_S = 30
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Access(NamedTuple):
+    """The way to a model."""
+
+    target: str
+    """``host:port``."""
+    resource: str
+    """The model's full name."""
+    credentials: Any
+    """None for an emulator, which is spoken to in plain text."""
+
+
+def find_access(model: str) -> Access:
+    """Return the way to a model, from the environment. Raises CrawlerError. Blocks."""
+    emulator = os.environ.get("VERTEX_EMULATOR_HOST", "").strip()
+    location = os.environ.get("GOOGLE_CLOUD_LOCATION", "").strip() or DEFAULT_LOCATION
+    project = os.environ.get("GOOGLE_CLOUD_PROJECT", "").strip()
+    if emulator:
+        require_loopback(emulator)
+        return Access(emulator, resource_name(model, project or EMULATED_PROJECT, location), None)
+    try:
+        credentials, usual_project = google.auth.default(scopes=SCOPES)
+    except (DefaultCredentialsError, OSError) as error:
+        raise _no_credentials(error) from error
+    project = project or usual_project or ""
+    if not project and not model.startswith("projects/"):
+        raise CrawlerError(
+            "the Google Cloud project is not known",
+            "neither GOOGLE_CLOUD_PROJECT nor the credentials name one",
+            "export GOOGLE_CLOUD_PROJECT=your-project",
+            Exit.CONFIGURATION,
+        )
+    resource = resource_name(model, project, location)
+    return Access(_host(location_of(resource)), resource, credentials)
+
+
+def require_loopback(address: str) -> None:
+    """Refuse an emulator elsewhere: prompts would leave this machine in plain text."""
+    match = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d{1,5})", address)
+    if match is None or not 0 < int(match[2]) < 2**16:
+        cause = f"{address!r} is not host:port"
+    elif match[1] != "localhost" and not _is_loopback(match[1]):
+        cause = f"{match[1]} is not this machine, and all would be sent there in plain text"
+    else:
+        return
+    raise CrawlerError(
+        "this address can't be that of an emulator",
+        cause,
+        "crawler emulator prints its address; unset VERTEX_EMULATOR_HOST for Vertex AI itself",
+        Exit.CONFIGURATION,
+    )
+
+
+def resource_name(model: str, project: str, location: str) -> str:
+    """Return the full name of a model.
+
+    ``gemini-2.5-flash`` is Google's; ``PUBLISHER/MODEL`` and ``publishers/…`` somebody else's;
+    ``endpoints/ID`` and ``models/ID`` are the project's own; ``projects/…`` is whole already.
+    """
+    if model.startswith("projects/"):
+        return model
+    parent = f"projects/{project}/locations/{location}"
+    if model.startswith(("endpoints/", "models/", "publishers/")):
+        return f"{parent}/{model}"
+    publisher, _, name = model.rpartition("/")
+    return f"{parent}/publishers/{publisher or 'google'}/models/{name}"
+
+
+def location_of(resource: str) -> str:
+    """Return the location in a full name. Raises CrawlerError."""
+    match = re.match(r"projects/[^/]+/locations/([a-z0-9-]+)/.", resource)
+    if match is None:
+        raise CrawlerError(
+            f"{resource!r} is no name of a model",
+            "a full one looks like projects/P/locations/L/endpoints/ID",
+            "crawler run --model gemini-2.5-flash, or a full name",
+            Exit.CONFIGURATION,
+        )
+    return match[1]
+
+
+class Token:
+    """The header that says who we are; no call waits for it but the first."""
+
+    def __init__(self, credentials: Any) -> None:
+        self._credentials = credentials
+        self._request = google.auth.transport.requests.Request()
+        self._fetching = asyncio.Lock()
+        self._headers: Headers = ()
+
+    async def headers(self) -> Headers:
+        """Return the headers of a call. Raises ProviderError."""
+        state = self._credentials.token_state
+        if self._headers and state is TokenState.FRESH:
+            return self._headers
+        if self._headers and state is TokenState.STALE and self._fetching.locked():
+            return self._headers  # it is good for minutes yet, and somebody is at it
+        async with self._fetching:
+            if not self._headers or self._credentials.token_state is not TokenState.FRESH:
+                await self._fetch()
+        return self._headers
+
+    async def _fetch(self) -> None:
+        try:
+            await asyncio.to_thread(self._refresh)
+        except GoogleAuthError as error:
+            if self._headers and self._credentials.token_state is TokenState.STALE:
+                return  # the old one will do until the next call tries again
+            away = isinstance(error, TransportError) or error.retryable
+            outcome = Outcome.UNAVAILABLE if away else Outcome.DENIED
+            reason = f"no token: {' '.join(str(error).split())}"[:REASON_LENGTH]
+            raise ProviderError(outcome, reason) from error
+
+    def _refresh(self) -> None:
+        if self._credentials.token_state is not TokenState.FRESH:
+            self._credentials.refresh(self._bounded)
+        headers: dict[str, str] = {}
+        self._credentials.apply(headers)  # also the project that pays, where one is set
+        self._headers = tuple((name.lower(), value) for name, value in headers.items())
+
+    def _bounded(self, *args: Any, **kwargs: Any) -> Any:
+        return self._request(*args, **{**kwargs, "timeout": TOKEN_TIMEOUT_S})
+
+
+def _host(location: str) -> str:
+    if location == "global":
+        return "aiplatform.googleapis.com:443"
+    if location in ("us", "eu"):
+        return f"aiplatform.{location}.rep.googleapis.com:443"
+    return f"{location}-aiplatform.googleapis.com:443"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _no_credentials(error: Exception) -> CrawlerError:
+    return CrawlerError(
+        "there are no credentials for Google Cloud",
+        " ".join(str(error).split())[:REASON_LENGTH],
+        "gcloud auth application-default login, or"
+        " export GOOGLE_APPLICATION_CREDENTIALS=/path/to/key.json;"
+        " to try it without an account: crawler emulator",
+        Exit.DENIED,
+    )

@@ -1,0 +1,163 @@
+"""From what the service sends back to an answer, or to the reason why it is none.
+
+Rule: an answer in one message and an answer in many are read alike: the messages are gathered
+first. Thoughts are no part of the text.
+"""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+
+from crawler.providers.answer_check import complaint
+from crawler.providers.protocol import Answer, Call, ProviderError
+from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
+from crawler.states import Outcome
+
+OK = 200
+STOP = "STOP"
+TRUNCATED = "MAX_TOKENS"
+UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
+MALFORMED = "MALFORMED_FUNCTION_CALL"
+
+
+class Gathered(NamedTuple):
+    """What the messages of one answer say together."""
+
+    text: str
+    finish_reason: str | None
+    """None where there is no candidate."""
+    finish_message: str
+    block_reason: str | None
+    block_message: str
+    usage: Any
+    model_version: str
+
+
+def text_of(message: Any) -> str:
+    """Return the text in one message, without the model's thoughts."""
+    if not message.candidates:
+        return ""
+    return "".join([part.text for part in message.candidates[0].content.parts if not part.thought])
+
+
+def gather(messages: Iterable[Any]) -> Gathered:
+    """Read the messages of one answer."""
+    text = ""
+    finish_reason = block_reason = None
+    finish_message = block_message = model_version = ""
+    usage = None
+    for message in messages:
+        text += text_of(message)
+        if message.candidates:
+            candidate = message.candidates[0]
+            finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)
+            finish_message = candidate.finish_message
+        feedback = message.prompt_feedback
+        if feedback.block_reason:
+            block_reason = _name(_BLOCKED_REASON, feedback.block_reason)
+            block_message = feedback.block_reason_message
+        if message.HasField("usage_metadata"):
+            usage = message.usage_metadata  # of all so far
+        model_version = message.model_version or model_version
+    return Gathered(
+        text, finish_reason, finish_message, block_reason, block_message, usage, model_version
+    )
+
+
+_BLOCKED_REASON = GenerateContentResponse.PromptFeedback.BlockedReason
+
+
+def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
+    """Return the answer in the messages of a call. Raises ProviderError if there is none."""
+    found = gather(messages)
+    usage = found.usage
+    return _judged(
+        call,
+        Answer(
+            (call.prefill + found.text).strip() if found.text.strip() else "",
+            usage.prompt_token_count if usage else None,
+            usage.candidates_token_count if usage else None,
+            (usage.thoughts_token_count if usage else None) or None,
+            found.finish_reason,
+            found.model_version or None,
+            truncated=found.finish_reason == TRUNCATED,
+        ),
+        _blocked(found),
+    )
+
+
+def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
+    """Return the answer of Predict. Raises ProviderError if there is none."""
+    predictions = [json_format.MessageToDict(value) for value in message.predictions]
+    if not predictions:
+        raise ProviderError(Outcome.TRANSIENT, "there is no prediction", status_code=OK)
+    text = _at(predictions[0], text_at)
+    if not isinstance(text, str):
+        reason = f"the prediction has no text at {text_at!r} (parameter text_at)"
+        raise ProviderError(Outcome.REJECTED, reason, status_code=OK)
+    metadata = json_format.MessageToDict(message.metadata) if message.HasField("metadata") else {}
+    answer = Answer(
+        (call.prefill + text).strip() if text.strip() else "",
+        _tokens(metadata, "input"),
+        _tokens(metadata, "output"),
+        finish_reason=None,
+        model_version=message.model_version_id or None,
+    )
+    blocked = _at(predictions[0], "safetyAttributes.blocked") is True
+    return _judged(call, answer, "the answer was blocked for safety" if blocked else None)
+
+
+def _blocked(found: Gathered) -> str | None:
+    """Return why the model refused; None if it did not."""
+    if found.block_reason is not None:
+        return _reason(f"the prompt was blocked: {found.block_reason}", found.block_message)
+    if found.finish_reason in (None, STOP, TRUNCATED, UNSPECIFIED, MALFORMED):
+        return None
+    return _reason(f"the answer was blocked: {found.finish_reason}", found.finish_message)
+
+
+def _judged(call: Call, answer: Answer, blocked: str | None) -> Answer:
+    """Return an answer that is one. Raises ProviderError."""
+    outcome, reason = Outcome.TRANSIENT, None
+    if blocked is not None:
+        outcome, reason = Outcome.BLOCKED, blocked
+    elif answer.truncated and not call.params.get("allow_truncated"):
+        reason = "the answer is cut off at max_output_tokens"
+    elif not answer.text:
+        reason = f"the answer is empty ({answer.finish_reason or 'no candidate'})"
+    elif answer.finish_reason in (UNSPECIFIED, MALFORMED):
+        reason = f"the answer is not whole ({answer.finish_reason})"
+    else:
+        found = complaint(call.params.get("checks", ()), call.word, answer.text)
+        reason = None if found is None else f"the answer {found}"
+    if reason is None:
+        return answer
+    # The server is well: there is nothing to wait for.
+    raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer)
+
+
+def _reason(what: str, message: str) -> str:
+    return f"{what} ({' '.join(message.split())})" if message else what
+
+
+def _name(enum: Any, number: int) -> str:
+    """Return the name of an enum's value; the service may know more of them than we."""
+    return str(enum.Name(number)) if number in enum.values() else str(number)
+
+
+def _at(value: Any, path: str) -> Any:
+    """Return what is at a path such as ``candidates.0.content``; None if nothing is."""
+    for step in filter(None, path.split(".")):
+        if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        elif isinstance(value, dict) and step in value:
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _tokens(metadata: Any, side: str) -> int | None:
+    count = _at(metadata, f"tokenMetadata.{side}TokenCount.totalTokens")
+    return int(count) if isinstance(count, int | float) else None

@@ -1,0 +1,109 @@
+"""Connections to the service: one for each 50 calls in flight.
+
+Rule: nothing is tried again down here. A connection carries a hundred calls at the most, and those
+beyond queue unseen and lose their time; so there are as many connections as that needs.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from crawler.providers.vertex.messages import (
+    GENERATE,
+    PREDICT,
+    STREAM,
+    GenerateContentRequest,
+    GenerateContentResponse,
+    PredictRequest,
+    PredictResponse,
+)
+
+CALLS_PER_CHANNEL = 50
+LARGEST_ANSWER = 32 * 1024 * 1024
+
+OPTIONS = (
+    ("grpc.use_local_subchannel_pool", 1),  # else equal channels share one connection
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", LARGEST_ANSWER),
+    ("grpc.max_send_message_length", -1),
+    # A peer that is frozen is found by the second of these, not by the others.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    # Whoever tries is a probe that has waited for its gate: it tries for real.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+
+
+class Channel:
+    """A connection, and how many calls are on it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.calls = 0
+        # Any: what they send and return is made at run time.
+        self.generate: Any = channel.unary_unary(
+            GENERATE,
+            request_serializer=GenerateContentRequest.SerializeToString,
+            response_deserializer=GenerateContentResponse.FromString,
+        )
+        self.stream: Any = channel.unary_stream(
+            STREAM,
+            request_serializer=GenerateContentRequest.SerializeToString,
+            response_deserializer=GenerateContentResponse.FromString,
+        )
+        self.predict: Any = channel.unary_unary(
+            PREDICT,
+            request_serializer=PredictRequest.SerializeToString,
+            response_deserializer=PredictResponse.FromString,
+        )
+
+
+class Channels:
+    """As many connections as there are calls for."""
+
+    def __init__(self, target: str, tls: grpc.ChannelCredentials | None) -> None:
+        self._target = target
+        self._tls = tls
+        self._open: list[Channel] = []
+
+    @contextmanager
+    def use(self) -> Iterator[Channel]:
+        """Lend the connection with the fewest calls, a new one where all have enough."""
+        channel = min(self._open, key=lambda one: one.calls, default=None)
+        if channel is None or channel.calls >= CALLS_PER_CHANNEL:
+            channel = self._connect()
+        channel.calls += 1
+        try:
+            yield channel
+        finally:
+            channel.calls -= 1
+
+    def _connect(self) -> Channel:
+        if self._tls is None:
+            raw = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+        else:
+            raw = grpc.aio.secure_channel(self._target, self._tls, options=OPTIONS)
+        channel = Channel(raw)
+        self._open.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        """Close all; no call may be in flight, it would look as if somebody had cancelled it."""
+        for channel in self._open:
+            await channel.channel.close()
+
+
+@asynccontextmanager
+async def opened(target: str, *, encrypted: bool) -> AsyncIterator[Channels]:
+    """Open connections to ``host:port`` in the loop that uses them, and close them at the end."""
+    channels = Channels(target, grpc.ssl_channel_credentials() if encrypted else None)
+    try:
+        yield channels
+    finally:
+        await channels.close()

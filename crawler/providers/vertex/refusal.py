@@ -1,0 +1,98 @@
+"""From the error of a gRPC call to the outcome of the attempt.
+
+Rule: by the status code and by what it says, never by an exception's class. UNAVAILABLE alone has
+four meanings, and RESOURCE_EXHAUSTED three.
+"""
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from crawler.providers.protocol import ProviderError
+from crawler.states import Outcome
+
+REASON_LENGTH = 300
+DAY_PAUSE_MS = 3_600_000
+"""When to look again after a quota for the day is gone and nobody says when it comes back."""
+
+# google/rpc/code.proto names these equivalents.
+HTTP_STATUS = {
+    "CANCELLED": 499,
+    "UNKNOWN": 500,
+    "INVALID_ARGUMENT": 400,
+    "DEADLINE_EXCEEDED": 504,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "PERMISSION_DENIED": 403,
+    "UNAUTHENTICATED": 401,
+    "RESOURCE_EXHAUSTED": 429,
+    "FAILED_PRECONDITION": 400,
+    "ABORTED": 409,
+    "OUT_OF_RANGE": 400,
+    "UNIMPLEMENTED": 501,
+    "INTERNAL": 500,
+    "UNAVAILABLE": 503,
+    "DATA_LOSS": 500,
+}
+OUTCOMES = {
+    "INVALID_ARGUMENT": Outcome.REJECTED,
+    "NOT_FOUND": Outcome.REJECTED,
+    "ALREADY_EXISTS": Outcome.REJECTED,
+    "FAILED_PRECONDITION": Outcome.REJECTED,
+    "OUT_OF_RANGE": Outcome.REJECTED,
+    "UNIMPLEMENTED": Outcome.REJECTED,
+    "PERMISSION_DENIED": Outcome.DENIED,
+    "UNAUTHENTICATED": Outcome.DENIED,
+    "RESOURCE_EXHAUSTED": Outcome.THROTTLED,
+}
+"""All others are transient."""
+
+TOO_LARGE = "larger than max"  # said by our own side of the connection
+CREDENTIALS_FAILED = "Getting metadata from plugin failed"
+NOBODY_THERE = (
+    "failed to connect to all addresses",
+    "errors resolving",
+    "DNS resolution failed",
+    "ping timeout",  # it is frozen, or the way to it is gone
+    "keepalive watchdog timeout",
+)
+REFUSED_STREAM = "RST_STREAM with error code 7"
+PER_DAY = ("per_day", "PerDay", "per day")
+
+
+def refusal(error: grpc.aio.AioRpcError) -> ProviderError:
+    """Return what an error says of the attempt."""
+    name, said = error.code().name, error.details() or ""
+    outcome = OUTCOMES.get(name, Outcome.TRANSIENT)
+    pause_ms = retry_delay_ms(error)
+    if name == "RESOURCE_EXHAUSTED" and TOO_LARGE in said:
+        outcome = Outcome.REJECTED
+    elif name == "RESOURCE_EXHAUSTED" and any(sign in said for sign in PER_DAY):
+        pause_ms = pause_ms or DAY_PAUSE_MS
+    elif name == "UNAVAILABLE" and CREDENTIALS_FAILED in said:
+        outcome = Outcome.DENIED
+    elif name == "UNAVAILABLE" and any(sign in said for sign in NOBODY_THERE):
+        outcome = Outcome.UNAVAILABLE
+    elif name == "UNAVAILABLE" and REFUSED_STREAM in said:
+        pause_ms = 0  # it was not processed
+    return ProviderError(
+        outcome,
+        f"{name}: {' '.join(said.split())}"[:REASON_LENGTH],
+        status_code=HTTP_STATUS.get(name),
+        retry_after_ms=pause_ms,
+    )
+
+
+def retry_delay_ms(error: grpc.aio.AioRpcError) -> int | None:
+    """Return the pause that the server asks for (google.rpc.RetryInfo), in ms; None if none."""
+    for key, value in error.trailing_metadata() or ():
+        if key != "grpc-status-details-bin":
+            continue
+        try:
+            details = status_pb2.Status.FromString(value).details
+            for detail in details:
+                if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+                    info = error_details_pb2.RetryInfo.FromString(detail.value)
+                    return info.retry_delay.ToMilliseconds() or None  # 0 s is no advice
+        except ValueError:  # DecodeError is one
+            return None
+    return None

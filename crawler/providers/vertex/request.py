@@ -1,0 +1,226 @@
+"""From parameters and a prompt to the message that is sent.
+
+Rule: whatever the parameters say is understood once, before the first call; a call only adds its
+prompt.
+
+Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``max_output_tokens``,
+``top_p``, ``stop_sequences``, ``seed``, ``response_mime_type`` …) and of our own:
+
+- ``method``: ``generate``, ``stream`` or ``predict``; by the model's name where it is not said.
+- ``system``: the system instruction.
+- ``thinking``: a budget in tokens, a level (``low`` …), or a whole ThinkingConfig.
+- ``response_schema``: JSON Schema, or Vertex AI's own kind with types in upper case.
+- ``safety_settings``: {category: threshold}, e.g. {"harassment": "block_only_high"}.
+- ``labels``: {name: value}, for the bill.
+- ``request_type``: ``flex`` or ``priority``.
+- ``allow_truncated``, ``checks``, ``retry_temperature``: as everywhere.
+- for ``predict``: ``instance``, what is sent, with "{prompt}" where the prompt goes ({"content":
+  "{prompt}"}); ``text_at``, where the text is in a prediction ("content"; dots and numbers lead
+  further in; "" is the prediction itself); ``parameters``, sent as they are.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf import json_format
+
+from crawler.providers.protocol import Call
+from crawler.providers.vertex.messages import (
+    GENERATE,
+    PREDICT,
+    STREAM,
+    GenerateContentRequest,
+    PredictRequest,
+)
+
+METHODS = {"generate": GENERATE, "stream": STREAM, "predict": PREDICT}
+PREDICTING_MODELS = ("chat-bison", "code-bison", "text-bison", "text-unicorn")
+"""Served by Predict; all that came after them by GenerateContent."""
+REQUEST_TYPES = ("flex", "priority")
+REQUEST_TYPE_HEADER = "x-vertex-ai-llm-shared-request-type"
+OWN_PARAMS = frozenset(
+    {
+        "allow_truncated",
+        "checks",
+        "labels",
+        "method",
+        "request_type",
+        "response_schema",
+        "retry_temperature",
+        "safety_settings",
+        "system",
+        "thinking",
+    }
+)
+PREDICT_PARAMS = frozenset({"instance", "parameters", "text_at"})
+PROMPT = "{prompt}"
+
+
+class Shape(NamedTuple):
+    """What all calls of a prompt have in common."""
+
+    method: str
+    message: Any
+    """The request without its prompt."""
+    headers: tuple[tuple[str, str], ...]
+    instance: Any
+    text_at: str
+
+
+def shape(model: str, resource: str, params: Mapping[str, Any]) -> Shape:
+    """Return what the calls of a prompt have in common.
+
+    Args:
+        model: the model, as the user names it.
+        resource: its full resource name.
+        params: the prompt's parameters, see above.
+
+    Raises ValueError, saying what is wrong with which parameter.
+
+    """
+    method = _method(model, params)
+    make = _predict_message if method == PREDICT else _generate_message
+    try:
+        message = make(resource, params)
+    except (TypeError, AttributeError, json_format.ParseError) as error:
+        raise ValueError(_told(error)) from error
+    return Shape(
+        method=method,
+        message=message,
+        headers=_headers(method, resource, params),
+        instance=params.get("instance", {"content": PROMPT}),
+        text_at=str(params.get("text_at", "content")),
+    )
+
+
+def request(made: Shape, call: Call) -> Any:
+    """Return the message of one call."""
+    message = type(made.message)()
+    message.CopyFrom(made.message)
+    if made.method == PREDICT:
+        filled = _filled(made.instance, call.prompt + call.prefill)
+        json_format.ParseDict(filled, message.instances.add())
+        return message
+    content = message.contents.add()
+    content.role = "user"
+    content.parts.add().text = call.prompt
+    if call.prefill:
+        content = message.contents.add()
+        content.role = "model"
+        content.parts.add().text = call.prefill
+    if call.number > 1:
+        _vary(message.generation_config, call)
+    return message
+
+
+def _vary(config: Any, call: Call) -> None:
+    """Make a further attempt another one: the same seed would bring the same answer."""
+    if "retry_temperature" in call.params:
+        config.temperature = call.params["retry_temperature"]
+    if config.HasField("seed"):
+        config.seed = (config.seed + call.number - 1) % 2**31
+
+
+def _method(model: str, params: Mapping[str, Any]) -> str:
+    old = model.rpartition("/")[2].startswith(PREDICTING_MODELS)
+    named = params.get("method", "predict" if old else "generate")
+    if named not in METHODS:
+        raise ValueError(f"method is {named!r}; it can be {', '.join(METHODS)}")
+    return METHODS[named]
+
+
+def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
+    config = {name: value for name, value in params.items() if name not in OWN_PARAMS}
+    if "thinking" in params:
+        config["thinking_config"] = _thinking(params["thinking"])
+    if "response_schema" in params:
+        schema = params["response_schema"]
+        config[_schema_field(schema)] = schema
+        config.setdefault("response_mime_type", "application/json")
+    whole = {
+        "model": resource,
+        "generation_config": config,
+        "safety_settings": _safety_settings(params.get("safety_settings", {})),
+        "labels": params.get("labels", {}),
+    }
+    if "system" in params:
+        whole["system_instruction"] = {"parts": [{"text": params["system"]}]}
+    if "retry_temperature" in params:
+        float(params["retry_temperature"])
+    return json_format.ParseDict(whole, GenerateContentRequest())
+
+
+def _predict_message(resource: str, params: Mapping[str, Any]) -> Any:
+    plain = {
+        _camel(name): value
+        for name, value in params.items()
+        if name not in OWN_PARAMS | PREDICT_PARAMS
+    }
+    whole = {
+        "endpoint": resource,
+        "parameters": {**plain, **params.get("parameters", {})},
+        "labels": params.get("labels", {}),
+    }
+    return json_format.ParseDict(whole, PredictRequest())
+
+
+def _headers(method: str, resource: str, params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    field = "endpoint" if method == PREDICT else "model"
+    # By this header, and not by the message, the service finds the model.
+    headers = [("x-goog-request-params", f"{field}={resource.replace('/', '%2F')}")]
+    if "request_type" in params:
+        if params["request_type"] not in REQUEST_TYPES:
+            raise ValueError(
+                f"request_type is {params['request_type']!r}; it can be {', '.join(REQUEST_TYPES)}"
+            )
+        headers.append((REQUEST_TYPE_HEADER, params["request_type"]))
+    return tuple(headers)
+
+
+def _thinking(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        return {"thinking_level": value.upper()}
+    if isinstance(value, Mapping):
+        return value
+    return {"thinking_budget": int(value)}
+
+
+def _schema_field(schema: Mapping[str, Any]) -> str:
+    """Return where a schema goes: JSON Schema writes types in lower case, Vertex AI in upper."""
+    own = str(schema.get("type", "")).isupper()
+    return "response_schema" if own else "response_json_schema"
+
+
+def _safety_settings(settings: Any) -> Any:
+    if not isinstance(settings, Mapping):
+        return settings  # a list, as the service itself has it
+    return [
+        {"category": _category(category), "threshold": str(threshold).upper()}
+        for category, threshold in settings.items()
+    ]
+
+
+def _category(name: str) -> str:
+    upper = name.upper()
+    return upper if upper.startswith("HARM_CATEGORY_") else f"HARM_CATEGORY_{upper}"
+
+
+def _camel(name: str) -> str:
+    """Return a name as Predict's models have it: maxOutputTokens for max_output_tokens."""
+    first, *others = name.split("_")
+    return first + "".join(other.capitalize() for other in others)
+
+
+def _filled(instance: Any, prompt: str) -> Any:
+    if isinstance(instance, str):
+        return instance.replace(PROMPT, prompt)
+    if isinstance(instance, Mapping):
+        return {name: _filled(value, prompt) for name, value in instance.items()}
+    if isinstance(instance, list):
+        return [_filled(value, prompt) for value in instance]
+    return instance
+
+
+def _told(error: Exception) -> str:
+    """Return what the library says is wrong, without its talk of message types."""
+    return " ".join(str(error).split())

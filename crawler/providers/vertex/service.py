@@ -1,0 +1,120 @@
+"""The provider `vertex`: Gemini, PaLM-shaped prediction and deployed endpoints, over gRPC.
+
+Rule: one call a request, with a deadline, and every way that it can end is one outcome.
+
+Where and as whom is found in the environment: Application Default Credentials,
+GOOGLE_CLOUD_PROJECT, GOOGLE_CLOUD_LOCATION; or VERTEX_EMULATOR_HOST=host:port for a server on this
+machine, in plain text and without credentials. The parameters are told in `request`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+
+from crawler.errors import CrawlerError, Exit
+from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.providers.vertex.access import Access, Token, find_access, resource_name
+from crawler.providers.vertex.answer import read_generated, read_predicted, text_of
+from crawler.providers.vertex.channels import Channels, opened
+from crawler.providers.vertex.messages import PREDICT, STREAM
+from crawler.providers.vertex.refusal import refusal
+from crawler.providers.vertex.request import Shape, request, shape
+from crawler.states import Outcome
+
+
+@asynccontextmanager
+async def connect(model: str) -> AsyncIterator[Provider]:
+    """Yield the service that the environment names. Raises CrawlerError, ProviderError."""
+    access = await asyncio.to_thread(find_access, model)
+    token = None if access.credentials is None else Token(access.credentials)
+    if token is not None:
+        await token.headers()  # whoever is refused hears of it before anything is asked
+    async with opened(access.target, encrypted=token is not None) as channels:
+        yield Service(model, access, channels, token)
+
+
+def check_params(model: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters that can't be sent. Raises CrawlerError."""
+    try:
+        shape(model, resource_name(model, "project", "location"), params)
+    except ValueError as error:
+        raise CrawlerError(
+            "the parameters can't be sent to Vertex AI",
+            str(error),
+            "they are named as in its GenerationConfig, and as the README says",
+            Exit.USAGE,
+        ) from error
+
+
+class Service:
+    """A provider: a model of Vertex AI."""
+
+    def __init__(self, model: str, access: Access, channels: Channels, token: Token | None) -> None:
+        self._model = model
+        self._resource = access.resource
+        self._channels = channels
+        self._token = token
+        self._shapes: dict[int, tuple[Mapping[str, Any], Shape]] = {}
+
+    async def generate(self, call: Call) -> Answer:
+        """Make one call. Raises ProviderError."""
+        made = self._shape(call.params)
+        if made.method == STREAM:
+            return await self._stream(call, made, lambda _: None)
+        metadata = await self._metadata(made)
+        with self._channels.use() as channel:
+            send = channel.predict if made.method == PREDICT else channel.generate
+            try:
+                message = await send(
+                    request(made, call), timeout=call.timeout_ms / 1000, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                raise refusal(error) from None  # its traceback is 40 frames of a library
+        if made.method == PREDICT:
+            return read_predicted(call, message, made.text_at)
+        return read_generated(call, (message,))
+
+    async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
+        """Make one call and tell its text as it comes. Raises ProviderError."""
+        made = self._shape(call.params)
+        if made.method == PREDICT:
+            answer = await self.generate(call)
+            on_text(answer.text)
+            return answer
+        return await self._stream(call, made, on_text)
+
+    async def _stream(self, call: Call, made: Shape, on_text: Callable[[str], None]) -> Answer:
+        metadata = await self._metadata(made)
+        messages = []
+        with self._channels.use() as channel:
+            try:
+                async for message in channel.stream(
+                    request(made, call), timeout=call.timeout_ms / 1000, metadata=metadata
+                ):
+                    messages.append(message)
+                    on_text(text_of(message))
+            except grpc.aio.AioRpcError as error:
+                raise refusal(error) from None
+        return read_generated(call, messages)
+
+    async def _metadata(self, made: Shape) -> tuple[tuple[str, str], ...]:
+        if self._token is None:
+            return made.headers
+        return made.headers + await self._token.headers()
+
+    def _shape(self, params: Mapping[str, Any]) -> Shape:
+        """Return what the calls with these parameters have in common, made once."""
+        # By identity, because it is asked at every call; what is kept can't lose its id.
+        known = self._shapes.get(id(params))
+        if known is not None:
+            return known[1]
+        try:
+            made = shape(self._model, self._resource, params)
+        except ValueError as error:
+            # True for every request of this prompt: the run stops, and none of them is failed.
+            raise ProviderError(Outcome.DENIED, f"the parameters can't be sent: {error}") from error
+        self._shapes[id(params)] = params, made
+        return made
