@@ -39,6 +39,7 @@ COMMANDS = MappingProxyType(
         "resume": Command("crawler.cli.control", "Go on after a pause."),
         "limit": Command("crawler.cli.control", "Show or set limits."),
         "check": Command("crawler.cli.check", "Check the file's invariants."),
+        "emulator": Command("crawler.cli.emulator", "Play Vertex AI, to try limits and failures."),
     }
 )
 

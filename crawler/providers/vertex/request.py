@@ -19,6 +19,7 @@ Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``ma
   further in; "" is the prediction itself); ``parameters``, sent as they are.
 """
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ from crawler.providers.vertex.messages import (
     PREDICT,
     STREAM,
     GenerateContentRequest,
+    GenerationConfig,
     PredictRequest,
 )
 
@@ -131,6 +133,7 @@ def _method(model: str, params: Mapping[str, Any]) -> str:
 
 def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
     config = {name: value for name, value in params.items() if name not in OWN_PARAMS}
+    _require_known(config)
     if "thinking" in params:
         config["thinking_config"] = _thinking(params["thinking"])
     if "response_schema" in params:
@@ -148,6 +151,15 @@ def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
     if "retry_temperature" in params:
         float(params["retry_temperature"])
     return json_format.ParseDict(whole, GenerateContentRequest())
+
+
+def _require_known(config: Mapping[str, Any]) -> None:
+    known = GenerationConfig.DESCRIPTOR.fields_by_name
+    for name in config:
+        if name not in known:
+            close = difflib.get_close_matches(name, [*known, *OWN_PARAMS], 1)
+            meant = f"; is {close[0]} meant?" if close else ""
+            raise ValueError(f"there is no parameter {name!r}{meant}")
 
 
 def _predict_message(resource: str, params: Mapping[str, Any]) -> Any:
@@ -222,5 +234,5 @@ def _filled(instance: Any, prompt: str) -> Any:
 
 
 def _told(error: Exception) -> str:
-    """Return what the library says is wrong, without its talk of message types."""
+    """Return what the library says is wrong."""
     return " ".join(str(error).split())

@@ -1,0 +1,217 @@
+"""`crawler emulator`: Vertex AI on this machine, to try limits and failures without an account.
+
+Rule: the options are the fields of `Settings`, by the same names; all of them are checked before
+the server is imported.
+"""
+
+import asyncio
+import json
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crawler.cli.options import MOST
+from crawler.cli.terminal import print_line, tell
+from crawler.emulator.settings import KINDS, OUTAGES, WINDOWS, Settings, WordFault
+from crawler.errors import CrawlerError, Exit
+
+DEFAULT_PORT = 8901
+_TICK_S = 0.1
+_COUNT = click.IntRange(1, MOST)
+
+
+def _faults(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> Mapping[str, float]:
+    """Return the rates of KIND=RATE. Raises BadParameter."""
+    rates = {}
+    for value in values:
+        kind, _, rate = value.partition("=")
+        try:
+            rates[kind] = float(rate)
+        except ValueError:
+            raise click.BadParameter(f"{value!r}: write KIND=RATE", ctx, param) from None
+    return rates
+
+
+def _word_faults(
+    ctx: click.Context, param: click.Parameter, values: Sequence[str]
+) -> Mapping[str, Sequence[WordFault]]:
+    """Return the faults of WORD=KIND and WORD=KIND*TIMES by word. Raises BadParameter."""
+    faults: dict[str, list[WordFault]] = {}
+    for value in values:
+        word, _, fault = value.rpartition("=")
+        kind, star, times = fault.partition("*")
+        if not word or (star and not times.isdecimal()):
+            raise click.BadParameter(f"{value!r}: write WORD=KIND or WORD=KIND*TIMES", ctx, param)
+        faults.setdefault(word, []).append(WordFault(kind, int(times) if star else None))
+    return faults
+
+
+def _outage(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> tuple[float, float] | None:
+    """Return the two seconds of FROM,TO. Raises BadParameter."""
+    if value is None:
+        return None
+    begins, _, ends = value.partition(",")
+    try:
+        return float(begins), float(ends)
+    except ValueError:
+        raise click.BadParameter(f"{value!r}: write FROM,TO in seconds", ctx, param) from None
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    return click.option(*names, **{"show_default": "default" in attributes, **attributes})
+
+
+@click.command(
+    epilog=f"""\b
+Kinds of faults:
+  {", ".join(KINDS[:8])},
+  {", ".join(KINDS[8:16])},
+  {", ".join(KINDS[16:22])},
+  {", ".join(KINDS[22:])}
+
+\b
+Examples:
+  crawler emulator --per-minute 60 --latency-ms 800 --jitter-ms 300
+  crawler emulator --fault unavailable=0.05 --fault hang=0.01 --word-fault abrogate=safety
+  crawler emulator --word-fault 'laconic=internal*2' --outage 20,30 --log requests.jsonl""",
+)
+@_option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=DEFAULT_PORT,
+    metavar="N",
+    help="0: any free one.",
+)
+@_option(
+    "--latency-ms", type=click.IntRange(0, MOST), default=0, metavar="MS", help="Of an answer."
+)
+@_option(
+    "--jitter-ms",
+    type=click.IntRange(0, MOST),
+    default=0,
+    metavar="MS",
+    help="Latency ± this much.",
+)
+@_option("--per-minute", type=_COUNT, metavar="N", help="Requests that are let in.")
+@_option("--tokens-per-minute", type=_COUNT, metavar="N", help="Tokens, of requests and answers.")
+@_option(
+    "--per-day", type=_COUNT, metavar="N", help="Requests after which the day's quota is gone."
+)
+@_option("--max-concurrent", type=_COUNT, metavar="N", help="Calls at once.")
+@_option(
+    "--window", type=click.Choice(WINDOWS), default=WINDOWS[0], help="How a minute is counted."
+)
+@_option("--window-ms", type=_COUNT, default=60_000, metavar="MS", help="How long a minute is.")
+@_option("--burst", type=_COUNT, metavar="N", help="Capacity of a bucket.  [default: --per-minute]")
+@_option(
+    "--tenants",
+    type=click.IntRange(0, MOST),
+    default=0,
+    metavar="N",
+    help="Requests a minute of others.",
+)
+@_option("--retry-info/--no-retry-info", default=True, help="Tell whom it refuses when to return.")
+@_option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="KIND=RATE",
+    callback=_faults,
+    help="How often: 0.05.",
+)
+@_option(
+    "--word-fault",
+    "word_faults",
+    multiple=True,
+    metavar="WORD=KIND[*TIMES]",
+    callback=_word_faults,
+    help="Always, or only the first times.",
+)
+@_option("--outage", "outage_s", metavar="FROM,TO", callback=_outage, help="Seconds from start.")
+@_option("--outage-kind", type=click.Choice(OUTAGES), default=OUTAGES[0])
+@_option("--seed", type=int, default=0, help="Of latencies and faults.")
+@_option("--log", type=click.Path(path_type=Path, dir_okay=False), help="A JSON line per request.")
+def emulator(**options: Any) -> int:
+    """Play Vertex AI on this machine, with quotas and failures, until Ctrl-C.
+
+    Prints its endpoint at the start and its counts at the end, as lines of JSON. Without options
+    every request is answered at once.
+    """
+    try:
+        settings = Settings(**options)
+    except ValueError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
+    _check_port(settings.port)
+    asyncio.run(_emulate(settings))
+    return Exit.DONE
+
+
+def _check_port(port: int) -> None:
+    """Raise CrawlerError if a port can't be listened at: gRPC tells it late, and in many lines."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise CrawlerError(
+                f"the emulator can't listen at 127.0.0.1:{port}",
+                error.strerror or str(error),
+                "crawler emulator --port 0 takes a port that is free",
+                Exit.CONFIGURATION,
+            ) from error
+
+
+async def _emulate(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    from crawler.emulator.server import serve  # noqa: PLC0415 - it takes most of a second
+
+    async with serve(settings) as served:
+        _say(json.dumps({"endpoint": served.endpoint}))
+        tell(f"export VERTEX_EMULATOR_HOST={served.endpoint}")
+        await _watch(served, stop)
+    _say(json.dumps(served.tally.summary()))
+
+
+async def _watch(served: Any, stop: asyncio.Event) -> None:
+    """Keep the outage, and show figures where there is a terminal, until told to stop."""
+    is_live = sys.stderr.isatty()
+    while not stop.is_set():
+        await served.keep_outage()
+        if is_live:
+            _show(served)
+        try:
+            await asyncio.wait_for(stop.wait(), _TICK_S)
+        except TimeoutError:
+            continue
+    if is_live:
+        tell("")
+
+
+def _show(served: Any) -> None:
+    """Write the figures over those before."""
+    tally = served.tally
+    text = (
+        f"{tally.codes.total()} received · {tally.codes['OK']} OK"
+        f" · {tally.codes['RESOURCE_EXHAUSTED']} refused · {tally.in_flight} in flight"
+        f" · {served.requests_last_minute()} in the last minute"
+    )
+    sys.stderr.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
+    sys.stderr.flush()
+
+
+def _say(text: str) -> None:
+    """Print a line of data that somebody waits for."""
+    print_line(text)
+    sys.stdout.flush()
