@@ -9,12 +9,13 @@ import asyncio
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Protocol
 
 from crawler.errors import CrawlerError
 from crawler.ledger.record import Finish
 from crawler.providers import kind_of
-from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.providers.protocol import Answer, Call, Provider, ProviderError, StreamingProvider
 from crawler.states import Outcome
 
 REASON_LENGTH = 500
@@ -24,6 +25,10 @@ LONGEST_PAUSE_MS = 31 * 24 * 3_600_000
 """What a server asks for beyond it is cut: later times would not fit a column, or a calendar."""
 GIVE_UP_S = 5
 """How long a call may take to end once it has been given up."""
+
+
+OnText = Callable[[Call, str], None]
+"""Told a piece of a call's answer as it comes."""
 
 
 class Executor(Protocol):
@@ -52,6 +57,7 @@ class LocalExecutor:
         clock: the time, in ms.
         notify: called whenever there is an outcome to fetch.
         given: providers that are there already, by (provider, model).
+        on_text: told pieces of the answers as they come; None where nobody reads along.
 
     """
 
@@ -60,10 +66,12 @@ class LocalExecutor:
         clock: Callable[[], int],
         notify: Callable[[], None],
         given: Mapping[tuple[str, str], Provider] | None = None,
+        on_text: OnText | None = None,
     ) -> None:
         self._clock = clock
         self._notify = notify
         self._providers = dict(given or {})
+        self._on_text = on_text
         self._connecting = asyncio.Lock()
         self._connections = AsyncExitStack()
         self._tasks: dict[asyncio.Task[None], tuple[int, Call]] = {}  # and when each is overdue
@@ -147,7 +155,11 @@ class LocalExecutor:
             provider = self._providers.get((call.provider, call.model))
             if provider is None:
                 provider = await self.connect(call.provider, call.model)
-            finish = _succeeded(call, await provider.generate(call), self._clock())
+            if self._on_text is not None and isinstance(provider, StreamingProvider):
+                answer = await provider.stream(call, partial(self._on_text, call))
+            else:
+                answer = await provider.generate(call)
+            finish = _succeeded(call, answer, self._clock())
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a provider's mistake
             finish = _failed(call, self._told(task, error), self._clock())
         self._ended.append(finish)

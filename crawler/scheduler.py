@@ -54,6 +54,8 @@ class RunOptions:
     """How many calls to start at the most."""
     prompt_ids: tuple[int, ...] | None = None
     """The only prompts to serve; None for all."""
+    request_id: int | None = None
+    """The only request to serve; None for all of the prompts."""
 
 
 class Ending(NamedTuple):
@@ -166,6 +168,7 @@ class Scheduler:
             clock=self._clock,
             draw=random.randint,
             prompt_ids=self._options.prompt_ids,
+            request_id=self._options.request_id,
         )
         self._lock = RunLock(self._store.path, run_id)
         self._log.info("run_started", run_id=run_id, version=program)

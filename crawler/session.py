@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 from crawler.errors import CrawlerError, Exit
-from crawler.executor import LocalExecutor
+from crawler.executor import LocalExecutor, OnText
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.look import served_prompts
+from crawler.ledger.look import served_prompts, served_request
 from crawler.ledger.report import Status
 from crawler.logs import Log
 from crawler.policy import Policy
@@ -30,6 +30,7 @@ async def crawl_store(
     clock: Callable[[], int] | None = None,
     on_status: Callable[[Status], None] | None = None,
     on_start: Callable[[Scheduler], None] | None = None,
+    on_text: OnText | None = None,
 ) -> Ending:
     """Make one run over an open database.
 
@@ -42,13 +43,14 @@ async def crawl_store(
         clock: the time in ms; the file's own where none is given.
         on_status: told the state of the crawl once a second.
         on_start: told the scheduler when its providers are there; for who wants to stop it.
+        on_text: told pieces of the answers as they come, where a provider can say them so early.
 
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
     wake = asyncio.Event()
     # The executor reads the scheduler's clock, which is agreed on when the run begins.
-    executor = LocalExecutor(lambda: scheduler.now_ms(), wake.set, given)  # noqa: PLW0108
+    executor = LocalExecutor(lambda: scheduler.now_ms(), wake.set, given, on_text)  # noqa: PLW0108
     scheduler = Scheduler(
         store,
         executor,
@@ -60,7 +62,7 @@ async def crawl_store(
         on_status=on_status,
     )
     try:
-        for prompt in await store.run(_prompts_with_work, options.prompt_ids):
+        for prompt in await store.run(_prompts_with_work, options):
             await _connect(executor, prompt)
         if on_start is not None:
             on_start(scheduler)
@@ -76,14 +78,14 @@ def raise_for(ending: Ending) -> None:
         raise CrawlerError(
             "the provider refuses to work for us; what is left stays pending",
             detail,
-            "mend that (for a server: set the right OPENAI_API_KEY) and run again",
+            "mend that (credentials come from the environment) and run again",
             Exit.DENIED,
         )
     if ending.reason == "unreachable":
         raise CrawlerError(
             "the server can't be reached; what is left stays pending",
             detail,
-            "check the address (OPENAI_BASE_URL) and the network; crawler resume, then crawler run",
+            "check its address and the network; crawler resume, then crawler run",
             Exit.UNREACHABLE,
         )
     if ending.opens_at_ms is not None:
@@ -96,10 +98,12 @@ def raise_for(ending: Ending) -> None:
         )
 
 
-def _prompts_with_work(
-    conn: sqlite3.Connection, prompt_ids: tuple[int, ...] | None
-) -> list[Prompt]:
-    return [prompt_by_id(conn, row.prompt_id) for row in served_prompts(conn, prompt_ids)]
+def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Prompt]:
+    if options.request_id is not None:
+        served = served_request(conn, options.request_id)
+    else:
+        served = served_prompts(conn, options.prompt_ids)
+    return [prompt_by_id(conn, row.prompt_id) for row in served]
 
 
 async def _connect(executor: LocalExecutor, prompt: Prompt) -> None:

@@ -50,6 +50,16 @@ def served_prompts(conn: sqlite3.Connection, prompt_ids: tuple[int, ...] | None)
     return list(map(Served._make, rows))
 
 
+def served_request(conn: sqlite3.Connection, request_id: int) -> list[Served]:
+    """Return the prompt of a request that is still to be answered; nothing where it is not."""
+    rows = conn.execute(
+        "SELECT prompts.id, limit_id, 1 FROM requests JOIN prompts ON prompts.id = prompt_id"
+        " WHERE requests.id = ? AND state IN ('pending', 'leased')",
+        (request_id,),
+    )
+    return list(map(Served._make, rows))
+
+
 def limits(conn: sqlite3.Connection) -> list[Limit]:
     """Return every limit."""
     rows = conn.execute(

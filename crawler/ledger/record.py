@@ -24,6 +24,8 @@ class Scope:
     draw: Draw
     prompt_ids: tuple[int, ...] | None = None
     """The only prompts that this run serves; None for all that a program can serve."""
+    request_id: int | None = None
+    """The only request that this run serves; None for all of its prompts."""
 
 
 class Finish(NamedTuple):

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.look import ledger_time_ms, limits, look, served_prompts
+from crawler.ledger.look import Served, ledger_time_ms, limits, look, served_prompts, served_request
 from crawler.ledger.record import Finish, Scope, record
 from crawler.plan import plan
 
@@ -49,7 +49,7 @@ def turn(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], bud
     now_ms = ledger_time_ms(conn, scope.clock())
     late = record(conn, scope, finished, now_ms)
     lost = not _beat(conn, scope.run_id, late, now_ms)
-    served = served_prompts(conn, scope.prompt_ids)
+    served = _served(conn, scope)
     leases: list[Lease] = []
     wakes: list[int] = []
     in_the_way = [limit for limit in limits(conn) if limit.id in {row.limit_id for row in served}]
@@ -58,7 +58,8 @@ def turn(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], bud
         step = plan(look(conn, limit, prompt_ids, scope.policy.guard_ms, now_ms), now_ms)
         room = 0 if lost else min(step.room, budget - len(leases))
         if room > 0:
-            leases += _lease(conn, scope.run_id, limit.id, prompt_ids, room, now_ms)
+            drawn = _draw(conn, scope, prompt_ids, room, now_ms)
+            leases += _lease(conn, scope.run_id, limit.id, drawn, now_ms)
         if step.wake_at_ms is not None:
             wakes.append(step.wake_at_ms)
     return Turn(
@@ -123,30 +124,50 @@ def _beat(conn: sqlite3.Connection, run_id: int, late: int, now_ms: int) -> bool
     return ended_at_ms is None
 
 
+def _served(conn: sqlite3.Connection, scope: Scope) -> list[Served]:
+    if scope.request_id is not None:
+        return served_request(conn, scope.request_id)
+    return served_prompts(conn, scope.prompt_ids)
+
+
 def _lease(
-    conn: sqlite3.Connection,
-    run_id: int,
-    limit_id: int,
-    prompt_ids: Sequence[int],
-    room: int,
-    now_ms: int,
-) -> list[Lease]:
-    """Lease up to ``room`` requests: those that have waited first, then fresh ones in order."""
-    leases: list[Lease] = []
-    for draw in (_draw_waiting, _draw_fresh):
-        for prompt_id in prompt_ids:
-            if len(leases) < room:
-                leases += draw(conn, prompt_id, now_ms, room - len(leases))
+    conn: sqlite3.Connection, run_id: int, limit_id: int, drawn: Sequence[Lease], now_ms: int
+) -> Sequence[Lease]:
+    """Lease requests: from here on they are this run's."""
     conn.executemany(
         "UPDATE requests SET state = 'leased', attempts = ? WHERE id = ?",
-        [(lease.number, lease.request_id) for lease in leases],
+        [(lease.number, lease.request_id) for lease in drawn],
     )
     conn.executemany(
         "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
         " VALUES (?, ?, ?, ?, ?)",
-        [(lease.request_id, lease.number, run_id, limit_id, now_ms) for lease in leases],
+        [(lease.request_id, lease.number, run_id, limit_id, now_ms) for lease in drawn],
     )
-    return leases
+    return drawn
+
+
+def _draw(
+    conn: sqlite3.Connection, scope: Scope, prompt_ids: Sequence[int], room: int, now_ms: int
+) -> list[Lease]:
+    """Choose up to ``room`` requests: those that have waited first, then fresh ones in order."""
+    if scope.request_id is not None:
+        return _draw_one(conn, scope.request_id, now_ms)
+    drawn: list[Lease] = []
+    for draw in (_draw_waiting, _draw_fresh):
+        for prompt_id in prompt_ids:
+            if len(drawn) < room:
+                drawn += draw(conn, prompt_id, now_ms, room - len(drawn))
+    return drawn
+
+
+def _draw_one(conn: sqlite3.Connection, request_id: int, now_ms: int) -> list[Lease]:
+    rows = conn.execute(
+        "SELECT requests.id, requests.attempts + 1, requests.prompt_id, words.text, words.fields"
+        " FROM requests JOIN words ON words.id = word_id"
+        " WHERE requests.id = ? AND state = 'pending' AND due_at_ms <= ?",
+        (request_id, now_ms),
+    )
+    return list(map(Lease._make, rows))
 
 
 def _draw_waiting(conn: sqlite3.Connection, prompt_id: int, now_ms: int, room: int) -> list[Lease]:

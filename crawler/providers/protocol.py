@@ -3,8 +3,8 @@
 Rule: nothing here knows a database, a scheduler or a network, so a call can be made on any node.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from crawler.states import Outcome
 
@@ -82,3 +82,11 @@ class Provider(Protocol):
 
     async def generate(self, call: Call) -> Answer:
         """Make one call, once. Raises ProviderError."""
+
+
+@runtime_checkable
+class StreamingProvider(Provider, Protocol):
+    """A provider that can tell its text as it comes."""
+
+    async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
+        """Make one call, once, and tell each piece of its text. Raises ProviderError."""
