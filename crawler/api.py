@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
@@ -81,6 +82,7 @@ def read_spec(
         raise ValueError("the prompt asks the same of every word: it has no {word} in it")
     template.encode()
     json.dumps(dict(params))
+    require_schema(params)
     if callable(provider):
         return PromptSpec(name, template, "function", model or _name_of(provider), params)
     default_model = kind_of(provider).default_model

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from crawler.answer_schema import SCHEMA, require_schema
 from crawler.cli.options import database_option, found, not_empty
 from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
 from crawler.clock import wall_ms
@@ -29,13 +30,16 @@ def prompt() -> None:
 Examples:
   crawler prompt add define --template "Define {word} in one sentence." --provider local
   crawler prompt add study-notes --template @notes.txt --provider openai --model gpt-4o-mini \\
-      --param max_output_tokens=500 --param temperature=0.3"""
+      --param max_output_tokens=500 --param temperature=0.3
+  crawler prompt add study-notes --template @notes.txt --provider scripted --schema @notes.json
+  crawler sql "select word, definition from study_notes\""""
 )
 @click.argument("name", callback=not_empty)
 @click.option("--template", required=True, help="The text, or @FILE. {word} is the word.")
 @click.option("--provider", required=True, help="local, openai or scripted.")
 @click.option("--model", help="The model's name; for local it may be a GGUF file.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
+@click.option("--schema", help="The JSON Schema of an answer, or @FILE: its fields are columns.")
 @click.option(
     "--limit", callback=not_empty, help="The quota that it shares.  [default: the provider's]"
 )
@@ -46,6 +50,7 @@ def add(
     provider: str,
     model: str | None,
     params: Sequence[str],
+    schema: str | None,
     limit: str | None,
     db: Path,
 ) -> None:
@@ -54,6 +59,9 @@ def add(
     A version never changes: another template, provider, model or parameter is another version, and
     words are asked about again. In the template {word} is the word and {NAME} a column of its list;
     [[ … ]] stays only where every name in it has a value; what follows {answer} begins the answer.
+
+    With a schema an answer is a JSON object, and the prompt has a view of its own, called like it,
+    with a column for each property of the schema.
     """
     kind = kind_of(provider)
     spec = PromptSpec(
@@ -61,7 +69,7 @@ def add(
         _template(template),
         provider,
         _model(provider, model or kind.default_model),
-        dict(_param(param) for param in params),
+        _params(params, schema),
     )
     with writing(db, wall_ms()) as writer:
         added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
@@ -123,16 +131,7 @@ def _put(
 
 
 def _template(text: str) -> str:
-    if text.startswith("@"):
-        try:
-            text = Path(text[1:]).read_text("utf-8").rstrip("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise CrawlerError(
-                f"the template {text[1:]} can't be read",
-                str(error),
-                "check the path after @",
-                Exit.USAGE,
-            ) from error
+    text = _content(text, "template")
     if not Template(text).all_names():
         raise CrawlerError(
             "the template asks the same of every word",
@@ -154,11 +153,46 @@ def _model(provider: str, model: str | None) -> str:
     return model
 
 
+def _content(text: str, what: str) -> str:
+    """Return a text as it is, or what is in the file that is named after an @."""
+    if not text.startswith("@"):
+        return text
+    try:
+        return Path(text[1:]).read_text("utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise CrawlerError(
+            f"the {what} {text[1:]} can't be read",
+            str(error),
+            "check the path after @",
+            Exit.USAGE,
+        ) from error
+
+
+def _params(named: Sequence[str], schema: str | None) -> dict[str, Any]:
+    """Return the parameters that the options say. Raises CrawlerError for a schema that is none."""
+    params = dict(_param(param) for param in named)
+    if schema is not None:
+        if SCHEMA in params:
+            raise click.UsageError(f"--schema and --param {SCHEMA} say the same: give one of them")
+        params[SCHEMA] = _schema(_content(schema, "schema"))
+    require_schema(params)
+    return params
+
+
+def _schema(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (RecursionError, ValueError) as error:
+        raise CrawlerError(
+            "the schema is not JSON", str(error), "mend it, or name its file: @FILE", Exit.USAGE
+        ) from error
+
+
 def _param(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not name or not equals:
         raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (RecursionError, ValueError):
         return name, value

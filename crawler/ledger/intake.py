@@ -9,6 +9,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from crawler.answer_schema import SCHEMA
+from crawler.ledger.prompt_views import put_view
+
 
 class Word(NamedTuple):
     """An input item: unique text and, from the other columns of its list, fields."""
@@ -66,11 +69,11 @@ def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
 def put_prompt(
     conn: sqlite3.Connection, spec: PromptSpec, limit_id: int, now_ms: int
 ) -> tuple[Prompt, bool]:
-    """Make the version that the spec describes the current one of its name.
+    """Make the version that the spec describes the current one of its name, and its view with it.
 
-    Returns it, and whether it is new.
+    Returns it, and whether it is new. Raises CrawlerError where it can't have a view.
     """
-    params = json.dumps(dict(spec.params), sort_keys=True, ensure_ascii=False)
+    params = _canonical(spec.params)
     identity = (spec.name, spec.template, spec.provider, spec.model, params)
     known = conn.execute(
         "SELECT id FROM prompts"
@@ -89,6 +92,7 @@ def put_prompt(
         )
     prompt = current_prompt(conn, spec.name)
     assert prompt is not None
+    put_view(conn, prompt.name, prompt.id, prompt.params)
     return prompt, known is None
 
 
@@ -136,6 +140,17 @@ def add_words(
             [(text,) for text, _ in rows],
         ).rowcount
     return Added(new_words, new_requests, counted - new_words)
+
+
+def _canonical(params: Mapping[str, Any]) -> str:
+    """Return parameters as the text that tells them from others.
+
+    Order counts in a schema alone: a model fills in an object as its properties are listed.
+    """
+    ordered = json.loads(json.dumps(dict(params), sort_keys=True))
+    if SCHEMA in params:
+        ordered[SCHEMA] = params[SCHEMA]
+    return json.dumps(ordered, ensure_ascii=False)
 
 
 def _prompts(conn: sqlite3.Connection, condition: str, value: object) -> list[Prompt]:

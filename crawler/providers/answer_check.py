@@ -1,13 +1,70 @@
-"""Simple checks of an answer, named by the parameter ``checks``: what a small model gets wrong.
+"""Whether an answer is what its prompt's parameters ask for: the same for every provider.
 
-Rule: pure; an answer that fails is a transient failure with this reason, and is tried again.
+Rule: pure; an answer that fails is a transient failure with this reason, and is tried again. A
+reason says nothing that the answer says.
+
+``response_schema`` and ``response_mime_type`` (``application/json``) ask for JSON, ``checks`` for
+what a small model gets wrong.
 """
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
+from typing import Any
+
+from crawler.answer_schema import SCHEMA, misfit
+from crawler.providers.json_answer import read_json, without_fence
+from crawler.providers.protocol import Call, ProviderError
+from crawler.states import Outcome
+
+MIME_TYPE = "response_mime_type"
+JSON_TYPE = "application/json"
 
 STEM_SHARE = 0.6
 """How much of a word must be found: abrogate is mentioned by "abrogating"."""
+
+
+def wants_json(params: Mapping[str, Any]) -> bool:
+    """Tell whether an answer is to be JSON."""
+    return SCHEMA in params or params.get(MIME_TYPE) == JSON_TYPE
+
+
+def require_checks(call: Call) -> None:
+    """Refuse a call whose answer could not be checked, before it is paid for."""
+    for name in call.params.get("checks", ()):
+        if name not in CHECKS:
+            raise ProviderError(Outcome.REJECTED, f"there is no check {name!r}")
+
+
+def examine(
+    params: Mapping[str, Any], word: str, text: str, prefill: str = ""
+) -> tuple[str, str | None]:
+    """Look at what a model wrote.
+
+    Args:
+        params: the prompt's.
+        word: what the call was about.
+        text: all that the model wrote.
+        prefill: how the answer began before that; it is no merit of the model's.
+
+    Returns the answer as it is to be stored (of JSON without a Markdown fence), and what is wrong
+    with it as the end of a sentence that begins with "the answer"; None if it is good.
+
+    """
+    answer = (prefill + text).strip()
+    if wants_json(params):
+        answer = without_fence(answer)
+        fault = _json_fault(params.get(SCHEMA), answer)
+        if fault is not None:
+            return answer, fault
+    return answer, complaint(params.get("checks", ()), word, text)
+
+
+def _json_fault(schema: Mapping[str, Any] | None, text: str) -> str | None:
+    try:
+        value = read_json(text)
+    except ValueError as error:
+        return f"is not JSON ({error})"
+    return None if schema is None else misfit(schema, value)
 
 
 def ends_as_sentence(word: str, text: str) -> str | None:

@@ -6,6 +6,7 @@ Rule: what the function raises is a transient failure, unless it raises a Provid
 import inspect
 from collections.abc import Awaitable, Callable
 
+from crawler.providers.answer_check import examine, wants_json
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
@@ -27,4 +28,10 @@ class Function:
         if not isinstance(text, str):
             kind = type(text).__name__
             raise ProviderError(Outcome.REJECTED, f"the function returned {kind}, not str")
-        return Answer(call.prefill + text)
+        if not wants_json(call.params):
+            return Answer(call.prefill + text)
+        kept, fault = examine(call.params, call.word, text, call.prefill)
+        if fault is not None:
+            reason = f"the answer {fault}"
+            raise ProviderError(Outcome.TRANSIENT, reason, retry_after_ms=0, answer=Answer(kept))
+        return Answer(kept)

@@ -3,9 +3,9 @@
 Rule: one POST a call, and every way that it can end is one outcome.
 
 The address is OPENAI_BASE_URL and the key OPENAI_API_KEY; neither is ever recorded. Parameters of
-our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``system``, ``checks``
-(see answer_check), ``allow_truncated``, ``retry_temperature`` (for every attempt but the first).
-All others go to the server as they are.
+our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``system``, ``checks``,
+``response_schema`` and ``response_mime_type`` (see answer_check), ``allow_truncated``,
+``retry_temperature`` (for every attempt but the first). All others go to the server as they are.
 """
 
 import json
@@ -20,8 +20,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from crawler.answer_schema import SCHEMA, in_lower_case
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.answer_check import CHECKS, complaint
+from crawler.providers.answer_check import (
+    MIME_TYPE,
+    examine,
+    require_checks,
+    wants_json,
+)
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
@@ -29,7 +35,16 @@ DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 20
 REASON_LENGTH = 300
 OWN_PARAMS = frozenset(
-    {"allow_truncated", "checks", "endpoint", "max_output_tokens", "retry_temperature", "system"}
+    {
+        "allow_truncated",
+        "checks",
+        "endpoint",
+        "max_output_tokens",
+        MIME_TYPE,
+        SCHEMA,
+        "retry_temperature",
+        "system",
+    }
 )
 TRANSIENT_CODES = frozenset({408, 409, 425})
 
@@ -87,7 +102,7 @@ class Server:
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
-        _require_checks(call)
+        require_checks(call)
         path = "completions" if _is_completion(call) else "chat/completions"
         status, headers, body = await self._post(f"{self._base_url}/{path}", call)
         if status != 200:  # noqa: PLR2004 - the one good code
@@ -108,13 +123,6 @@ class Server:
             raise ProviderError(Outcome.TRANSIENT, reason) from error
 
 
-def _require_checks(call: Call) -> None:
-    """Refuse a call whose answer could not be checked, before it is paid for."""
-    for name in call.params.get("checks", ()):
-        if name not in CHECKS:
-            raise ProviderError(Outcome.REJECTED, f"there is no check {name!r}")
-
-
 def request_body(call: Call) -> dict[str, Any]:
     """Return what is posted for a call."""
     params = call.params
@@ -126,6 +134,8 @@ def request_body(call: Call) -> dict[str, Any]:
         body["temperature"] = params["retry_temperature"]
     if "seed" in params:
         body["seed"] = int(params["seed"]) + call.number - 1
+    if wants_json(params):
+        body.setdefault("response_format", _response_format(params.get(SCHEMA)))
     if _is_completion(call):
         body["prompt"] = call.prompt + call.prefill
         return body
@@ -135,6 +145,16 @@ def request_body(call: Call) -> dict[str, Any]:
         messages.append({"role": "assistant", "content": call.prefill})
     body["messages"] = messages
     return body
+
+
+def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    if schema is None:
+        return {"type": "json_object"}
+    # Not "strict": that would refuse every schema that leaves a field to the model.
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "answer", "schema": in_lower_case(schema)},
+    }
 
 
 def read_answer(call: Call, body: bytes) -> Answer:
@@ -155,8 +175,9 @@ def read_answer(call: Call, body: bytes) -> Answer:
         raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
     if not isinstance(text, str):
         raise ProviderError(Outcome.REJECTED, "the answer is no text")
+    kept, fault = examine(call.params, call.word, text, call.prefill)
     answer = Answer(
-        (call.prefill + text).strip() if text.strip() else "",
+        kept if text.strip() else "",
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
         thought,
@@ -164,23 +185,22 @@ def read_answer(call: Call, body: bytes) -> Answer:
         content.get("model"),
         truncated=finish_reason == "length",
     )
-    outcome, reason = _judge(call, text, finish_reason, refused)
+    outcome, reason = _judge(call, answer, refused, fault)
     if outcome is Outcome.SUCCEEDED:
         return answer
     # It is well: there is nothing to wait for.
     raise ProviderError(outcome, reason, status_code=200, retry_after_ms=0, answer=answer)
 
 
-def _judge(call: Call, text: str, finish_reason: object, refused: object) -> tuple[Outcome, str]:
-    if refused or finish_reason == "content_filter":
-        return Outcome.BLOCKED, f"the model refused ({finish_reason})"
-    if not text.strip():
-        return Outcome.TRANSIENT, f"the answer is empty ({finish_reason})"
-    if finish_reason == "length" and not call.params.get("allow_truncated"):
+def _judge(call: Call, answer: Answer, refused: object, fault: str | None) -> tuple[Outcome, str]:
+    if refused or answer.finish_reason == "content_filter":
+        return Outcome.BLOCKED, f"the model refused ({answer.finish_reason})"
+    if not answer.text:
+        return Outcome.TRANSIENT, f"the answer is empty ({answer.finish_reason})"
+    if answer.truncated and not call.params.get("allow_truncated"):
         return Outcome.TRANSIENT, "the answer is cut off at max_output_tokens"
-    found = complaint(call.params.get("checks", ()), call.word, text)
-    if found is not None:
-        return Outcome.TRANSIENT, f"the answer {found}"
+    if fault is not None:
+        return Outcome.TRANSIENT, f"the answer {fault}"
     return Outcome.SUCCEEDED, ""
 
 

@@ -3,20 +3,26 @@
 Rule: the same word, attempt number and parameters always have the same fate.
 
 Parameters: ``seed`` (0); ``latency_ms`` (0), a number or [low, high]; ``words`` (12), the length of
-an answer; ``errors``, {outcome: share of the calls}, e.g. {"transient": 0.1, "blocked": 0.01};
-``retry_after_ms``, what a throttled call is told.
+an answer, or of each text in it where there is a ``response_schema``; ``errors``, {outcome: share
+of the calls}, e.g. {"transient": 0.1, "blocked": 0.01}; ``retry_after_ms``, what a throttled call
+is told.
 """
 
 import asyncio
 import functools
+import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+from crawler.answer_schema import SCHEMA, types
+from crawler.providers.answer_check import wants_json
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 _FILLER = "a word that the script knows by heart and explains at no cost to anyone".split()
+_ANY = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
 @asynccontextmanager
@@ -37,8 +43,30 @@ class Script:
             await asyncio.sleep(_latency_s(params.get("latency_ms", 0), chance))
             _fail_perhaps(call, chance.random())
         length = int(params.get("words", 12))
-        text = f"{call.prefill}{call.word.capitalize()}: {_filler(length)}."
+        if wants_json(params):
+            text = json.dumps(_value(params.get(SCHEMA, _ANY), length), ensure_ascii=False)
+        else:
+            text = f"{call.prefill}{call.word.capitalize()}: {_filler(length)}."
         return Answer(text, tokens_in=len(call.prompt.split()), tokens_out=length + 1)
+
+
+def _value(schema: Any, length: int) -> object:
+    """Return the first value that comes to mind of a schema."""
+    schema = schema if isinstance(schema, dict) else {}
+    match (types(schema) or ["string"])[0]:
+        case "object":
+            inner = schema.get("properties", {})
+            return {name: _value(inner[name], length) for name in inner}
+        case "array":
+            return [_value(schema.get("items", {}), length)]
+        case "integer" | "number":
+            return length
+        case "boolean":
+            return True
+        case "null":
+            return None
+        case _:
+            return schema["enum"][0] if schema.get("enum") else _filler(length)
 
 
 @functools.cache

@@ -1,0 +1,119 @@
+"""A view for each prompt whose answers have fields: `SELECT word, definition FROM study_notes`.
+
+Rule: a view belongs to the name of a prompt and shows the answers of its current version. It takes
+no name that is not free, and no name of a field is ever read as SQL.
+
+The fields are looked up with the table function json_each, and not with json_extract. Connections
+that do not trust the schema of a file refuse that in a view (SQLite 3.40: "unsafe use"), and its
+paths have no way to write every name. An answer that is not JSON would be an error of the whole
+view: providers let none pass where there is a schema (crawler/providers/answer_check.py).
+"""
+
+import re
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from crawler.answer_schema import SCHEMA, property_names, require_schema
+from crawler.errors import CrawlerError, Exit
+
+_WORD = "word"
+_OTHER_COLUMNS = {
+    "text": "responses.text",
+    "model": "prompts.model",
+    "version": "prompts.version",
+    "finished_at": "strftime('%Y-%m-%dT%H:%M:%fZ', attempts.finished_at_ms / 1000.0, 'unixepoch')",
+    "word_id": "words.id",
+    "request_id": "requests.id",
+}
+_SOURCE = (
+    " FROM responses"
+    " JOIN requests ON requests.id = responses.request_id"
+    " JOIN attempts ON attempts.request_id = responses.request_id"
+    " AND attempts.number = responses.number"
+    " JOIN words ON words.id = requests.word_id"
+    " JOIN prompts ON prompts.id = requests.prompt_id"
+)
+
+
+def put_view(
+    conn: sqlite3.Connection, name: str, prompt_id: int, params: Mapping[str, Any]
+) -> None:
+    """Give a prompt the view of its current version; none where its answers have no fields.
+
+    Raises CrawlerError, before anything has changed, for a schema that is none and for a name that
+    is taken.
+    """
+    require_schema(params)
+    fields = property_names(params)
+    view = view_name(name)
+    if fields:
+        _require_free(conn, name, view)
+    for (old,) in conn.execute(
+        "SELECT name FROM prompt_views WHERE prompt = ?", (name,)
+    ).fetchall():
+        conn.execute(f"DROP VIEW IF EXISTS {_quoted(old)}")
+    conn.execute("DELETE FROM prompt_views WHERE prompt = ?", (name,))
+    if fields:
+        conn.execute("INSERT INTO prompt_views (name, prompt) VALUES (?, ?)", (view, name))
+        conn.execute(_definition(view, prompt_id, fields))
+
+
+def view_name(prompt: str) -> str:
+    """Return what the view of a prompt is called: a name that SQL takes without quotes."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", prompt)
+    return f"_{name}" if name[:1].isdigit() else name
+
+
+def _definition(view: str, prompt_id: int, fields: list[str]) -> str:
+    # The word is the list's own, whatever a model calls it.
+    columns = {_WORD: "words.text"}
+    taken = {_WORD}
+    for field in fields:
+        if field.lower() not in taken:
+            columns[field] = (
+                f"(SELECT value FROM json_each(responses.text) WHERE key = {_text(field)})"
+            )
+            taken.add(field.lower())
+    columns |= {name: sql for name, sql in _OTHER_COLUMNS.items() if name not in taken}
+    selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
+    return (
+        f"CREATE VIEW {_quoted(view)} AS SELECT {selected}{_SOURCE}"
+        f" WHERE requests.prompt_id = {prompt_id:d} ORDER BY responses.request_id"
+    )
+
+
+def _require_free(conn: sqlite3.Connection, prompt: str, view: str) -> None:
+    """Accept a name that nothing has, or this prompt's own view. Raises CrawlerError."""
+    owner = conn.execute("SELECT prompt FROM prompt_views WHERE name = ?", (view,)).fetchone()
+    if owner == (prompt,):
+        return
+    if owner is not None:
+        cause = f"its view would be called {view}, as that of the prompt {owner[0]!r} is"
+    elif _is_taken(conn, view):
+        cause = f"its view would be called {view}, and that is the name of something else"
+    else:
+        return
+    raise CrawlerError(
+        f"the prompt {prompt!r} can't have a {SCHEMA}",
+        cause,
+        "give the prompt another name",
+        Exit.USAGE,
+    )
+
+
+def _is_taken(conn: sqlite3.Connection, view: str) -> bool:
+    # A view may take the name of a table function, and hide it from all others.
+    known = "SELECT name FROM sqlite_schema UNION ALL SELECT name FROM pragma_module_list"
+    taken = f"SELECT 1 FROM ({known}) WHERE name = ? COLLATE NOCASE"
+    return view.lower().startswith(("sqlite_", "pragma_")) or bool(
+        conn.execute(taken, (view,)).fetchone()
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
