@@ -1,12 +1,14 @@
-"""The built-in prompt `study-notes`: a mnemonic and a definition of each word.
+"""The built-in prompts: `study-notes`, a mnemonic and a definition of each word, and `word-list`.
 
 Rule: what a model can do decides how it is asked. A large one is simply asked; the embedded one
 only ever continues a pattern, and is given the definition where the list has one.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
 
-from crawler.ledger.intake import PromptSpec
+from crawler.ledger.intake import PromptSpec, Word
 from crawler.providers import kind_of
 
 STUDY_NOTES = "study-notes"
@@ -66,3 +68,30 @@ def study_notes(provider: str, model: str | None) -> PromptSpec:
         model or kind_of(provider).default_model or "",
         _CONTINUED_PARAMS if continued else _ASKED_PARAMS,
     )
+
+
+WORD_LIST = "word-list"
+
+_LISTED = """\
+Write a list of {topic}.[[ Give {count} of them.]]
+
+Answer with the list alone, on one line, separated by commas: no numbers, no headings, no \
+explanations.[[ The list so far ends with "{after}". Go on after it, and repeat nothing.]]"""
+
+
+def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpec:
+    """Return the prompt that has a model write the words; its own word is the topic."""
+    usual = {"allow_truncated": True}  # it is asked on from there
+    if provider == "local":
+        usual |= {"max_output_tokens": 300, "temperature": 0.2, "repeat_penalty": 1.1}
+    return PromptSpec(WORD_LIST, _LISTED, provider, model, {**usual, **params})
+
+
+def list_word(topic: str, count: int | None, after: str | None) -> Word:
+    """Return what is asked about: the topic, or the topic from a word on."""
+    fields = {"topic": topic}
+    if count is not None:
+        fields["count"] = str(count)
+    if after is None:
+        return Word(topic, fields)
+    return Word(f"{topic} (after {after})", {**fields, "after": after})

@@ -52,8 +52,11 @@ LAYERS = [
     ["cli.status"],
     ["cli.live"],
     ["cli.crawl"],
+    ["cli.one"],
     [
         "cli.add",
+        "cli.ask",
+        "cli.seed",
         "cli.prompt",
         "cli.run",
         "cli.show",

@@ -26,9 +26,11 @@ class Command(NamedTuple):
 
 COMMANDS = MappingProxyType(
     {
+        "seed": Command("crawler.cli.seed", "Have a model write the list of words."),
         "prompt": Command("crawler.cli.prompt", "What is asked, and of whom."),
         "add": Command("crawler.cli.add", "Add words: files, standard input or as they are."),
         "run": Command("crawler.cli.run", "Ask; stop and run again as you like."),
+        "ask": Command("crawler.cli.ask", "Ask about one word now, and see the answer come."),
         "status": Command("crawler.cli.status", "How far, how fast, what it waits for."),
         "show": Command("crawler.cli.show", "What became of a word."),
         "sql": Command("crawler.cli.sql", "Ask the database in SQL."),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
-from crawler.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import database_option, found
+from crawler.builtin import STUDY_NOTES
+from crawler.cli.options import database_option, found, named_prompt
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.database import Writer, writing
@@ -18,11 +18,7 @@ from crawler.ledger.intake import (
     Prompt,
     Word,
     add_words,
-    current_prompt,
-    put_limit,
-    put_prompt,
 )
-from crawler.providers import kind_of
 from crawler.template import Template
 from crawler.words import SUFFIXES, read_list, word_of
 
@@ -55,8 +51,8 @@ def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None
     if name != STUDY_NOTES and not db.exists():
         found(None, name)  # and no file is made for nothing
     with writing(db, wall_ms()) as writer:
-        prompt = _prompt(writer, name)
-        _check_fields(prompt, unique)
+        prompt = named_prompt(writer, name)
+        check_fields(prompt, unique)
         added = _add(writer, prompt, unique)
     _report(prompt, words, unique, added)
 
@@ -93,15 +89,8 @@ def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:
     return first.values()
 
 
-def _prompt(writer: Writer, name: str) -> Prompt:
-    prompt = writer.run(current_prompt, name)
-    if prompt is None and name == STUDY_NOTES:
-        limit_id = writer.run(put_limit, "local", kind_of("local").concurrency)
-        prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, wall_ms())
-    return found(prompt, name)
-
-
-def _check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
+def check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
+    """Refuse words that lack a field which the prompt needs. Raises CrawlerError."""
     needed = Template(prompt.template).required_names() - {"word"}
     lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
     if lacking:

@@ -54,7 +54,9 @@ async def _crawl(
             options,
             log,
             on_status=live.show if live else _reporter(log),
-            on_start=lambda scheduler: _obey_signals(scheduler, live),
+            on_start=lambda scheduler: obey_signals(
+                scheduler, live.say if live else None, live.stop if live else None
+            ),
         )
         status = await store.run(_final_status, policy.guard_ms)
         if live:
@@ -66,8 +68,12 @@ def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
     return status_of(conn, guard_ms, read_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
 
 
-def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:
-    """Stop politely at the first signal and at once at the second."""
+def obey_signals(
+    scheduler: Scheduler,
+    say: Callable[[str], None] | None,
+    clean_up: Callable[[], None] | None = None,
+) -> None:
+    """Stop politely at the first signal and at once at the second, after a cleaning up."""
     first_at_s: float | None = None
 
     def on_signal() -> None:
@@ -75,13 +81,13 @@ def _obey_signals(scheduler: Scheduler, live: Live | None) -> None:
         if first_at_s is not None:
             if time.monotonic() - first_at_s < SAME_SIGNAL_S:
                 return
-            if live:
-                live.stop()
+            if clean_up is not None:
+                clean_up()
             os._exit(Exit.WORK_LEFT)  # the open attempts are `abandoned` at the next start
         first_at_s = time.monotonic()
         scheduler.stop("signal")
-        if live:
-            live.say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
+        if say is not None:
+            say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

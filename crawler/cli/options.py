@@ -10,8 +10,12 @@ from typing import Any
 
 import click
 
+from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.clock import wall_ms
+from crawler.database import Writer
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Prompt
+from crawler.ledger.intake import Prompt, current_prompt, put_limit, put_prompt
+from crawler.providers import kind_of
 
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
@@ -48,6 +52,23 @@ def not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     return value
 
 
+def _emulator(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    del ctx, param
+    if value is not None:
+        # Where the provider looks for it: an address is never written to the database.
+        os.environ["VERTEX_EMULATOR_HOST"] = value
+
+
+endpoint_option = click.option(
+    "--endpoint",
+    metavar="HOST:PORT",
+    callback=_emulator,
+    expose_value=False,
+    help="An emulator of Vertex AI on this machine  [env: VERTEX_EMULATOR_HOST]",
+)
+"""Gives a command that makes calls the address of an emulator."""
+
+
 database_option = click.option(
     "--db",
     metavar="PATH",
@@ -67,3 +88,15 @@ def found(prompt: Prompt | None, name: str) -> Prompt:
             Exit.USAGE,
         )
     return prompt
+
+
+def named_prompt(writer: Writer, name: str) -> Prompt:
+    """Return a prompt to ask about words, the built-in one also where it was never used before.
+
+    Raises CrawlerError if there is none.
+    """
+    prompt = writer.run(current_prompt, name)
+    if prompt is None and name == STUDY_NOTES:
+        limit_id = writer.run(put_limit, "local", kind_of("local").concurrency)
+        prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, wall_ms())
+    return found(prompt, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from crawler.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import MOST, Duration, database_option, found
+from crawler.cli.options import MOST, Duration, database_option, endpoint_option, found
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
@@ -47,6 +47,7 @@ Examples:
 @click.option("--limit", "max_calls", type=click.IntRange(1, MOST), help="Start this many calls.")
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
 @click.option("--max-failures", type=click.IntRange(1, MOST), help="Of one word.  [default: 20]")
+@endpoint_option
 @database_option
 def run(
     db: Path,

@@ -96,6 +96,21 @@ def retry(
     )
 
 
+def ask_for(conn: sqlite3.Connection, prompt_id: int, text: str) -> int:
+    """Return the id of a request that is to be answered; failed or cancelled, it is pending again.
+
+    The word must have been added for the prompt.
+    """
+    (request_id, word_id) = conn.execute(
+        "SELECT requests.id, word_id FROM requests JOIN words ON words.id = word_id"
+        " WHERE prompt_id = ? AND words.text = ?",
+        (prompt_id, text),
+    ).fetchone()
+    retry(conn, [prompt_id], [word_id], [RequestState.FAILED, RequestState.CANCELLED])
+    assert isinstance(request_id, int)
+    return request_id
+
+
 def cancel(
     conn: sqlite3.Connection, prompt_ids: Sequence[int], word_ids: Sequence[int] | None
 ) -> Cancelled:

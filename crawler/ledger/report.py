@@ -120,6 +120,9 @@ class Result(NamedTuple):
     prompt: str
     version: int
     fields: Mapping[str, str]
+    truncated: bool
+    """The text was cut off where no more tokens were allowed."""
+    finished_at_ms: int | None
 
 
 def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
@@ -199,7 +202,8 @@ def field_names(conn: sqlite3.Connection) -> list[str]:
 
 _RESULT = (
     "SELECT words.text, responses.text, state, last.reason, provider, model, last.tokens_in,"
-    " last.tokens_out, requests.attempts, prompts.name, version, words.fields"
+    " last.tokens_out, requests.attempts, prompts.name, version, words.fields,"
+    " coalesce(last.truncated, 0), last.finished_at_ms"
 )
 _RESULT_JOINS = (
     "JOIN prompts ON prompts.id = prompt_id"
@@ -210,7 +214,8 @@ _RESULT_JOINS = (
 
 
 def _result(row: Sequence[Any]) -> Result:
-    return Result._make((*row[:-1], json.loads(row[-1] or "{}")))
+    *plain, fields, truncated, finished_at_ms = row
+    return Result(*plain, json.loads(fields or "{}"), truncated == 1, finished_at_ms)
 
 
 def _limit_status(

@@ -13,11 +13,13 @@ from typing import Any
 
 from crawler.answer_schema import SCHEMA, misfit
 from crawler.providers.json_answer import read_json, without_fence
-from crawler.providers.protocol import Call, ProviderError
+from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
 MIME_TYPE = "response_mime_type"
 JSON_TYPE = "application/json"
+
+OK = 200
 
 STEM_SHARE = 0.6
 """How much of a word must be found: abrogate is mentioned by "abrogating"."""
@@ -57,6 +59,34 @@ def examine(
         if fault is not None:
             return answer, fault
     return answer, complaint(params.get("checks", ()), word, text)
+
+
+def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
+    """Return what a model wrote as the answer that is stored.
+
+    Args:
+        call: the call.
+        written: all that the model wrote, without the call's prefill, and what it says of it.
+        refused: why the model refused; None if it did not.
+
+    Raises ProviderError, with the text that is no good, if it is none.
+
+    """
+    kept, fault = examine(call.params, call.word, written.text, call.prefill)
+    answer = written._replace(text=kept if written.text.strip() else "")
+    outcome, reason = Outcome.TRANSIENT, None
+    if refused is not None:
+        outcome, reason = Outcome.BLOCKED, refused
+    elif answer.truncated and not call.params.get("allow_truncated"):
+        reason = "the answer is cut off at max_output_tokens"
+    elif not answer.text:
+        reason = f"the answer is empty ({answer.finish_reason})"
+    elif fault is not None:
+        reason = f"the answer {fault}"
+    if reason is None:
+        return answer
+    # The server is well: there is nothing to wait for.
+    raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer)
 
 
 def _json_fault(schema: Mapping[str, Any] | None, text: str) -> str | None:

@@ -24,7 +24,7 @@ from crawler.answer_schema import SCHEMA, in_lower_case
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import (
     MIME_TYPE,
-    examine,
+    accepted,
     require_checks,
     wants_json,
 )
@@ -175,9 +175,8 @@ def read_answer(call: Call, body: bytes) -> Answer:
         raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
     if not isinstance(text, str):
         raise ProviderError(Outcome.REJECTED, "the answer is no text")
-    kept, fault = examine(call.params, call.word, text, call.prefill)
-    answer = Answer(
-        kept if text.strip() else "",
+    written = Answer(
+        text,
         usage.get("prompt_tokens"),
         usage.get("completion_tokens"),
         thought,
@@ -185,23 +184,8 @@ def read_answer(call: Call, body: bytes) -> Answer:
         content.get("model"),
         truncated=finish_reason == "length",
     )
-    outcome, reason = _judge(call, answer, refused, fault)
-    if outcome is Outcome.SUCCEEDED:
-        return answer
-    # It is well: there is nothing to wait for.
-    raise ProviderError(outcome, reason, status_code=200, retry_after_ms=0, answer=answer)
-
-
-def _judge(call: Call, answer: Answer, refused: object, fault: str | None) -> tuple[Outcome, str]:
-    if refused or answer.finish_reason == "content_filter":
-        return Outcome.BLOCKED, f"the model refused ({answer.finish_reason})"
-    if not answer.text:
-        return Outcome.TRANSIENT, f"the answer is empty ({answer.finish_reason})"
-    if answer.truncated and not call.params.get("allow_truncated"):
-        return Outcome.TRANSIENT, "the answer is cut off at max_output_tokens"
-    if fault is not None:
-        return Outcome.TRANSIENT, f"the answer {fault}"
-    return Outcome.SUCCEEDED, ""
+    blocked = refused or finish_reason == "content_filter"
+    return accepted(call, written, f"the model refused ({finish_reason})" if blocked else None)
 
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:

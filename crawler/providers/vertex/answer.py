@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 
-from crawler.providers.answer_check import complaint
+from crawler.providers.answer_check import OK, accepted
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
 from crawler.states import Outcome
 
-OK = 200
 STOP = "STOP"
 TRUNCATED = "MAX_TOKENS"
 UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
@@ -72,19 +71,20 @@ def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
     """Return the answer in the messages of a call. Raises ProviderError if there is none."""
     found = gather(messages)
     usage = found.usage
-    return _judged(
-        call,
-        Answer(
-            (call.prefill + found.text).strip() if found.text.strip() else "",
-            usage.prompt_token_count if usage else None,
-            usage.candidates_token_count if usage else None,
-            (usage.thoughts_token_count if usage else None) or None,
-            found.finish_reason,
-            found.model_version or None,
-            truncated=found.finish_reason == TRUNCATED,
-        ),
-        _blocked(found),
+    written = Answer(
+        found.text,
+        usage.prompt_token_count if usage else None,
+        usage.candidates_token_count if usage else None,
+        (usage.thoughts_token_count if usage else None) or None,
+        found.finish_reason or "no candidate",
+        found.model_version or None,
+        truncated=found.finish_reason == TRUNCATED,
     )
+    answer = accepted(call, written, _blocked(found))
+    if found.finish_reason == STOP or answer.truncated:
+        return answer
+    reason = f"the answer is not whole ({found.finish_reason})"
+    raise ProviderError(Outcome.TRANSIENT, reason, status_code=OK, retry_after_ms=0, answer=answer)
 
 
 def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
@@ -97,15 +97,14 @@ def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
         reason = f"the prediction has no text at {text_at!r} (parameter text_at)"
         raise ProviderError(Outcome.REJECTED, reason, status_code=OK)
     metadata = json_format.MessageToDict(message.metadata) if message.HasField("metadata") else {}
-    answer = Answer(
-        (call.prefill + text).strip() if text.strip() else "",
+    written = Answer(
+        text,
         _tokens(metadata, "input"),
         _tokens(metadata, "output"),
-        finish_reason=None,
         model_version=message.model_version_id or None,
     )
     blocked = _at(predictions[0], "safetyAttributes.blocked") is True
-    return _judged(call, answer, "the answer was blocked for safety" if blocked else None)
+    return accepted(call, written, "the answer was blocked for safety" if blocked else None)
 
 
 def _blocked(found: Gathered) -> str | None:
@@ -115,26 +114,6 @@ def _blocked(found: Gathered) -> str | None:
     if found.finish_reason in (None, STOP, TRUNCATED, UNSPECIFIED, MALFORMED):
         return None
     return _reason(f"the answer was blocked: {found.finish_reason}", found.finish_message)
-
-
-def _judged(call: Call, answer: Answer, blocked: str | None) -> Answer:
-    """Return an answer that is one. Raises ProviderError."""
-    outcome, reason = Outcome.TRANSIENT, None
-    if blocked is not None:
-        outcome, reason = Outcome.BLOCKED, blocked
-    elif answer.truncated and not call.params.get("allow_truncated"):
-        reason = "the answer is cut off at max_output_tokens"
-    elif not answer.text:
-        reason = f"the answer is empty ({answer.finish_reason or 'no candidate'})"
-    elif answer.finish_reason in (UNSPECIFIED, MALFORMED):
-        reason = f"the answer is not whole ({answer.finish_reason})"
-    else:
-        found = complaint(call.params.get("checks", ()), call.word, answer.text)
-        reason = None if found is None else f"the answer {found}"
-    if reason is None:
-        return answer
-    # The server is well: there is nothing to wait for.
-    raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer)
 
 
 def _reason(what: str, message: str) -> str:

@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 
 from google.protobuf import json_format
 
+from crawler.answer_schema import SCHEMA
+from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
 from crawler.providers.protocol import Call
 from crawler.providers.vertex.messages import (
     GENERATE,
@@ -47,7 +49,7 @@ OWN_PARAMS = frozenset(
         "labels",
         "method",
         "request_type",
-        "response_schema",
+        SCHEMA,
         "retry_temperature",
         "safety_settings",
         "system",
@@ -136,10 +138,9 @@ def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
     _require_known(config)
     if "thinking" in params:
         config["thinking_config"] = _thinking(params["thinking"])
-    if "response_schema" in params:
-        schema = params["response_schema"]
-        config[_schema_field(schema)] = schema
-        config.setdefault("response_mime_type", "application/json")
+    if SCHEMA in params:
+        config[_schema_field(params[SCHEMA])] = params[SCHEMA]
+        config.setdefault(MIME_TYPE, JSON_TYPE)
     whole = {
         "model": resource,
         "generation_config": config,
@@ -198,9 +199,8 @@ def _thinking(value: Any) -> Mapping[str, Any]:
 
 
 def _schema_field(schema: Mapping[str, Any]) -> str:
-    """Return where a schema goes: JSON Schema writes types in lower case, Vertex AI in upper."""
-    own = str(schema.get("type", "")).isupper()
-    return "response_schema" if own else "response_json_schema"
+    """Return where a schema goes: types are in lower case in JSON Schema, in upper in Vertex's."""
+    return "response_schema" if str(schema.get("type")).isupper() else "response_json_schema"
 
 
 def _safety_settings(settings: Any) -> Any:

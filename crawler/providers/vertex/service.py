@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 
 from crawler.errors import CrawlerError, Exit
+from crawler.providers.answer_check import require_checks
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.vertex.access import Access, Token, find_access, resource_name
 from crawler.providers.vertex.answer import read_generated, read_predicted, text_of
@@ -61,6 +62,7 @@ class Service:
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
+        require_checks(call)
         made = self._shape(call.params)
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
@@ -79,6 +81,7 @@ class Service:
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
+        require_checks(call)
         made = self._shape(call.params)
         if made.method == PREDICT:
             answer = await self.generate(call)
