@@ -24,7 +24,11 @@ def read_json(text: str) -> object:
     """Return the value that a text says. Raises ValueError, which does not quote it."""
     try:
         value = json.loads(
-            text, object_pairs_hook=_once_each, parse_constant=_no_number, parse_float=_finite
+            text,
+            object_pairs_hook=_once_each,
+            parse_constant=_no_number,
+            parse_float=_finite,
+            parse_int=_whole,
         )
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at character {error.pos}") from error
@@ -54,6 +58,11 @@ def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is no number in JSON")
+
+
+def _whole(digits: str) -> int:
+    _finite(digits)
+    return int(digits)
 
 
 def _finite(digits: str) -> float:
