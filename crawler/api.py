@@ -18,7 +18,7 @@ from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_pr
 from crawler.ledger.report import Result, result
 from crawler.logs import json_lines
 from crawler.policy import Policy
-from crawler.providers import kind_of
+from crawler.providers import check_params, kind_of
 from crawler.providers.function import AsyncFunction, Function
 from crawler.scheduler import RunOptions
 from crawler.session import crawl_store, raise_for
@@ -89,6 +89,7 @@ def read_spec(
     model = model or default_model
     if not model:
         raise ValueError(f"provider {provider!r} needs a model")
+    check_params(provider, model, params)
     return PromptSpec(name, template, provider, model, params)
 
 

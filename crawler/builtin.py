@@ -81,7 +81,7 @@ explanations.[[ The list so far ends with "{after}". Go on after it, and repeat 
 
 def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpec:
     """Return the prompt that has a model write the words; its own word is the topic."""
-    usual = {"allow_truncated": True}  # it is asked on from there
+    usual: dict[str, Any] = {"allow_truncated": True}  # it is asked on from there
     if provider == "local":
         usual |= {"max_output_tokens": 300, "temperature": 0.2, "repeat_penalty": 1.1}
     return PromptSpec(WORD_LIST, _LISTED, provider, model, {**usual, **params})

@@ -54,7 +54,7 @@ def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None
         prompt = named_prompt(writer, name)
         check_fields(prompt, unique)
         added = _add(writer, prompt, unique)
-    _report(prompt, words, unique, added)
+    report_added(prompt, words, unique, added)
 
 
 def _read(source: str, column: str | None) -> list[Word]:
@@ -111,7 +111,10 @@ def _add(writer: Writer, prompt: Prompt, words: Sequence[Word]) -> Added:
     return total
 
 
-def _report(prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added: Added) -> None:
+def report_added(
+    prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added: Added
+) -> None:
+    """Tell what has been added, what was known, and what was repeated in the list."""
     known = len(unique) - added.requests
     tell(
         f"{added.requests} added to {prompt.name} version {prompt.version}"

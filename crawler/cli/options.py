@@ -3,6 +3,7 @@
 Rule: a value is checked where it is typed, so that nothing has happened when it is wrong.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -100,3 +101,17 @@ def named_prompt(writer: Writer, name: str) -> Prompt:
         limit_id = writer.run(put_limit, "local", kind_of("local").concurrency)
         prompt, _ = writer.run(put_prompt, study_notes("local", None), limit_id, wall_ms())
     return found(prompt, name)
+
+
+def named_value(text: str) -> tuple[str, Any]:
+    """Return the name and the value of NAME=VALUE; what is JSON is read as JSON.
+
+    Raises BadParameter.
+    """
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
+    try:
+        return name, json.loads(value)
+    except (RecursionError, ValueError):
+        return name, value

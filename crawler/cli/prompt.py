@@ -9,14 +9,14 @@ from typing import Any
 import click
 
 from crawler.answer_schema import SCHEMA, require_schema
-from crawler.cli.options import database_option, found, not_empty
+from crawler.cli.options import database_option, found, named_value, not_empty
 from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_limit, put_prompt
-from crawler.providers import kind_of
+from crawler.providers import check_params, kind_of
 from crawler.template import Template
 
 
@@ -36,7 +36,7 @@ Examples:
 )
 @click.argument("name", callback=not_empty)
 @click.option("--template", required=True, help="The text, or @FILE. {word} is the word.")
-@click.option("--provider", required=True, help="local, openai or scripted.")
+@click.option("--provider", required=True, help="vertex, openai, local or scripted.")
 @click.option("--model", help="The model's name; for local it may be a GGUF file.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
 @click.option("--schema", help="The JSON Schema of an answer, or @FILE: its fields are columns.")
@@ -71,6 +71,7 @@ def add(
         _model(provider, model or kind.default_model),
         _params(params, schema),
     )
+    check_params(spec.provider, spec.model, spec.params)
     with writing(db, wall_ms()) as writer:
         added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
@@ -170,7 +171,7 @@ def _content(text: str, what: str) -> str:
 
 def _params(named: Sequence[str], schema: str | None) -> dict[str, Any]:
     """Return the parameters that the options say. Raises CrawlerError for a schema that is none."""
-    params = dict(_param(param) for param in named)
+    params = dict(named_value(text) for text in named)
     if schema is not None:
         if SCHEMA in params:
             raise click.UsageError(f"--schema and --param {SCHEMA} say the same: give one of them")
@@ -186,13 +187,3 @@ def _schema(text: str) -> Any:
         raise CrawlerError(
             "the schema is not JSON", str(error), "mend it, or name its file: @FILE", Exit.USAGE
         ) from error
-
-
-def _param(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not name or not equals:
-        raise click.BadParameter(f"{text!r} is not NAME=VALUE", param_hint="--param")
-    try:
-        return name, json.loads(value)
-    except (RecursionError, ValueError):
-        return name, value

@@ -24,7 +24,7 @@ from crawler.ledger.intake import (
     put_prompt,
 )
 from crawler.policy import Policy
-from crawler.providers import kind_of
+from crawler.providers import check_params, kind_of
 
 
 @click.command(
@@ -134,6 +134,7 @@ def _retarget(
         spec = study_notes(name, wanted)
     else:
         spec = PromptSpec(old.name, old.template, name, wanted, old.params)
+    check_params(spec.provider, spec.model, spec.params)
     # The same provider counts the same quota, whichever model it is asked for.
     limit_id = put_limit(conn, old.limit if name == old.provider else name, kind.concurrency)
     new, _ = put_prompt(conn, spec, limit_id, wall_ms())

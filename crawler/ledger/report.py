@@ -215,7 +215,8 @@ _RESULT_JOINS = (
 
 def _result(row: Sequence[Any]) -> Result:
     *plain, fields, truncated, finished_at_ms = row
-    return Result(*plain, json.loads(fields or "{}"), truncated == 1, finished_at_ms)
+    known = json.loads(fields or "{}")
+    return Result._make((*plain, known, truncated == 1, finished_at_ms))
 
 
 def _limit_status(

@@ -4,9 +4,10 @@ Rule: a provider makes one call when it is told to and says how it ended. It nev
 for quota, or remembers: that is the ledger's.
 """
 
+import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
 
@@ -41,3 +42,14 @@ def kind_of(provider: str) -> Kind:
         "crawler prompt add --help",
         Exit.USAGE,
     )
+
+
+def check_params(provider: str, model: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters that the provider could not send. Raises CrawlerError.
+
+    A provider that takes any, and leaves it to its server to refuse some, has nothing to say here.
+    """
+    module = importlib.import_module(kind_of(provider).module)
+    check = getattr(module, "check_params", None)
+    if check is not None:
+        check(model, params)

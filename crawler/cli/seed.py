@@ -1,0 +1,176 @@
+"""`crawler seed`: the list of words, written by a model.
+
+Rule: the list is an answer like any other, to the prompt `word-list`: on record, limited, tried
+again. It is read anew each time, so whoever is interrupted begins again and pays for nothing twice.
+"""
+
+import sqlite3
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from crawler.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
+from crawler.cli.add import check_fields, report_added
+from crawler.cli.one import answer_one, put_request, stored_result
+from crawler.cli.options import MOST, database_option, endpoint_option, named_prompt, named_value
+from crawler.cli.terminal import printable, tell
+from crawler.clock import wall_ms
+from crawler.database import writing
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import Prompt, Word, add_words, current_prompt, put_limit, put_prompt
+from crawler.ledger.report import Result
+from crawler.model_list import LeftOut, read_items
+from crawler.providers import check_params, kind_of
+
+MOST_PARTS = 100
+EXAMPLES = 5
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  crawler seed "vocabulary words to study for the GMAT"
+  crawler seed "Romance loanwords in English" --count 200 --provider vertex
+Run it again to go on where it was interrupted, or with a larger --count for more.""",
+)
+@click.argument("topic")
+@click.option("--count", type=click.IntRange(1, MOST), help="How many; asked on until they are.")
+@click.option("--prompt", "name", default=STUDY_NOTES, help="To be asked.", show_default=True)
+@click.option("--provider", help="Who writes the list.  [default: who answers the prompt]")
+@click.option("--model", help="Likewise.")
+@click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
+@endpoint_option
+@database_option
+def seed(
+    topic: str,
+    count: int | None,
+    name: str,
+    provider: str | None,
+    model: str | None,
+    params: Sequence[str],
+    db: Path,
+) -> None:
+    """Have a model write the list of words, and add them.
+
+    TOPIC ends the sentence "Write a list of …". A list that was cut off is asked on.
+    """
+    topic = " ".join(topic.split())
+    if not topic:
+        raise click.UsageError("there is no topic")
+    with writing(db, wall_ms()) as writer:
+        target = named_prompt(writer, name)
+        check_fields(target, [Word(topic, {})])
+        given = dict(named_value(text) for text in params)
+        lister = writer.run(_put_lister, target, provider, model, given)
+    _Seeding(db, topic, count, lister, target).run()
+
+
+def _put_lister(
+    conn: sqlite3.Connection,
+    target: Prompt,
+    provider: str | None,
+    model: str | None,
+    params: Mapping[str, Any],
+) -> Prompt:
+    """Return the prompt that lists, as the options, the last time or the target have it."""
+    last = current_prompt(conn, WORD_LIST)
+    if last is not None and not (provider or model or params):
+        return last
+    usual = last or target
+    name = provider or usual.provider
+    kind = kind_of(name)
+    wanted = model or (usual.model if name == usual.provider else kind.default_model)
+    if not wanted:
+        raise CrawlerError(
+            f"provider {name!r} needs a model",
+            "it has no default",
+            "name it with --model",
+            Exit.USAGE,
+        )
+    limit_id = put_limit(conn, name, kind.concurrency)
+    spec = word_list(name, wanted, params)
+    check_params(spec.provider, spec.model, spec.params)
+    prompt, _ = put_prompt(conn, spec, limit_id, wall_ms())
+    return prompt
+
+
+class _Seeding:
+    """One list, part by part."""
+
+    def __init__(
+        self, db: Path, topic: str, count: int | None, lister: Prompt, target: Prompt
+    ) -> None:
+        self._db = db
+        self._topic = topic
+        self._count = count
+        self._lister = lister
+        self._target = target
+        self._items: dict[str, str] = {}
+        self._left_out: list[LeftOut] = []
+
+    def run(self) -> None:
+        tell(f"{self._lister.model} ({self._lister.provider}) lists {self._topic}")
+        for _ in range(MOST_PARTS):
+            answer = self._ask()
+            new = self._take(answer)
+            self._add(new)
+            if not new or self._missing() == 0 or not (answer.truncated or self._missing()):
+                break
+        self._report()
+
+    def _missing(self) -> int | None:
+        return None if self._count is None else max(0, self._count - len(self._items))
+
+    def _ask(self) -> Result:
+        """Return the next part of the list; asked for only where it is not on record."""
+        after = next(reversed(self._items.values()), None)
+        word = list_word(self._topic, self._missing(), after)
+        with writing(self._db, wall_ms()) as writer:
+            request_id = put_request(writer, self._lister, word, wall_ms())
+        known = stored_result(self._db, self._lister, word.text)
+        if known.text is not None:
+            return known
+        return answer_one(self._db, self._lister, word.text, request_id)
+
+    def _take(self, answer: Result) -> list[str]:
+        """Return what a part brings that no part before it had."""
+        found = read_items(answer.text or "", truncated=answer.truncated)
+        self._left_out += found.left_out
+        new = []
+        for item in found.kept:
+            if item.casefold() in self._items:
+                self._left_out.append(LeftOut(item, "repeated"))
+            elif self._missing() == 0:
+                self._left_out.append(LeftOut(item, "more than were wanted"))
+            else:
+                self._items[item.casefold()] = item
+                new.append(item)
+        return new
+
+    def _add(self, new: Sequence[str]) -> None:
+        words = [Word(item, {}) for item in new]
+        with writing(self._db, wall_ms()) as writer:
+            added = writer.run(add_words, self._target.id, words, wall_ms())
+        if words:
+            report_added(self._target, words, words, added)
+
+    def _report(self) -> None:
+        by_reason: dict[str, list[str]] = defaultdict(list)
+        for piece in self._left_out:
+            by_reason[piece.reason].append(piece.text)
+        for reason, texts in by_reason.items():
+            examples = ", ".join(printable(text[:40]) for text in texts[:EXAMPLES])
+            more = ", …" if len(texts) > EXAMPLES else ""
+            tell(f"{len(texts)} left out, {reason}: {examples}{more}")
+        if not self._items:
+            raise CrawlerError(
+                "there is no word in the answer",
+                "the model wrote something else than a list",
+                f'crawler show "{self._topic}" shows it; ask another: --model, --provider',
+                Exit.SOME_FAILED,
+            )
+        if self._missing():
+            tell(f"{len(self._items)} of {self._count}: the model has no more")
