@@ -1,4 +1,4 @@
-"""Runs `crawler emulator` in a process of its own, to be asked, frozen, killed and started again."""
+"""Runs `crawler emulator` in a process of its own: to be asked, frozen, killed, started again."""
 
 import json
 import os
@@ -29,10 +29,10 @@ class Emulated:
     def start(self):
         """Start it, on the same port as before; return when it listens."""
         port = self.endpoint.rpartition(":")[2] if self.endpoint else "0"
+        options = ["--port", port, "--log", self._log, *self._options]
         with self._errors.open("a") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "crawler", "emulator", "--port", port]
-                + ["--log", self._log, *self._options],
+                [sys.executable, "-m", "crawler", "emulator", *options],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=errors,

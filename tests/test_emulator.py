@@ -65,9 +65,11 @@ class Client:
 @asynccontextmanager
 async def asked(**settings):
     """Serve, and connect to it."""
-    async with serve(Settings(**settings)) as emulator:
-        async with grpc.aio.insecure_channel(emulator.endpoint) as channel:
-            yield Client(emulator, channel)
+    async with (
+        serve(Settings(**settings)) as emulator,
+        grpc.aio.insecure_channel(emulator.endpoint) as channel,
+    ):
+        yield Client(emulator, channel)
 
 
 def run(coroutine):
@@ -264,18 +266,20 @@ def test_a_reset_breaks_every_call_on_the_connection_and_no_other_connection():
     async def check():
         faults = {"hang": [WordFault("hang")], "reset": [WordFault("reset", 1)]}
         own = [("grpc.use_local_subchannel_pool", 1)]
-        async with asked(word_faults=faults) as client:
-            async with grpc.aio.insecure_channel(client.emulator.endpoint, options=own) as channel:
-                other = Client(client.emulator, channel)
-                untouched = other.generate(request('"hang"'))
-                broken = asyncio.gather(client.error('"hang"'), client.error('"hang"'))
-                while client.tally.in_flight < 3:
-                    await asyncio.sleep(0.001)
-                errors = [await client.error('"reset"'), *await broken]
-                assert {error.code().name for error in errors} == {"UNAVAILABLE"}
-                assert await client.code('"reset"') == "OK"
-                assert not untouched.done()
-                assert client.tally.in_flight == 1
+        async with (
+            asked(word_faults=faults) as client,
+            grpc.aio.insecure_channel(client.emulator.endpoint, options=own) as channel,
+        ):
+            untouched = Client(client.emulator, channel).generate(request('"hang"'))
+            broken = asyncio.gather(client.error('"hang"'), client.error('"hang"'))
+            while client.tally.in_flight < 3:
+                await asyncio.sleep(0.001)
+            errors = [await client.error('"reset"'), *await broken]
+            assert {error.code().name for error in errors} == {"UNAVAILABLE"}
+            assert await client.code('"reset"') == "OK"
+            while client.tally.in_flight > 1:
+                await asyncio.sleep(0.001)
+            assert not untouched.done()
 
     run(check())
 
