@@ -4,6 +4,7 @@ Rule: the first signal stops politely, the second at once; both leave a file to 
 """
 
 import asyncio
+import gc
 import os
 import signal
 import sqlite3
@@ -54,9 +55,7 @@ async def _crawl(
             options,
             log,
             on_status=live.show if live else _reporter(log),
-            on_start=lambda scheduler: obey_signals(
-                scheduler, live.say if live else None, live.stop if live else None
-            ),
+            on_start=lambda scheduler: _on_start(scheduler, live),
         )
         status = await store.run(_final_status, policy.guard_ms)
         if live:
@@ -66,6 +65,13 @@ async def _crawl(
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
     return status_of(conn, guard_ms, read_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
+
+
+def _on_start(scheduler: Scheduler, live: Live | None) -> None:
+    # What has been imported by now stays. A provider's library can be a million objects, and
+    # looking through them for garbage again and again took 40 % of the time of a fast crawl.
+    gc.freeze()
+    obey_signals(scheduler, live.say if live else None, live.stop if live else None)
 
 
 def obey_signals(
