@@ -33,6 +33,8 @@ class Policy:
     """A run whose lock can't be asked is lost when its heartbeat is this old."""
     patience_ms: int = 900_000
     """A gate that stays closed for longer than this ends the run: come back later."""
+    vain_rejections: int = 10
+    """Requests that may be rejected before any is served; then they are all refused alike."""
     unreachable_strikes: int = 5
     """Refused probes after which a run that never reached its server gives up."""
 
