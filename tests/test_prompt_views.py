@@ -230,6 +230,7 @@ hostile = st.one_of(
 @given(values=st.dictionaries(hostile, st.text(), min_size=1, max_size=6), name=hostile)
 @example(values={"\ud800": ""}, name="p")
 @example(values={"a": "", "A": ""}, name="p")
+@example(values={"True": ""}, name="p")
 @example(values={'"': "1", "'": "2", "''": "3"}, name='"')
 def test_any_name_of_a_field_works_or_is_refused(values, name):
     conn = sqlite3.connect(":memory:", isolation_level=None)
