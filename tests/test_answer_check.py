@@ -1,4 +1,4 @@
-"""What a prompt's parameters ask of an answer: schemas that can be obeyed, answers that obey them."""
+"""What a prompt's parameters ask of an answer: schemas to obey, and answers that obey them."""
 
 import json
 
