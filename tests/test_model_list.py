@@ -107,6 +107,10 @@ def test_three_words_are_three_words_however_they_are_written(text):
         ("", []),
         (" \n,;.\n- \n", []),
         ("42. answer", ["answer"]),
+        ("1984.", ["1984"]),
+        ("chaos, trial and error", ["chaos", "trial and error"]),
+        ("“1. abate”, “2. zeal”", ["abate", "zeal"]),
+        ("abate (a verb, zeal", ["abate", "zeal"]),
         ("[1] abate, [2] zeal", ["1] abate", "2] zeal"]),
     ],
 )
@@ -137,6 +141,11 @@ def test_what_is_left_out_has_a_reason(text, left_out):
     items = read_items(text, truncated=False)
     assert items.kept[0] == "abate"
     assert items.left_out == left_out
+
+
+def test_a_fence_is_no_part_of_a_list():
+    for text in ("```\nabate, zeal\n```", '```json\n["abate", "zeal"]\n```'):
+        assert read_items(text, truncated=False) == (["abate", "zeal"], [])
 
 
 @pytest.mark.parametrize(
@@ -207,7 +216,7 @@ pieces = st.one_of(
 
 @given(text=st.lists(pieces, max_size=14).map("".join), truncated=st.booleans())
 @example(text="x. *y z w", truncated=False)
-@example(text="a(b\nc)d", truncated=False)
+@example(text="a(b\ncc)d", truncated=False)
 @example(text='x ["y"] z', truncated=False)
 @example(text="İ, Ab, Cd", truncated=False)
 def test_any_text_is_a_list_of_terms_and_reading_it_again_changes_nothing(text, truncated):
