@@ -108,6 +108,7 @@ def test_three_words_are_three_words_however_they_are_written(text):
         (" \n,;.\n- \n", []),
         ("42. answer", ["answer"]),
         ("1984.", ["1984"]),
+        ("1), (a)", ["1", "a"]),
         ("chaos, trial and error", ["chaos", "trial and error"]),
         ("“1. abate”, “2. zeal”", ["abate", "zeal"]),
         ("abate (a verb, zeal", ["abate", "zeal"]),
