@@ -76,7 +76,7 @@ def add(
         added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
-        tell(f"{words} words are asked about again")
+        tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")

@@ -126,8 +126,7 @@ class _Seeding:
 
     def _ask(self) -> Result:
         """Return the next part of the list; asked for only where it is not on record."""
-        after = next(reversed(self._items.values()), None)
-        word = list_word(self._topic, self._missing(), after)
+        word = list_word(self._topic, self._missing(), list(self._items.values()))
         with writing(self._db, wall_ms()) as writer:
             request_id = put_request(writer, self._lister, word, wall_ms())
         known = stored_result(self._db, self._lister, word.text)
@@ -162,7 +161,7 @@ class _Seeding:
         for piece in self._left_out:
             by_reason[piece.reason].append(piece.text)
         for reason, texts in by_reason.items():
-            examples = ", ".join(printable(text[:40]) for text in texts[:EXAMPLES])
+            examples = ", ".join(printable(text.strip()[:40]) for text in texts[:EXAMPLES])
             more = ", …" if len(texts) > EXAMPLES else ""
             tell(f"{len(texts)} left out, {reason}: {examples}{more}")
         if not self._items:
