@@ -66,11 +66,11 @@ def find_access(model: str) -> Access:
 
 def require_loopback(address: str) -> None:
     """Refuse an emulator elsewhere: prompts would leave this machine in plain text."""
-    match = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d{1,5})", address)
-    if match is None or not 0 < int(match[2]) < 2**16:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([^\[\]:]+)):([0-9]{1,5})", address)
+    if match is None or not 0 < int(match[3]) < 2**16:
         cause = f"{address!r} is not host:port"
-    elif match[1] != "localhost" and not _is_loopback(match[1]):
-        cause = f"{match[1]} is not this machine, and all would be sent there in plain text"
+    elif match[2] != "localhost" and not _is_loopback(match[1] or match[2]):
+        cause = f"{match[1] or match[2]} is not this machine, and all would be sent in plain text"
     else:
         return
     raise CrawlerError(
