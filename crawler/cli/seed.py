@@ -23,7 +23,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt, Word, add_words, current_prompt, put_limit, put_prompt
 from crawler.ledger.report import Result
 from crawler.model_list import LeftOut, read_items
-from crawler.providers import check_params, kind_of
+from crawler.providers import check_params, kind_of, model_for
 
 MOST_PARTS = 100
 EXAMPLES = 5
@@ -81,16 +81,8 @@ def _put_lister(
         return last
     usual = last or target
     name = provider or usual.provider
-    kind = kind_of(name)
-    wanted = model or (usual.model if name == usual.provider else kind.default_model)
-    if not wanted:
-        raise CrawlerError(
-            f"provider {name!r} needs a model",
-            "it has no default",
-            "name it with --model",
-            Exit.USAGE,
-        )
-    limit_id = put_limit(conn, name, kind.concurrency)
+    wanted = model_for(name, model or (usual.model if name == usual.provider else None))
+    limit_id = put_limit(conn, name, kind_of(name).concurrency)
     spec = word_list(name, wanted, params)
     check_params(spec.provider, spec.model, spec.params)
     prompt, _ = put_prompt(conn, spec, limit_id, wall_ms())
