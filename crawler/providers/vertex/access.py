@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import google.auth
 import google.auth.transport.requests
 from google.auth.credentials import TokenState
-from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.auth.exceptions import GoogleAuthError, TransportError
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.protocol import ProviderError
@@ -52,7 +52,7 @@ def find_access(model: str) -> Access:
         return Access(emulator, resource_name(model, project or EMULATED_PROJECT, location), None)
     try:
         credentials, usual_project = google.auth.default(scopes=SCOPES)
-    except (DefaultCredentialsError, OSError) as error:
+    except Exception as error:  # a file may hold anything, and then the library raises anything
         raise _no_credentials(error) from error
     project = project or usual_project or ""
     if not project and not model.startswith("projects/"):
@@ -186,9 +186,15 @@ def _no_token(error: Exception) -> ProviderError:
 
 
 def _no_credentials(error: Exception) -> CrawlerError:
+    if isinstance(error, GoogleAuthError):
+        cause = ": ".join(map(str, error.args))
+    elif isinstance(error, OSError):
+        cause = str(error)
+    else:
+        cause = "the file of the credentials is of no kind that is known"
     return CrawlerError(
         "there are no credentials for Google Cloud",
-        " ".join(str(error).split())[:REASON_LENGTH],
+        " ".join(cause.split())[:REASON_LENGTH],
         "gcloud auth application-default login, or"
         " export GOOGLE_APPLICATION_CREDENTIALS=/path/to/key.json;"
         " to try it without an account: crawler emulator",

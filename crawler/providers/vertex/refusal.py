@@ -5,6 +5,7 @@ four meanings, and RESOURCE_EXHAUSTED three.
 """
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from crawler.providers.protocol import ProviderError
@@ -92,7 +93,8 @@ def retry_delay_ms(error: grpc.aio.AioRpcError) -> int | None:
             for detail in details:
                 if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
                     info = error_details_pb2.RetryInfo.FromString(detail.value)
-                    return info.retry_delay.ToMilliseconds() or None  # 0 s is no advice
-        except ValueError:  # DecodeError is one
+                    pause_ms = info.retry_delay.ToMilliseconds()
+                    return pause_ms if pause_ms > 0 else None  # 0 s is no advice
+        except DecodeError:
             return None
     return None

@@ -20,6 +20,7 @@ Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``ma
 """
 
 import difflib
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,7 +28,7 @@ from urllib.parse import quote
 
 from google.protobuf import json_format, struct_pb2
 
-from crawler.answer_schema import SCHEMA
+from crawler.answer_schema import SCHEMA, nodes
 from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
 from crawler.providers.protocol import Call
 from crawler.providers.vertex.messages import (
@@ -61,7 +62,6 @@ OWN_PARAMS = frozenset(
 PREDICT_PARAMS = frozenset({"instance", "parameters", "text_at"})
 UNPREDICTABLE = ("safety_settings", "system", "thinking")
 PROMPT = "{prompt}"
-LARGEST_NUMBER = 2.0**63
 KINDS: Mapping[str, tuple[Any, str]] = MappingProxyType(
     {
         "parameters": (Mapping, "object"),
@@ -95,12 +95,13 @@ def shape(model: str, resource: str, params: Mapping[str, Any]) -> Shape:
     Raises ValueError, saying what is wrong with which parameter.
 
     """
+    _require_json(params)
     method = _method(model, params)
     make = _predict_message if method == PREDICT else _generate_message
     try:
         message = make(resource, params)
         instance = _instance(params) if method == PREDICT else None
-    except (TypeError, OverflowError, RecursionError, json_format.ParseError) as error:
+    except (TypeError, json_format.ParseError) as error:
         raise ValueError(_told(error)) from error
     return Shape(
         method=method,
@@ -156,6 +157,24 @@ def _vary_fields(fields: Any, call: Call) -> None:
         fields["seed"].number_value = (fields["seed"].number_value + call.number - 1) % 2**31
 
 
+def _require_json(params: Mapping[str, Any]) -> None:
+    """Refuse what Python can hold and a message can't."""
+    for name, value in params.items():
+        try:
+            for node in nodes({name: value}):
+                _require_sendable(node)
+        except ValueError as error:
+            raise ValueError(f"{name} can't be sent: {error}") from error
+
+
+def _require_sendable(node: object) -> None:
+    if isinstance(node, str):
+        node.encode()
+    # Written so that NaN, too, is refused.
+    if isinstance(node, int | float) and not abs(node) <= sys.float_info.max:
+        raise ValueError("it has a number that is none, or too large")
+
+
 def _method(model: str, params: Mapping[str, Any]) -> str:
     old = model.rpartition("/")[2].startswith(PREDICTING_MODELS)
     named = params.get("method", "predict" if old else "generate")
@@ -189,9 +208,6 @@ def _require_own(params: Mapping[str, Any]) -> None:
     for name, (kinds, what) in KINDS.items():
         if name in params and not isinstance(params[name], kinds):
             raise ValueError(f"{name} is {params[name]!r}, which is no {what}")
-    # Written so that NaN, too, is refused.
-    if "retry_temperature" in params and not abs(params["retry_temperature"]) < LARGEST_NUMBER:
-        raise ValueError("retry_temperature is no number that can be sent")
 
 
 def _require_known(config: Mapping[str, Any]) -> None:
@@ -224,12 +240,8 @@ def _predict_message(resource: str, params: Mapping[str, Any]) -> Any:
 def _instance(params: Mapping[str, Any]) -> Any:
     """Return what an instance is made of. Raises ValueError if it can't be one."""
     instance = params.get("instance", {"content": PROMPT})
-    try:
-        filled = json_format.ParseDict(_filled(instance, PROMPT), struct_pb2.Value())
-        empty = json_format.ParseDict(_filled(instance, ""), struct_pb2.Value())
-    except (OverflowError, RecursionError, UnicodeEncodeError, json_format.ParseError) as error:
-        raise ValueError(f"instance can't be sent: {_told(error)}") from error
-    if filled == empty:
+    json_format.ParseDict(_filled(instance, ""), struct_pb2.Value())
+    if _filled(instance, PROMPT) == _filled(instance, ""):
         raise ValueError(f"instance has no {PROMPT} in it, so that no prompt would be sent")
     return instance
 
