@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import CHECKS, complaint, ends_as_sentence, mentions_word
-from crawler.providers.openai import connect, request_body, retry_after_ms
+from crawler.providers.openai import connect, request_body
+from crawler.providers.openai_refusal import retry_after_ms
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 

@@ -10,11 +10,8 @@ our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``sys
 
 import json
 import os
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -28,12 +25,12 @@ from crawler.providers.answer_check import (
     require_checks,
     wants_json,
 )
+from crawler.providers.openai_refusal import breakage, cause, refusal
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 20
-REASON_LENGTH = 300
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
@@ -46,7 +43,6 @@ OWN_PARAMS = frozenset(
         "system",
     }
 )
-TRANSIENT_CODES = frozenset({408, 409, 425})
 
 
 @asynccontextmanager
@@ -117,10 +113,9 @@ class Server:
             ) as response:
                 return response.status, response.headers, await response.read()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {_cause(error)}") from error
+            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {cause(error)}") from error
         except aiohttp.ClientError as error:
-            reason = f"the connection broke: {_cause(error)}"
-            raise ProviderError(Outcome.TRANSIENT, reason) from error
+            raise breakage(error) from error
 
 
 def request_body(call: Call) -> dict[str, Any]:
@@ -188,56 +183,5 @@ def read_answer(call: Call, body: bytes) -> Answer:
     return accepted(call, written, f"the model refused ({finish_reason})" if blocked else None)
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:
-    """Return the error that a response with another status than 200 stands for."""
-    if status in (401, 403):
-        outcome = Outcome.DENIED
-    elif status == 429:  # noqa: PLR2004 - Too Many Requests
-        outcome = Outcome.THROTTLED
-    elif status >= 500 or status in TRANSIENT_CODES:  # noqa: PLR2004 - server errors
-        outcome = Outcome.TRANSIENT
-    else:
-        outcome = Outcome.REJECTED
-    return ProviderError(
-        outcome,
-        f"HTTP {status}: {_message(body, key)}",
-        status_code=status,
-        retry_after_ms=retry_after_ms(headers, time.time()) or None,  # 0 s is no advice
-    )
-
-
-def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """Return the pause that a server asks for: retry-after-ms, Retry-After (RFC 9110, 10.2.3)."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0, round(float(headers["retry-after-ms"])))
-        value = headers.get("Retry-After")
-        if value is None:
-            return None
-        if value.strip().isdigit():
-            return int(value) * 1000
-        date = parsedate_to_datetime(value)
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max(0, round((date.timestamp() - now_s) * 1000))
-    except (OverflowError, ValueError):
-        return None
-
-
 def _is_completion(call: Call) -> bool:
     return bool(call.params.get("endpoint") == "completion")
-
-
-def _message(body: bytes, key: str) -> str:
-    """Return what an error response says, in one short line; a key that it echoes is left out."""
-    try:
-        error = json.loads(body)["error"]
-        message = error["message"] if isinstance(error, dict) else error
-    except (KeyError, RecursionError, TypeError, ValueError):
-        message = body.decode("utf-8", "replace")
-    text = " ".join(str(message).split())
-    return (text.replace(key, "…") if key else text)[:REASON_LENGTH]
-
-
-def _cause(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:REASON_LENGTH]
