@@ -113,6 +113,17 @@ def test_a_completion_has_its_text_elsewhere(ask):
     assert ask(replying(reply), call).text == "Abrogate: to repeal."
 
 
+@pytest.mark.parametrize("content", ["It means to repeal.", " to repeal."])
+def test_a_chat_server_may_repeat_the_prefill_or_not(ask, content):
+    call = CALL._replace(prefill="It means")
+    assert ask(replying(chat(content)), call).text == "It means to repeal."
+
+
+def test_a_prefill_that_is_repeated_and_not_continued_is_no_answer(refused):
+    error = refused(replying(chat("It means")), CALL._replace(prefill="It means"))
+    assert error.reason == "the answer is empty (stop)"
+
+
 @pytest.mark.parametrize(
     ("reply", "outcome", "reason"),
     [

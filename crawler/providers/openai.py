@@ -170,6 +170,8 @@ def read_answer(call: Call, body: bytes) -> Answer:
         raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
     if not isinstance(text, str):
         raise ProviderError(Outcome.REJECTED, "the answer is no text")
+    if not _is_completion(call):
+        text = text.removeprefix(call.prefill)  # llama.cpp's server repeats it, others don't
     written = Answer(
         text,
         usage.get("prompt_tokens"),
