@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import CHECKS, complaint, ends_as_sentence, mentions_word
-from crawler.providers.openai import connect, request_body, retry_after_ms
+from crawler.providers.openai import connect, request_body
+from crawler.providers.openai_refusal import retry_after_ms
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
@@ -110,6 +111,17 @@ def test_a_completion_has_its_text_elsewhere(ask):
     reply = {"choices": [{"text": " to repeal.", "finish_reason": "stop"}]}
     call = CALL._replace(params={"endpoint": "completion"}, prefill="Abrogate:")
     assert ask(replying(reply), call).text == "Abrogate: to repeal."
+
+
+@pytest.mark.parametrize("content", ["It means to repeal.", " to repeal."])
+def test_a_chat_server_may_repeat_the_prefill_or_not(ask, content):
+    call = CALL._replace(prefill="It means")
+    assert ask(replying(chat(content)), call).text == "It means to repeal."
+
+
+def test_a_prefill_that_is_repeated_and_not_continued_is_no_answer(refused):
+    error = refused(replying(chat("It means")), CALL._replace(prefill="It means"))
+    assert error.reason == "the answer is empty (stop)"
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ LAYERS = [
     ["database"],
     ["store", "logs"],
     ["providers", "providers.protocol", "providers.json_answer"],
-    ["providers.answer_check"],
+    ["providers.answer_check", "providers.event_stream", "providers.openai_refusal"],
+    ["providers.openai_stream"],
     ["builtin", "providers.function", "providers.scripted", "providers.openai"],
     ["providers.local", "providers.local_child", "providers.vertex", "providers.vertex.messages"],
     [

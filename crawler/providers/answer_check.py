@@ -72,8 +72,7 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
     Raises ProviderError, with the text that is no good, if it is none.
 
     """
-    kept, fault = examine(call.params, call.word, written.text, call.prefill)
-    answer = written._replace(text=kept if written.text.strip() else "")
+    answer, fault = _kept(call, written)
     outcome, reason = Outcome.TRANSIENT, None
     if refused is not None:
         outcome, reason = Outcome.BLOCKED, refused
@@ -87,6 +86,16 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
         return answer
     # The server is well: there is nothing to wait for.
     raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer)
+
+
+def draft(call: Call, written: Answer) -> Answer:
+    """Return what a model had written before it broke off, as it is kept beside the failure."""
+    return _kept(call, written)[0]
+
+
+def _kept(call: Call, written: Answer) -> tuple[Answer, str | None]:
+    text, fault = examine(call.params, call.word, written.text, call.prefill)
+    return written._replace(text=text if written.text.strip() else ""), fault
 
 
 def _json_fault(schema: Mapping[str, Any] | None, text: str) -> str | None:

@@ -10,8 +10,8 @@ import importlib.util
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
@@ -92,13 +92,14 @@ class LocalServer:
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         server = await self.start()
-        try:
+        with _restartable():
             return await server.generate(_nudged(call))
-        except ProviderError as error:
-            if error.outcome is not Outcome.UNAVAILABLE:
-                raise
-            # It has died since. It is ours to start again, so nobody has to wait for a gate.
-            raise ProviderError(Outcome.TRANSIENT, "the local model's process died") from error
+
+    async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
+        """Make one call and tell its text as it comes. Raises ProviderError."""
+        server = await self.start()
+        with _restartable():
+            return await server.stream(_nudged(call), on_text)
 
     async def start(self) -> Server:
         """Return the running server, starting it if there is none. Raises ProviderError."""
@@ -121,6 +122,18 @@ class LocalServer:
         except TimeoutError:
             self._child.kill()
             await self._child.wait()
+
+
+@contextmanager
+def _restartable() -> Iterator[None]:
+    """Take a server that is not there for one that has died since it was started."""
+    try:
+        yield
+    except ProviderError as error:
+        if error.outcome is not Outcome.UNAVAILABLE:
+            raise
+        # It is ours to start again, so nobody has to wait for a gate.
+        raise ProviderError(Outcome.TRANSIENT, "the local model's process died") from error
 
 
 def _nudged(call: Call) -> Call:

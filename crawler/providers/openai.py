@@ -5,16 +5,15 @@ Rule: one POST a call, and every way that it can end is one outcome.
 The address is OPENAI_BASE_URL and the key OPENAI_API_KEY; neither is ever recorded. Parameters of
 our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``system``, ``checks``,
 ``response_schema`` and ``response_mime_type`` (see answer_check), ``allow_truncated``,
-``retry_temperature`` (for every attempt but the first). All others go to the server as they are.
+``retry_temperature`` (for every attempt but the first), ``stream_options`` (where the answer is
+streamed; for its tokens unless it says otherwise). All others go to the server as they are, but
+``stream``: that is up to whether somebody reads along.
 """
 
 import json
 import os
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,16 +23,22 @@ from crawler.answer_schema import SCHEMA, in_lower_case
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import (
     MIME_TYPE,
+    OK,
     accepted,
+    draft,
     require_checks,
     wants_json,
 )
+from crawler.providers.event_stream import EventReader
+from crawler.providers.openai_refusal import breakage, cause, refusal
+from crawler.providers.openai_stream import Gathering
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 20
-REASON_LENGTH = 300
+MOST_BYTES = 32 * 2**20
+"""No answer is longer; a server that sends more would go on for ever."""
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
@@ -43,10 +48,11 @@ OWN_PARAMS = frozenset(
         MIME_TYPE,
         SCHEMA,
         "retry_temperature",
+        "stream",
+        "stream_options",
         "system",
     }
 )
-TRANSIENT_CODES = frozenset({408, 409, 425})
 
 
 @asynccontextmanager
@@ -103,24 +109,86 @@ class Server:
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         require_checks(call)
-        path = "completions" if _is_completion(call) else "chat/completions"
-        status, headers, body = await self._post(f"{self._base_url}/{path}", call)
-        if status != 200:  # noqa: PLR2004 - the one good code
-            raise refusal(status, headers, body, self._key)
-        return read_answer(call, body)
+        async with self._post(call, request_body(call)) as response:
+            return read_answer(call, await _whole(response))
 
-    async def _post(self, url: str, call: Call) -> tuple[int, Mapping[str, str], bytes]:
-        """Send a call; whatever keeps an answer from coming is a ProviderError."""
+    async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
+        """Make one call and tell its text as it comes. Raises ProviderError."""
+        require_checks(call)
+        # Some servers keep no connection after a stream, though they say so; none is used again.
+        headers = {"Connection": "close"}
+        async with self._post(call, streaming_body(call), headers) as response:
+            if response.content_type == "text/event-stream":
+                return await self._read_events(call, response, on_text)
+            body = await _whole(response)
+            on_text(_written(call, body)[0].text)
+            return read_answer(call, body)
+
+    async def _read_events(
+        self, call: Call, response: aiohttp.ClientResponse, on_text: Callable[[str], None]
+    ) -> Answer:
+        gathering = Gathering("text" if _is_completion(call) else "content", self._key)
+        try:
+            await _gather(response, gathering, on_text)
+        except ProviderError as error:
+            error.answer = read_draft(call, gathering.body())  # it was paid for
+            raise
+        return read_answer(call, gathering.body())
+
+    @asynccontextmanager
+    async def _post(
+        self, call: Call, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Yield a response with status 200; whatever keeps it from coming is a ProviderError."""
+        path = "completions" if _is_completion(call) else "chat/completions"
         try:
             async with self._http.post(
-                url, json=request_body(call), allow_redirects=False
+                f"{self._base_url}/{path}", json=body, headers=headers, allow_redirects=False
             ) as response:
-                return response.status, response.headers, await response.read()
+                if response.status != OK:
+                    content = await _whole(response)
+                    raise refusal(response.status, response.headers, content, self._key)
+                yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {_cause(error)}") from error
+            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {cause(error)}") from error
         except aiohttp.ClientError as error:
-            reason = f"the connection broke: {_cause(error)}"
-            raise ProviderError(Outcome.TRANSIENT, reason) from error
+            raise breakage(error) from error
+
+
+async def _whole(response: aiohttp.ClientResponse) -> bytes:
+    """Return a body that has come to its end."""
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        _bound(len(body))
+    return bytes(body)
+
+
+async def _gather(
+    response: aiohttp.ClientResponse, gathering: Gathering, on_text: Callable[[str], None]
+) -> None:
+    """Gather the events of a response, to the end of the answer in it."""
+    reader = EventReader()
+    size = 0
+    try:
+        async for chunk in response.content.iter_any():
+            size += len(chunk)
+            _bound(size)
+            gathering.tell(reader.feed(chunk), on_text)
+            if gathering.ended:
+                return
+    except aiohttp.ClientError as error:
+        if gathering.whole:
+            return  # what is lost is at most the count of its tokens
+        raise breakage(error) from error
+    gathering.tell(reader.end(), on_text)
+    if not gathering.whole:
+        raise ProviderError(Outcome.TRANSIENT, "the answer is cut off")
+
+
+def _bound(size: int) -> None:
+    if size > MOST_BYTES:
+        raise ProviderError(Outcome.REJECTED, f"the answer is longer than {MOST_BYTES >> 20} MiB")
 
 
 def request_body(call: Call) -> dict[str, Any]:
@@ -147,6 +215,13 @@ def request_body(call: Call) -> dict[str, Any]:
     return body
 
 
+def streaming_body(call: Call) -> dict[str, Any]:
+    """Return what is posted for a call whose answer is to come in pieces."""
+    options = call.params.get("stream_options", {"include_usage": True})
+    asked = {"stream_options": options} if options else {}
+    return {**request_body(call), "stream": True, **asked}
+
+
 def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     if schema is None:
         return {"type": "json_object"}
@@ -159,6 +234,24 @@ def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def read_answer(call: Call, body: bytes) -> Answer:
     """Return the answer in a response with status 200. Raises ProviderError if it is none."""
+    written, refused = _written(call, body)
+    blocked = refused or written.finish_reason == "content_filter"
+    return accepted(
+        call, written, f"the model refused ({written.finish_reason})" if blocked else None
+    )
+
+
+def read_draft(call: Call, body: bytes) -> Answer | None:
+    """Return what there is of an answer that broke off; None if it had not begun."""
+    try:
+        written, _ = _written(call, body)
+    except ProviderError:
+        return None
+    return draft(call, written)
+
+
+def _written(call: Call, body: bytes) -> tuple[Answer, bool]:
+    """Return what the model wrote, whatever it is worth, and whether it refused."""
     try:
         content = json.loads(body)
     except (RecursionError, ValueError) as error:
@@ -170,74 +263,21 @@ def read_answer(call: Call, body: bytes) -> Answer:
         text = message["text" if _is_completion(call) else "content"] or ""
         usage = content.get("usage") or {}
         thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-        refused = message.get("refusal")
+        refused = bool(message.get("refusal"))
+        model_version = content.get("model")
+        tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
     if not isinstance(text, str):
         raise ProviderError(Outcome.REJECTED, "the answer is no text")
-    written = Answer(
-        text,
-        usage.get("prompt_tokens"),
-        usage.get("completion_tokens"),
-        thought,
-        finish_reason,
-        content.get("model"),
-        truncated=finish_reason == "length",
+    if not _is_completion(call):
+        text = text.removeprefix(call.prefill)  # llama.cpp's server repeats it, others don't
+    truncated = finish_reason == "length"
+    return (
+        Answer(text, tokens_in, tokens_out, thought, finish_reason, model_version, truncated),
+        refused,
     )
-    blocked = refused or finish_reason == "content_filter"
-    return accepted(call, written, f"the model refused ({finish_reason})" if blocked else None)
-
-
-def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:
-    """Return the error that a response with another status than 200 stands for."""
-    if status in (401, 403):
-        outcome = Outcome.DENIED
-    elif status == 429:  # noqa: PLR2004 - Too Many Requests
-        outcome = Outcome.THROTTLED
-    elif status >= 500 or status in TRANSIENT_CODES:  # noqa: PLR2004 - server errors
-        outcome = Outcome.TRANSIENT
-    else:
-        outcome = Outcome.REJECTED
-    return ProviderError(
-        outcome,
-        f"HTTP {status}: {_message(body, key)}",
-        status_code=status,
-        retry_after_ms=retry_after_ms(headers, time.time()) or None,  # 0 s is no advice
-    )
-
-
-def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
-    """Return the pause that a server asks for: retry-after-ms, Retry-After (RFC 9110, 10.2.3)."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0, round(float(headers["retry-after-ms"])))
-        value = headers.get("Retry-After")
-        if value is None:
-            return None
-        if value.strip().isdigit():
-            return int(value) * 1000
-        date = parsedate_to_datetime(value)
-        if date.tzinfo is None:
-            date = date.replace(tzinfo=UTC)
-        return max(0, round((date.timestamp() - now_s) * 1000))
-    except (OverflowError, ValueError):
-        return None
 
 
 def _is_completion(call: Call) -> bool:
     return bool(call.params.get("endpoint") == "completion")
-
-
-def _message(body: bytes, key: str) -> str:
-    """Return what an error response says, in one short line; a key that it echoes is left out."""
-    try:
-        error = json.loads(body)["error"]
-        message = error["message"] if isinstance(error, dict) else error
-    except (KeyError, RecursionError, TypeError, ValueError):
-        message = body.decode("utf-8", "replace")
-    text = " ".join(str(message).split())
-    return (text.replace(key, "…") if key else text)[:REASON_LENGTH]
-
-
-def _cause(error: Exception) -> str:
-    return " ".join((str(error) or type(error).__name__).split())[:REASON_LENGTH]

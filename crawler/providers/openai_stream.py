@@ -1,0 +1,90 @@
+"""An answer in events, as OpenAI-compatible servers stream it: put together into one body.
+
+Rule: pure; the events of an answer are gathered into the body that would have said the same at
+once, so that one function reads both, and both are read alike.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from crawler.providers.openai_refusal import refusal_in_stream
+from crawler.providers.protocol import ProviderError
+from crawler.states import Outcome
+
+DONE = b"[DONE]"
+
+
+class Gathering:
+    """The events of one answer.
+
+    Args:
+        text_in: where an event has its text: `content` in a chat, `text` in a completion.
+        key: what is left out of all reasons.
+
+    """
+
+    def __init__(self, text_in: str, key: str = "") -> None:
+        self._text_in = text_in
+        self._key = key
+        self._choice: dict[str, Any] | None = None
+        self._texts: list[str] = []
+        self._refusals: list[str] = []
+        self._facts: dict[str, Any] = {}
+        self.ended = False
+        """The server has said that nothing more comes."""
+
+    @property
+    def whole(self) -> bool:
+        """The text has come to its end, as far as the server says so at all."""
+        return self.ended or (self._choice or {}).get("finish_reason") is not None
+
+    def add(self, event: bytes) -> str:
+        """Take in the data of an event; return the text in it, if any. Raises ProviderError."""
+        if event.strip() == DONE:
+            self.ended = True
+            return ""
+        try:
+            content = json.loads(event)
+        except (RecursionError, ValueError) as error:
+            raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
+        try:
+            if content.get("error"):
+                raise refusal_in_stream(content["error"], event, self._key)
+            # The last of each: some servers count in every event all that was used so far.
+            self._facts |= {name: content[name] for name in ("model", "usage") if content.get(name)}
+            return "".join([self._add_choice(choice) for choice in content.get("choices") or ()])
+        except (AttributeError, TypeError) as error:
+            raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
+
+    def tell(self, events: Iterable[bytes], on_text: Callable[[str], None]) -> None:
+        """Take in events and tell their text, up to the last that counts. Raises ProviderError."""
+        for event in events:
+            if self.ended:
+                return
+            text = self.add(event)
+            if text:
+                on_text(text)
+
+    def body(self) -> bytes:
+        """Return the body that would have said all this at once."""
+        written = {self._text_in: "".join(self._texts), "refusal": "".join(self._refusals)}
+        choices = []
+        if self._choice is not None:
+            choices = [{**self._choice, **written, "message": written}]
+        # As JSON, because two halves of a character in two events are one character only there.
+        return json.dumps({**self._facts, "choices": choices}).encode()
+
+    def _add_choice(self, choice: Any) -> str:
+        if choice.get("index"):
+            return ""  # another answer to the same question: only the first is read
+        self._choice = self._choice or {"finish_reason": None}
+        if choice.get("finish_reason") is not None:
+            self._choice["finish_reason"] = choice["finish_reason"]
+        delta = choice if self._text_in == "text" else choice.get("delta") or {}
+        text, refused = delta.get(self._text_in) or "", delta.get("refusal") or ""
+        if not isinstance(text, str) or not isinstance(refused, str):
+            raise ProviderError(Outcome.REJECTED, "the answer is no text")
+        self._texts.append(text)
+        self._refusals.append(refused)
+        return text
