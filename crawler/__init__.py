@@ -53,7 +53,8 @@ async def crawl(
         provider: ``local``, ``openai``, ``scripted``, or an async function from prompt to answer.
         model: the model's name. For a function that has a name of its own it can be left out; a
             lambda, a method or a partial needs one, to tell its answers from those of another.
-        params: parameters for the provider.
+        params: parameters for the provider. With a ``response_schema``, a JSON Schema of an
+            object, each answer is such an object, and its fields are columns of a view.
         concurrency: calls in flight at once; kept from the last time if it is not given.
         per_minute: calls that may start in any 60 s; likewise.
         database: the file; ``:memory:`` for one that is gone afterwards.

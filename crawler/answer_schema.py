@@ -130,6 +130,8 @@ def _property_fault(properties: Mapping[object, object]) -> str | None:
     for name, inner in properties.items():
         if not isinstance(name, str) or not name.strip() or not name.isprintable():
             return f"a property can't be called {name!r}"
+        if name.lower() in ("true", "false"):
+            return f"no column can be called {name!r}"  # SQLite gives it another name
         # SQL makes no difference between upper and lower case in the name of a column.
         other = seen.setdefault(name.lower(), name)
         if other != name:

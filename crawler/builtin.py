@@ -4,7 +4,7 @@ Rule: what a model can do decides how it is asked. A large one is simply asked; 
 only ever continues a pattern, and is given the definition where the list has one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -76,7 +76,10 @@ _LISTED = """\
 Write a list of {topic}.[[ Give {count} of them.]]
 
 Answer with the list alone, on one line, separated by commas: no numbers, no headings, no \
-explanations.[[ The list so far ends with "{after}". Go on after it, and repeat nothing.]]"""
+explanations.[[ The list so far: {so_far}. Go on after "{after}", and repeat none of these.]]"""
+
+_MOST_SHOWN = 300
+"""Items of the list so far that a model is shown: enough to go on from, and no long prompt."""
 
 
 def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpec:
@@ -87,11 +90,12 @@ def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpe
     return PromptSpec(WORD_LIST, _LISTED, provider, model, {**usual, **params})
 
 
-def list_word(topic: str, count: int | None, after: str | None) -> Word:
-    """Return what is asked about: the topic, or the topic from a word on."""
+def list_word(topic: str, count: int | None, so_far: Sequence[str]) -> Word:
+    """Return what is asked about: the topic, or the topic from the end of a list on."""
     fields = {"topic": topic}
     if count is not None:
         fields["count"] = str(count)
-    if after is None:
+    if not so_far:
         return Word(topic, fields)
-    return Word(f"{topic} (after {after})", {**fields, "after": after})
+    fields |= {"so_far": ", ".join(so_far[-_MOST_SHOWN:]), "after": so_far[-1]}
+    return Word(f"{topic} (after {so_far[-1]})", fields)

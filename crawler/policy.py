@@ -19,6 +19,9 @@ class Policy:
 
     max_failures: int = 20
     """A request that fails this often by itself has failed for good."""
+    max_truncated: int = 3
+    """A request whose answer was cut off this often has failed: each of them was paid for, and the
+    next would be cut off as well."""
     backoff_base_ms: int = 1_000
     backoff_cap_ms: int = 60_000
     gate_base_ms: int = 1_000
@@ -33,6 +36,8 @@ class Policy:
     """A run whose lock can't be asked is lost when its heartbeat is this old."""
     patience_ms: int = 900_000
     """A gate that stays closed for longer than this ends the run: come back later."""
+    vain_rejections: int = 10
+    """Requests that may be rejected before any is served; then they are all refused alike."""
     unreachable_strikes: int = 5
     """Refused probes after which a run that never reached its server gives up."""
 
@@ -83,6 +88,7 @@ def verdict(
     retry_after_ms: int | None,
     now_ms: int,
     draw: Draw,
+    truncated: int = 0,
 ) -> Verdict:
     """Judge an attempt: the next state of its request, its failures so far, when it is due.
 
@@ -94,6 +100,7 @@ def verdict(
             wait for, because the server is well and only its answer was no good.
         now_ms: the time.
         draw: chance, for the jitter.
+        truncated: how many of the request's answers were cut off, where this one was; else 0.
 
     """
     if outcome is Outcome.SUCCEEDED:
@@ -103,7 +110,7 @@ def verdict(
     if outcome not in COUNTS_AS_FAILURE:
         return Verdict(RequestState.PENDING, failures, now_ms)
     failures += 1
-    if failures >= policy.max_failures:
+    if failures >= policy.max_failures or truncated >= policy.max_truncated:
         return Verdict(RequestState.FAILED, failures, 0)
     if outcome is Outcome.ABANDONED:
         return Verdict(RequestState.PENDING, failures, now_ms)

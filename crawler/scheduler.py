@@ -61,7 +61,8 @@ class RunOptions:
 class Ending(NamedTuple):
     """Why a run ended, and what it left.
 
-    ``reason`` is one of: done, signal, deadline, calls_used, quota, denied, unreachable, lost.
+    ``reason`` is one of: done, signal, deadline, calls_used, quota, denied, rejected, unreachable,
+    lost.
     """
 
     reason: str
@@ -114,7 +115,8 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
-        self._reached = False
+        self._reached = self._served = False
+        self._rejected = 0
 
     def now_ms(self) -> int:
         """Return the time, as the run has it."""
@@ -178,7 +180,7 @@ class Scheduler:
             self._wake.clear()
             finished = self._executor.outcomes()
             self._turned_at_ms = self._clock()
-            self._stop_if_denied(finished)
+            self._stop_if_refused(finished)
             done = await self._store.run(turn, self._scope, finished, self._budget())
             self._notice(finished, done)
             if done.leases:
@@ -259,11 +261,18 @@ class Scheduler:
         if done.late:
             self._log.warning("late_answers_refused", answers=done.late)
 
-    def _stop_if_denied(self, finished: Sequence[Finish]) -> None:
+    def _stop_if_refused(self, finished: Sequence[Finish]) -> None:
         """Stop, before the next turn leases more, where every call would be refused alike."""
         for finish in finished:
             if finish.outcome is Outcome.DENIED:
                 self.stop("denied", finish.reason)
+            elif finish.outcome is Outcome.REJECTED:
+                # Not one has been served: it is the model's name or a parameter, and no word's.
+                self._rejected += finish.sent
+                if not self._served and self._rejected >= self._policy.vain_rejections:
+                    self.stop("rejected", finish.reason)
+            elif finish.outcome in OPENS_GATE:
+                self._served = True
 
     def _stop_if_vain(self, finish: Finish, strikes: int) -> None:
         """Stop where nobody has ever been there."""

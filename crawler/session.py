@@ -81,6 +81,14 @@ def raise_for(ending: Ending) -> None:
             "mend that (credentials come from the environment) and run again",
             Exit.DENIED,
         )
+    if ending.reason == "rejected":
+        raise CrawlerError(
+            "the provider rejects one request after another; what is left stays pending",
+            detail,
+            "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
+            " again: crawler retry, crawler run",
+            Exit.CONFIGURATION,
+        )
     if ending.reason == "unreachable":
         raise CrawlerError(
             "the server can't be reached; what is left stays pending",

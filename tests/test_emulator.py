@@ -276,7 +276,8 @@ def test_a_reset_breaks_every_call_on_the_connection_and_no_other_connection():
                 await asyncio.sleep(0.001)
             errors = [await client.error('"reset"'), *await broken]
             assert {error.code().name for error in errors} == {"UNAVAILABLE"}
-            assert await client.code('"reset"') == "OK"
+            while await client.code('"reset"') != "OK":
+                pass  # the client may still be writing to the connection that is gone
             while client.tally.in_flight > 1:
                 await asyncio.sleep(0.001)
             assert not untouched.done()
@@ -350,7 +351,7 @@ def test_the_log_tells_what_became_of_each_request(tmp_path):
     async def check():
         faults = {"odd": [WordFault("internal", 1), WordFault("safety", 1)]}
         async with asked(word_faults=faults, per_minute=3, log=log) as client:
-            for prompt in ('"odd"', '"odd"', "laconic", '"odd"'):
+            for prompt in ('"odd"', '"odd"', "laconic", '"odd"', '"odd"'):
                 await client.code(prompt)
         return client.tally
 
@@ -362,21 +363,23 @@ def test_the_log_tells_what_became_of_each_request(tmp_path):
         ("odd", 2, "OK", "safety", None, 1),
         ("laconic", 1, "OK", None, None, 1),
         ("odd", 3, "RESOURCE_EXHAUSTED", None, "minute", 0),
+        ("odd", 3, "RESOURCE_EXHAUSTED", None, "minute", 0),
     ]
-    assert [line["tokens_out"] > 0 for line in lines] == [False, False, True, False]
+    assert [line["tokens_out"] > 0 for line in lines] == [False, False, True, False, False]
     assert {line["method"] for line in lines} == {"GenerateContent"}
-    assert tally.codes == {"OK": 2, "INTERNAL": 1, "RESOURCE_EXHAUSTED": 1}
-    assert tally.last_minute(lines[-1]["time"]) == 4
+    assert tally.codes == {"OK": 2, "INTERNAL": 1, "RESOURCE_EXHAUSTED": 2}
+    assert tally.last_minute(lines[-1]["time"]) == 5
     assert tally.last_minute(lines[-1]["time"] + 61) == 0
 
 
 def test_in_an_outage_every_call_is_unavailable_and_costs_nothing():
     async def check():
-        async with asked(outage_s=(0, 0.4), per_minute=1) as client:
+        faults = {"a": [WordFault("aborted", 1)]}
+        async with asked(outage_s=(0, 0.4), per_minute=1, word_faults=faults) as client:
             assert await client.code("a") == "UNAVAILABLE"
-            while await client.code("a") == "UNAVAILABLE":
+            while (code := await client.code("a")) == "UNAVAILABLE":
                 await asyncio.sleep(0.01)
-            assert client.tally.codes["OK"] == 1
+            assert code == "ABORTED"  # the first that was let in
             assert client.tally.most_in_flight == 1
 
     run(check())

@@ -29,6 +29,12 @@ def ask(endpoint, *words, timeout=5):
     return asyncio.run(asked())
 
 
+def connect_for_ever(endpoint):
+    host, port = endpoint.split(":")
+    while True:
+        socket.create_connection((host, int(port)), timeout=5).close()
+
+
 def body(word):
     request = messages.GenerateContentRequest(model="gemini-2.5-flash")
     request.contents.add().parts.add(text=f'Define "{word}".')
@@ -108,6 +114,14 @@ def test_it_does_what_its_options_say_and_sums_up_at_the_end():
             "most_in_flight": 1,
             "answered_more_than_once": {"odd": 2},
         }
+
+
+def test_in_an_outage_of_its_port_nobody_can_connect():
+    with emulator(outage="0.1,99", outage_kind="refused") as emulated:
+        # Whoever is in the queue when the port is closed is reset, not refused.
+        with pytest.raises((ConnectionRefusedError, ConnectionResetError)):
+            connect_for_ever(emulated.endpoint)
+        assert emulated.stop()["received"] == 0
 
 
 def test_killed_it_has_written_down_what_its_clients_saw_and_comes_back_on_its_port():

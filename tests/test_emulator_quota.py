@@ -138,5 +138,5 @@ def test_tenants_alone_use_up_a_quota_that_is_as_large_as_they_are():
     quota = Quota(Settings(per_minute=10, tenants=10, window_ms=1_000), 0)
 
     assert quota.refusal(1, 0, 950) == Refusal("minute", 50)
-    assert quota.refusal(1, 0, 1_000_950) == Refusal("minute", 50)
-    assert quota.refusal(1, 0, 1_001_050) is None
+    assert quota.refusal(1, 0, 10**12 + 950) == Refusal("minute", 50)  # and it takes no time
+    assert quota.refusal(1, 0, 10**12 + 1_050) is None

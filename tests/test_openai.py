@@ -436,6 +436,56 @@ def test_parameters_of_our_own_stay_here_and_others_go_out():
     assert body == {**other, "model": "m", "max_tokens": 80}
 
 
+SCHEMA = {"type": "OBJECT", "properties": {"definition": {"type": "STRING"}}}
+
+
+def test_a_schema_is_a_response_format_and_its_types_are_the_servers_own():
+    params = {"response_schema": SCHEMA, "response_mime_type": "application/json"}
+    body = request_body(CALL._replace(params=params))
+    assert body.keys() == {"model", "messages", "response_format"}
+    assert body["response_format"] == {
+        "type": "json_schema",
+        "json_schema": {
+            "name": "answer",
+            "schema": {"type": "object", "properties": {"definition": {"type": "string"}}},
+        },
+    }
+
+
+def test_json_without_a_schema_is_a_response_format_and_plain_text_is_none():
+    body = request_body(CALL._replace(params={"response_mime_type": "application/json"}))
+    assert body["response_format"] == {"type": "json_object"}
+    assert request_body(CALL._replace(params={"response_mime_type": "text/plain"})).keys() == {
+        "model",
+        "messages",
+    }
+
+
+def test_a_response_format_of_ones_own_is_kept():
+    own = {"response_format": {"type": "text"}, "response_schema": SCHEMA}
+    assert request_body(CALL._replace(params=own))["response_format"] == {"type": "text"}
+
+
+def test_an_answer_with_fields_is_kept_without_its_fence(ask):
+    call = CALL._replace(params={"response_schema": SCHEMA})
+    said = '```json\n{"definition": "to repeal"}\n```'
+    assert ask(replying(chat(said)), call).text == '{"definition": "to repeal"}'
+
+
+def test_an_answer_that_is_not_the_json_asked_for_is_transient_and_is_kept_as_a_draft(refused):
+    call = CALL._replace(params={"response_schema": SCHEMA})
+    error = refused(replying(chat('{"definition": 1}')), call)
+    assert error.outcome == "transient"
+    assert error.reason == "the answer has 'definition' of another type than string"
+    assert error.answer.text == '{"definition": 1}'
+
+
+def test_json_that_is_cut_off_is_cut_off_before_it_is_no_json(refused):
+    call = CALL._replace(params={"response_schema": SCHEMA})
+    error = refused(replying(chat('{"definition": "to rep', "length")), call)
+    assert error.reason == "the answer is cut off at max_output_tokens"
+
+
 def test_nothing_but_the_prompt_decides_the_model():
     assert request_body(CALL._replace(params={"model": "other"}))["model"] == "m"
 

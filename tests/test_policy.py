@@ -106,3 +106,19 @@ def test_where_the_server_is_well_an_answer_is_asked_for_again_soon():
 )
 def test_what_is_not_its_fault_is_due_at_once(outcome):
     assert judge(outcome).due_at_ms == NOW_MS
+
+
+@given(truncated=st.integers(0, 30), failures=st.integers(0, 18))
+def test_an_answer_that_is_cut_off_again_and_again_is_not_paid_for_for_ever(truncated, failures):
+    judged = verdict(
+        POLICY,
+        Outcome.TRANSIENT,
+        failures=failures,
+        retry_after_ms=0,
+        now_ms=NOW_MS,
+        draw=random.Random(0).randint,
+        truncated=truncated,
+    )
+    gone = truncated >= POLICY.max_truncated
+    assert judged.state is (RequestState.FAILED if gone else RequestState.PENDING)
+    assert judged.failures == failures + 1

@@ -1,6 +1,7 @@
 """Views of prompts whose answers have fields: what they show, what they are called, and that no
 name of a field is more than a name."""
 
+import asyncio
 import json
 import sqlite3
 
@@ -8,13 +9,18 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from crawler import crawl
 from crawler.database import SETTINGS
-from crawler.errors import CrawlerError
+from crawler.errors import CrawlerError, Exit
 from crawler.ledger import intake
 from crawler.ledger.prompt_views import put_view, view_name
 from crawler.migrate import migrate
 from crawler.providers.answer_check import examine
+from crawler.providers.function import Function
+from crawler.providers.protocol import Call, ProviderError
+from crawler.providers.scripted import Script
 from crawler.states import Outcome
+from tests.program import crawler, told
 
 NOTES = {"type": "object", "properties": {"mnemonic": {"type": "string"}, "definition": {}}}
 
@@ -185,6 +191,123 @@ def test_a_view_that_somebody_has_dropped_is_made_again(ledger):
     assert view_names(ledger) == {"p"}
 
 
+class TestProgram:
+    """The same, as a user comes by it."""
+
+    SCHEMA = json.dumps(NOTES)
+
+    @pytest.fixture
+    def add(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        spec = ["--template", "About {word}", "--provider", "scripted"]
+        return lambda name, *args: crawler("prompt", "add", name, *spec, *args)
+
+    def test_a_schema_in_a_file_is_columns_of_the_answers(self, add, tmp_path):
+        (tmp_path / "notes.json").write_text(self.SCHEMA)
+        assert add("study-notes", "--schema", "@notes.json").code == Exit.DONE
+        crawler("add", "abate", "--prompt", "study-notes")
+        assert crawler("run").code == Exit.DONE
+        ran = crawler("sql", "--json", "select * from study_notes")
+        [row] = json.loads(ran.out)
+        assert list(row) == ["word", "mnemonic", "definition", *OTHERS]
+        assert row["word"] == "abate"
+        assert row["definition"].startswith("a word that the script knows")
+
+    def test_a_schema_may_be_a_parameter_and_is_the_same(self, add):
+        assert add("p", "--schema", self.SCHEMA).err == "p version 1 added\n"
+        assert add("p", "--param", f"response_schema={self.SCHEMA}").err == (
+            "p version 1 is the current one\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("args", "what"),
+        [
+            (["--schema", "{"], "the schema is not JSON"),
+            (["--schema", "[" * 100_000], "the schema is not JSON"),
+            (["--schema", "@none.json"], "the schema none.json can't be read"),
+            (["--schema", "[]"], "the response_schema can't be used"),
+            (["--param", "response_schema={"], "the response_schema can't be used"),
+            (
+                ["--param", 'response_schema={"type": "object"}'],
+                "the response_schema can't be used",
+            ),
+        ],
+    )
+    def test_a_schema_that_is_none_is_told_at_once(self, add, tmp_path, args, what):
+        assert told(add("p", *args), Exit.USAGE)[0] == what
+        assert not list(tmp_path.iterdir())
+
+    def test_one_schema_is_enough(self, add):
+        ran = add("p", "--schema", self.SCHEMA, "--param", f"response_schema={self.SCHEMA}")
+        assert ran.code == Exit.USAGE
+        assert "say the same" in ran.err
+
+    def test_a_name_that_is_taken_is_told_and_the_prompt_is_not_added(self, add):
+        told(add("results", "--schema", self.SCHEMA), Exit.USAGE)
+        assert "results" not in crawler("prompt", "list").out
+
+    def test_another_model_keeps_the_view(self, add):
+        add("p", "--schema", self.SCHEMA)
+        crawler("add", "abate", "--prompt", "p")
+        assert crawler("run", "--model", "other").code == Exit.DONE
+        assert crawler("sql", "--csv", "select word, model, version from p").out == (
+            "word,model,version\nabate,other,2\n"
+        )
+
+
+def test_a_script_answers_what_any_schema_asks_for():
+    everything = {
+        "text": {"type": "STRING"},
+        "choice": {"type": "string", "enum": ["first", "second"]},
+        "number": {"type": "number"},
+        "whole": {"type": ["integer", "null"]},
+        "flag": {"type": "boolean"},
+        "none": {"type": "null"},
+        "list": {"type": "array", "items": {"type": "object", "properties": {"a": {}, "b": True}}},
+        "tuple": {"type": "array", "items": False},
+        "bare": {"type": "object"},
+        "any": {},
+    }
+    schema = {"type": "object", "properties": everything, "required": list(everything)}
+    params = {"response_schema": schema, "words": 3}
+    call = Call(1, 1, "abate", "scripted", "m", "p", '{"', params, 1_000)
+    text = asyncio.run(Script().generate(call)).text
+    assert examine(params, "abate", text) == (text, None)
+    assert json.loads(text)["list"] == [{"a": "a word that", "b": "a word that"}]
+    json_only = call._replace(params={"response_mime_type": "application/json"})
+    assert json.loads(asyncio.run(Script().generate(json_only)).text).keys() == {"text"}
+
+
+def test_a_function_may_answer_in_json_and_what_is_none_is_asked_for_again():
+    said = iter(['```\n{"definition": "d"}\n```', "no JSON"])
+
+    async def ask(prompt):
+        return next(said)
+
+    call = Call(1, 1, "w", "function", "m", "p", "", {"response_schema": NOTES}, 1_000)
+    assert asyncio.run(Function(ask).generate(call)).text == '{"definition": "d"}'
+    with pytest.raises(ProviderError, match="is not JSON") as error:
+        asyncio.run(Function(ask).generate(call))
+    assert error.value.outcome is Outcome.TRANSIENT
+    assert error.value.answer.text == "no JSON"
+
+
+def test_the_python_api_takes_a_schema_and_refuses_what_is_none(tmp_path):
+    path = tmp_path / "x.db"
+
+    def do(schema):
+        params = {"response_schema": schema}
+        return asyncio.run(
+            crawl(["abate"], provider="scripted", params=params, database=path, name="notes")
+        )
+
+    with pytest.raises(CrawlerError, match="the response_schema can't be used"):
+        do({"type": "object"})
+    assert not path.exists()
+    [result] = do(NOTES)
+    assert json.loads(result.text).keys() == {"mnemonic", "definition"}
+
+
 @pytest.mark.parametrize("trusted", ["ON", "OFF"])
 def test_a_view_can_be_read_whoever_opens_the_file(ledger, trusted):
     put(ledger, "p", NOTES)
@@ -230,6 +353,7 @@ hostile = st.one_of(
 @given(values=st.dictionaries(hostile, st.text(), min_size=1, max_size=6), name=hostile)
 @example(values={"\ud800": ""}, name="p")
 @example(values={"a": "", "A": ""}, name="p")
+@example(values={"True": ""}, name="p")
 @example(values={'"': "1", "'": "2", "''": "3"}, name='"')
 def test_any_name_of_a_field_works_or_is_refused(values, name):
     conn = sqlite3.connect(":memory:", isolation_level=None)

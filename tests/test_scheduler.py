@@ -527,3 +527,80 @@ def test_a_mistake_in_the_program_still_leaves_nothing_open(tmp_path):
             assert await store.run(turn.live_runs) == []
 
     asyncio.run(main())
+
+
+def test_a_run_that_is_rejected_from_the_first_call_on_stops_before_it_has_failed_the_list():
+    async def main():
+        provider = Asked(fails(Outcome.REJECTED, status_code=404))
+        async with a_store(map(str, range(100))) as store:
+            ending = await crawled(store, provider)
+            failed = (await store.run(counts))["failed"]
+            assert ending.reason == "rejected"
+            assert 10 <= failed < 10 + 4, "those in flight may end"
+            assert failed == len(provider.words) == 100 - ending.unfinished
+        with pytest.raises(CrawlerError, match="rejects") as error:
+            raise_for(ending)
+        assert error.value.exit_code == Exit.CONFIGURATION
+
+    asyncio.run(main())
+
+
+def test_a_run_that_has_been_served_goes_on_whatever_is_rejected():
+    async def main():
+        async def answer(call):
+            if call.word == "0":
+                raise ProviderError(Outcome.BLOCKED, "not this one")  # that is a service, too
+            raise ProviderError(Outcome.REJECTED, "nor this one")
+
+        async with a_store(map(str, range(50))) as store:
+            ending = await crawled(store, Asked(answer))
+            assert (ending.reason, await store.run(counts)) == ("done", {"failed": 50})
+
+    asyncio.run(main())
+
+
+def test_a_run_for_one_request_asks_about_nothing_else():
+    async def main():
+        tries = iter([Outcome.TRANSIENT, Outcome.THROTTLED])
+
+        async def answer(call):
+            outcome = next(tries, None)
+            if outcome is not None:
+                raise ProviderError(outcome, "not yet")
+            return Answer("at last")
+
+        provider = Asked(answer)
+        async with a_store("abc") as store:
+            ending = await crawled(store, provider, request_id=2)
+            assert ending == ("done", None, 0, None)
+            assert provider.words == ["b", "b", "b"]
+            assert await store.run(counts) == {"pending": 2, "succeeded": 1}
+            again = await crawled(store, provider, request_id=2)
+            assert again.reason == "done"
+            assert len(provider.words) == 3, "it has its answer"
+
+    asyncio.run(main())
+
+
+def test_one_request_waits_for_its_turn_under_the_limit():
+    async def main():
+        async with a_store("abc") as store:
+            await store.run(control.set_per_minute, "quota", 2)
+            now_ms = 1_000_000
+
+            def clock():
+                nonlocal now_ms
+                now_ms += 500  # whoever looks again finds it later
+                return now_ms
+
+            await crawled(store, Asked(), clock=clock, max_calls=2)
+            last_ms = now_ms
+            await crawled(store, Asked(), clock=clock, request_id=3)
+            (started_at_ms,) = await store.run(
+                lambda conn: conn.execute(
+                    "SELECT started_at_ms FROM attempts WHERE request_id = 3"
+                ).fetchone()
+            )
+            assert started_at_ms > last_ms + 50_000
+
+    asyncio.run(main())

@@ -123,6 +123,52 @@ def test_a_function_that_reaches_out_is_forbidden_even_where_there_is_one(name):
     conn.close()
 
 
+@pytest.fixture
+def hostile(tmp_path):
+    """A database whose maker has put functions in its views, and one of ours beside them."""
+    path = tmp_path / "hostile.db"
+    schema = '{"type": "object", "properties": {"definition": {}}}'
+    spec = ["--template", "{word}", "--provider", "scripted", "--schema", schema]
+    crawler("--db", path, "prompt", "add", "study-notes", *spec)
+    crawler("--db", path, "add", "cat", "--prompt", "study-notes")
+    assert crawler("--db", path, "run").code == Exit.DONE
+    with sqlite3.connect(path) as conn:
+        for number, function in enumerate(HOSTILE):
+            conn.execute(f"CREATE VIEW evil{number} AS SELECT {function} AS x")
+        conn.execute("DROP VIEW results")
+        conn.execute("CREATE VIEW results AS SELECT writefile('new.txt', 'x') AS word")
+    conn.close()
+    return path
+
+
+HOSTILE = [
+    "load_extension('evil')",
+    "readfile('hostile.db')",
+    "writefile('new.txt', 'x')",
+    "edit('x')",
+    "fts3_tokenizer('simple')",
+    "json_extract('{}', '$')",
+    "(SELECT value FROM json_each(readfile('hostile.db')))",
+    "(SELECT journal_mode FROM pragma_journal_mode('delete'))",
+]
+
+
+@pytest.mark.parametrize("view", [*(f"evil{number}" for number in range(len(HOSTILE))), "results"])
+def test_the_views_of_a_hostile_file_can_do_no_more_than_a_question(hostile, monkeypatch, view):
+    monkeypatch.chdir(hostile.parent)
+    before = state_of(hostile.parent)
+    told(crawler("--db", hostile, "sql", f"SELECT * FROM {view}"), Exit.USAGE)
+    assert state_of(hostile.parent) == before
+
+
+def test_a_view_of_a_prompt_can_be_asked_though_the_file_is_not_trusted(hostile):
+    with reading(hostile) as conn:
+        assert conn.execute("PRAGMA trusted_schema").fetchone() == (0,)
+    ran = crawler("--db", hostile, "sql", "--csv", "SELECT word, definition FROM study_notes")
+    assert (ran.code, ran.err) == (Exit.DONE, "")
+    assert ran.out.startswith("word,definition\ncat,a word that")
+
+
 def test_a_reading_connection_cannot_write_twice_over(db):
     write = "INSERT INTO words (text, added_at_ms) VALUES ('x', 1)"
     with reading(db) as conn:

@@ -115,7 +115,7 @@ Examples:
 @_option("--burst", type=_COUNT, metavar="N", help="Capacity of a bucket.  [default: --per-minute]")
 @_option(
     "--tenants",
-    type=click.IntRange(0, MOST),
+    type=click.IntRange(0, 10**6),
     default=0,
     metavar="N",
     help="Requests a minute of others.",

@@ -16,7 +16,7 @@ from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_limit, put_prompt
-from crawler.providers import check_params, kind_of
+from crawler.providers import check_params, kind_of, model_for
 from crawler.template import Template
 
 
@@ -68,7 +68,7 @@ def add(
         name,
         _template(template),
         provider,
-        _model(provider, model or kind.default_model),
+        model_for(provider, model),
         _params(params, schema),
     )
     check_params(spec.provider, spec.model, spec.params)
@@ -76,7 +76,7 @@ def add(
         added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
-        tell(f"{words} words are asked about again")
+        tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")
@@ -141,17 +141,6 @@ def _template(text: str) -> str:
             Exit.USAGE,
         )
     return text
-
-
-def _model(provider: str, model: str | None) -> str:
-    if not model:
-        raise CrawlerError(
-            f"provider {provider!r} needs a model",
-            "it has no default",
-            "name it with --model",
-            Exit.USAGE,
-        )
-    return model
 
 
 def _content(text: str, what: str) -> str:

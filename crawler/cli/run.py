@@ -24,7 +24,7 @@ from crawler.ledger.intake import (
     put_prompt,
 )
 from crawler.policy import Policy
-from crawler.providers import check_params, kind_of
+from crawler.providers import check_params, kind_of, model_for
 
 
 @click.command(
@@ -121,22 +121,16 @@ def _retarget(
 ) -> Prompt:
     """Make a prompt ask another provider or model, and ask it about the same words."""
     name = provider or old.provider
-    kind = kind_of(name)
-    wanted = model or (old.model if name == old.provider else kind.default_model)
-    if not wanted:
-        raise CrawlerError(
-            f"provider {name!r} needs a model",
-            "it has no default",
-            f"crawler run --provider {name} --model NAME",
-            Exit.USAGE,
-        )
+    wanted = model_for(name, model or (old.model if name == old.provider else None))
     if old.name == STUDY_NOTES and old.template == study_notes(old.provider, old.model).template:
         spec = study_notes(name, wanted)
     else:
         spec = PromptSpec(old.name, old.template, name, wanted, old.params)
     check_params(spec.provider, spec.model, spec.params)
     # The same provider counts the same quota, whichever model it is asked for.
-    limit_id = put_limit(conn, old.limit if name == old.provider else name, kind.concurrency)
+    limit_id = put_limit(
+        conn, old.limit if name == old.provider else name, kind_of(name).concurrency
+    )
     new, _ = put_prompt(conn, spec, limit_id, wall_ms())
     if new.id != old.id:
         control.supersede(conn, old.id, new.id)

@@ -23,7 +23,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt, Word, add_words, current_prompt, put_limit, put_prompt
 from crawler.ledger.report import Result
 from crawler.model_list import LeftOut, read_items
-from crawler.providers import check_params, kind_of
+from crawler.providers import check_params, kind_of, model_for
 
 MOST_PARTS = 100
 EXAMPLES = 5
@@ -81,16 +81,8 @@ def _put_lister(
         return last
     usual = last or target
     name = provider or usual.provider
-    kind = kind_of(name)
-    wanted = model or (usual.model if name == usual.provider else kind.default_model)
-    if not wanted:
-        raise CrawlerError(
-            f"provider {name!r} needs a model",
-            "it has no default",
-            "name it with --model",
-            Exit.USAGE,
-        )
-    limit_id = put_limit(conn, name, kind.concurrency)
+    wanted = model_for(name, model or (usual.model if name == usual.provider else None))
+    limit_id = put_limit(conn, name, kind_of(name).concurrency)
     spec = word_list(name, wanted, params)
     check_params(spec.provider, spec.model, spec.params)
     prompt, _ = put_prompt(conn, spec, limit_id, wall_ms())
@@ -126,8 +118,7 @@ class _Seeding:
 
     def _ask(self) -> Result:
         """Return the next part of the list; asked for only where it is not on record."""
-        after = next(reversed(self._items.values()), None)
-        word = list_word(self._topic, self._missing(), after)
+        word = list_word(self._topic, self._missing(), list(self._items.values()))
         with writing(self._db, wall_ms()) as writer:
             request_id = put_request(writer, self._lister, word, wall_ms())
         known = stored_result(self._db, self._lister, word.text)
@@ -162,7 +153,7 @@ class _Seeding:
         for piece in self._left_out:
             by_reason[piece.reason].append(piece.text)
         for reason, texts in by_reason.items():
-            examples = ", ".join(printable(text[:40]) for text in texts[:EXAMPLES])
+            examples = ", ".join(printable(text.strip()[:40]) for text in texts[:EXAMPLES])
             more = ", …" if len(texts) > EXAMPLES else ""
             tell(f"{len(texts)} left out, {reason}: {examples}{more}")
         if not self._items:

@@ -25,7 +25,7 @@ _NUMBER = re.compile(r"\b\d{1,6}\b")
 _AFTER = re.compile(r"\bafter\s+(?:the\s+)?(?:word\s+)?[\"'“]?([\w-]+)", re.IGNORECASE)
 _LIST_LENGTH = 100
 _SENTENCES = {
-    "adjective": "Picture somebody {word}, which is to say {gloss}.",
+    "adjective": "Remember what is {word} as {gloss}.",
     "noun": "Think of {word} whenever you meet {gloss}.",
     "verb": "Whoever learns to {word} learns to {gloss}.",
 }

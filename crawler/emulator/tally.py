@@ -35,7 +35,11 @@ class Line(NamedTuple):
 
 
 class Tally:
-    """Counts of one emulator; ``answered`` has the words that were answered, and how often."""
+    """Counts of one emulator.
+
+    ``codes`` are counted when they are decided; ``answered`` has the words whose answer has left,
+    and how often: who gave up in the meantime was not answered.
+    """
 
     def __init__(self, log: Path | None) -> None:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT

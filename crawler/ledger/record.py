@@ -162,6 +162,7 @@ def _settle(
         retry_after_ms=finish.retry_after_ms,
         now_ms=now_ms,
         draw=scope.draw,
+        truncated=_times_truncated(conn, finish.request_id) if finish.truncated else 0,
     )
     if cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
@@ -177,6 +178,14 @@ def _settle(
         )
     if finish.outcome in CLOSES_GATE:
         _close_gate(conn, scope.policy, finish, attempt, now_ms)
+
+
+def _times_truncated(conn: sqlite3.Connection, request_id: int) -> int:
+    (times,) = conn.execute(
+        "SELECT count(*) FROM attempts WHERE request_id = ? AND truncated = 1", (request_id,)
+    ).fetchone()
+    assert isinstance(times, int)
+    return times
 
 
 def _close_gate(

@@ -44,6 +44,19 @@ def kind_of(provider: str) -> Kind:
     )
 
 
+def model_for(provider: str, named: str | None) -> str:
+    """Return the model that is named, or the provider's own. Raises CrawlerError for neither."""
+    model = named or kind_of(provider).default_model
+    if model:
+        return model
+    raise CrawlerError(
+        f"provider {provider!r} needs a model",
+        "it has no default",
+        "name it with --model",
+        Exit.USAGE,
+    )
+
+
 def check_params(provider: str, model: str, params: Mapping[str, Any]) -> None:
     """Refuse parameters that the provider could not send. Raises CrawlerError.
 

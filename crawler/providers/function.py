@@ -6,7 +6,7 @@ Rule: what the function raises is a transient failure, unless it raises a Provid
 import inspect
 from collections.abc import Awaitable, Callable
 
-from crawler.providers.answer_check import examine, wants_json
+from crawler.providers.answer_check import examine, require_checks, wants_json
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
@@ -21,6 +21,8 @@ class Function:
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
+        if wants_json(call.params):
+            require_checks(call)
         answer: object = self._function(call.prompt + call.prefill)
         if not inspect.isawaitable(answer):
             raise ProviderError(Outcome.DENIED, "the provider is no async function")

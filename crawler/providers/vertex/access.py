@@ -25,6 +25,8 @@ DEFAULT_LOCATION = "global"
 EMULATED_PROJECT = "emulated"
 REASON_LENGTH = 300
 TOKEN_TIMEOUT_S = 30
+SECRET = re.compile(r"[\w.+/=%-]{60,}")
+"""What looks like a token or a signature."""
 
 Headers = tuple[tuple[str, str], ...]
 
@@ -66,11 +68,11 @@ def find_access(model: str) -> Access:
 
 def require_loopback(address: str) -> None:
     """Refuse an emulator elsewhere: prompts would leave this machine in plain text."""
-    match = re.fullmatch(r"\[?([^\[\]]+?)\]?:(\d{1,5})", address)
-    if match is None or not 0 < int(match[2]) < 2**16:
+    match = re.fullmatch(r"(?:\[([0-9a-fA-F:]+)\]|([^\[\]:]+)):([0-9]{1,5})", address)
+    if match is None or not 0 < int(match[3]) < 2**16:
         cause = f"{address!r} is not host:port"
-    elif match[1] != "localhost" and not _is_loopback(match[1]):
-        cause = f"{match[1]} is not this machine, and all would be sent there in plain text"
+    elif match[2] != "localhost" and not _is_loopback(match[1] or match[2]):
+        cause = f"{match[1] or match[2]} is not this machine, and all would be sent in plain text"
     else:
         return
     raise CrawlerError(
@@ -117,36 +119,42 @@ class Token:
         self._request = google.auth.transport.requests.Request()
         self._fetching = asyncio.Lock()
         self._headers: Headers = ()
+        self._token: Any = None  # of which they were made
 
     async def headers(self) -> Headers:
         """Return the headers of a call. Raises ProviderError."""
-        state = self._credentials.token_state
-        if self._headers and state is TokenState.FRESH:
+        if self._is_current():
             return self._headers
-        if self._headers and state is TokenState.STALE and self._fetching.locked():
+        if self._is_stale() and self._fetching.locked():
             return self._headers  # it is good for minutes yet, and somebody is at it
         async with self._fetching:
-            if not self._headers or self._credentials.token_state is not TokenState.FRESH:
+            if not self._is_current():
                 await self._fetch()
         return self._headers
+
+    def _is_current(self) -> bool:
+        # A thread may have fetched a token and not yet made a header of it.
+        made_of_it = self._headers and self._token is self._credentials.token
+        return bool(made_of_it) and self._credentials.token_state is TokenState.FRESH
+
+    def _is_stale(self) -> bool:
+        return bool(self._headers) and self._credentials.token_state is TokenState.STALE
 
     async def _fetch(self) -> None:
         try:
             await asyncio.to_thread(self._refresh)
-        except GoogleAuthError as error:
-            if self._headers and self._credentials.token_state is TokenState.STALE:
+        except Exception as error:  # noqa: BLE001 - a token server may say anything
+            if self._is_stale():
                 return  # the old one will do until the next call tries again
-            away = isinstance(error, TransportError) or error.retryable
-            outcome = Outcome.UNAVAILABLE if away else Outcome.DENIED
-            reason = f"no token: {' '.join(str(error).split())}"[:REASON_LENGTH]
-            raise ProviderError(outcome, reason) from error
+            raise _no_token(error) from None  # what it says besides may be secret
 
     def _refresh(self) -> None:
         if self._credentials.token_state is not TokenState.FRESH:
             self._credentials.refresh(self._bounded)
-        headers: dict[str, str] = {}
+        token, headers = self._credentials.token, dict[str, str]()
         self._credentials.apply(headers)  # also the project that pays, where one is set
         self._headers = tuple((name.lower(), value) for name, value in headers.items())
+        self._token = token
 
     def _bounded(self, *args: Any, **kwargs: Any) -> Any:
         return self._request(*args, **{**kwargs, "timeout": TOKEN_TIMEOUT_S})
@@ -165,6 +173,16 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _no_token(error: Exception) -> ProviderError:
+    if not isinstance(error, GoogleAuthError):
+        return ProviderError(Outcome.UNAVAILABLE, "no token: the token server's answer is none")
+    away = isinstance(error, TransportError) or error.retryable
+    outcome = Outcome.UNAVAILABLE if away else Outcome.DENIED
+    # Only the first: others have the whole answer. What a server may echo of us is long.
+    said = SECRET.sub("...", " ".join(str(error.args[0] if error.args else "").split()))
+    return ProviderError(outcome, f"no token: {said}"[:REASON_LENGTH])
 
 
 def _no_credentials(error: Exception) -> CrawlerError:

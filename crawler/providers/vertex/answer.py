@@ -7,8 +7,6 @@ first. Thoughts are no part of the text.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from google.protobuf import json_format
-
 from crawler.providers.answer_check import OK, accepted
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
@@ -50,8 +48,9 @@ def gather(messages: Iterable[Any]) -> Gathered:
         text += text_of(message)
         if message.candidates:
             candidate = message.candidates[0]
-            finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)
-            finish_message = candidate.finish_message
+            if candidate.finish_reason or finish_reason is None:
+                finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)
+            finish_message = candidate.finish_message or finish_message
         feedback = message.prompt_feedback
         if feedback.block_reason:
             block_reason = _name(_BLOCKED_REASON, feedback.block_reason)
@@ -89,21 +88,21 @@ def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
 
 def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
     """Return the answer of Predict. Raises ProviderError if there is none."""
-    predictions = [json_format.MessageToDict(value) for value in message.predictions]
-    if not predictions:
+    if not message.predictions:
         raise ProviderError(Outcome.TRANSIENT, "there is no prediction", status_code=OK)
-    text = _at(predictions[0], text_at)
+    prediction = _plain(message.predictions[0])
+    text = _at(prediction, text_at)
     if not isinstance(text, str):
         reason = f"the prediction has no text at {text_at!r} (parameter text_at)"
         raise ProviderError(Outcome.REJECTED, reason, status_code=OK)
-    metadata = json_format.MessageToDict(message.metadata) if message.HasField("metadata") else {}
+    metadata = _plain(message.metadata)
     written = Answer(
         text,
         _tokens(metadata, "input"),
         _tokens(metadata, "output"),
         model_version=message.model_version_id or None,
     )
-    blocked = _at(predictions[0], "safetyAttributes.blocked") is True
+    blocked = _at(prediction, "safetyAttributes.blocked") is True
     return accepted(call, written, "the answer was blocked for safety" if blocked else None)
 
 
@@ -125,6 +124,16 @@ def _name(enum: Any, number: int) -> str:
     return str(enum.Name(number)) if number in enum.values() else str(number)
 
 
+def _plain(value: Any) -> Any:
+    """Return what a google.protobuf.Value holds; its library refuses numbers that JSON has not."""
+    kind = value.WhichOneof("kind")
+    if kind == "struct_value":
+        return {name: _plain(inner) for name, inner in value.struct_value.fields.items()}
+    if kind == "list_value":
+        return [_plain(inner) for inner in value.list_value.values]
+    return None if kind in (None, "null_value") else getattr(value, kind)
+
+
 def _at(value: Any, path: str) -> Any:
     """Return what is at a path such as ``candidates.0.content``; None if nothing is."""
     for step in filter(None, path.split(".")):
@@ -139,4 +148,4 @@ def _at(value: Any, path: str) -> Any:
 
 def _tokens(metadata: Any, side: str) -> int | None:
     count = _at(metadata, f"tokenMetadata.{side}TokenCount.totalTokens")
-    return int(count) if isinstance(count, int | float) else None
+    return int(count) if isinstance(count, float) and count.is_integer() else None

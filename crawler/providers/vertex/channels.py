@@ -38,6 +38,8 @@ OPTIONS = (
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
 )
+# What is not encrypted stays on this machine, whatever http_proxy says.
+PLAIN_OPTIONS = (*OPTIONS, ("grpc.enable_http_proxy", 0))
 
 
 class Channel:
@@ -86,7 +88,7 @@ class Channels:
 
     def _connect(self) -> Channel:
         if self._tls is None:
-            raw = grpc.aio.insecure_channel(self._target, options=OPTIONS)
+            raw = grpc.aio.insecure_channel(self._target, options=PLAIN_OPTIONS)
         else:
             raw = grpc.aio.secure_channel(self._target, self._tls, options=OPTIONS)
         channel = Channel(raw)

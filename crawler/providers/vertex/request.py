@@ -21,9 +21,11 @@ Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``ma
 
 import difflib
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
-from google.protobuf import json_format
+from google.protobuf import json_format, struct_pb2
 
 from crawler.answer_schema import SCHEMA
 from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
@@ -57,7 +59,18 @@ OWN_PARAMS = frozenset(
     }
 )
 PREDICT_PARAMS = frozenset({"instance", "parameters", "text_at"})
+UNPREDICTABLE = ("safety_settings", "system", "thinking")
 PROMPT = "{prompt}"
+LARGEST_NUMBER = 2.0**63
+KINDS: Mapping[str, tuple[Any, str]] = MappingProxyType(
+    {
+        "parameters": (Mapping, "object"),
+        SCHEMA: (Mapping, "object"),
+        "retry_temperature": ((int, float), "number"),
+        "system": (str, "text"),
+        "thinking": ((int, str, Mapping), "budget, level or ThinkingConfig"),
+    }
+)
 
 
 class Shape(NamedTuple):
@@ -86,24 +99,34 @@ def shape(model: str, resource: str, params: Mapping[str, Any]) -> Shape:
     make = _predict_message if method == PREDICT else _generate_message
     try:
         message = make(resource, params)
-    except (TypeError, AttributeError, json_format.ParseError) as error:
+        instance = _instance(params) if method == PREDICT else None
+    except (TypeError, OverflowError, RecursionError, json_format.ParseError) as error:
         raise ValueError(_told(error)) from error
     return Shape(
         method=method,
         message=message,
         headers=_headers(method, resource, params),
-        instance=params.get("instance", {"content": PROMPT}),
+        instance=instance,
         text_at=str(params.get("text_at", "content")),
     )
 
 
 def request(made: Shape, call: Call) -> Any:
-    """Return the message of one call."""
+    """Return the message of one call. Raises ValueError if a prompt can't be in one."""
+    try:
+        return _filled_in(made, call)
+    except (UnicodeEncodeError, json_format.ParseError) as error:
+        raise ValueError("it has half a character in it, a lone surrogate") from error
+
+
+def _filled_in(made: Shape, call: Call) -> Any:
     message = type(made.message)()
     message.CopyFrom(made.message)
     if made.method == PREDICT:
         filled = _filled(made.instance, call.prompt + call.prefill)
         json_format.ParseDict(filled, message.instances.add())
+        if call.number > 1:
+            _vary_fields(message.parameters.struct_value.fields, call)
         return message
     content = message.contents.add()
     content.role = "user"
@@ -125,15 +148,24 @@ def _vary(config: Any, call: Call) -> None:
         config.seed = (config.seed + call.number - 1) % 2**31
 
 
+def _vary_fields(fields: Any, call: Call) -> None:
+    """Do the same to the parameters of Predict."""
+    if "retry_temperature" in call.params:
+        fields["temperature"].number_value = call.params["retry_temperature"]
+    if "seed" in fields and fields["seed"].HasField("number_value"):
+        fields["seed"].number_value = (fields["seed"].number_value + call.number - 1) % 2**31
+
+
 def _method(model: str, params: Mapping[str, Any]) -> str:
     old = model.rpartition("/")[2].startswith(PREDICTING_MODELS)
     named = params.get("method", "predict" if old else "generate")
-    if named not in METHODS:
+    if not isinstance(named, str) or named not in METHODS:
         raise ValueError(f"method is {named!r}; it can be {', '.join(METHODS)}")
     return METHODS[named]
 
 
 def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
+    _require_own(params)
     config = {name: value for name, value in params.items() if name not in OWN_PARAMS}
     _require_known(config)
     if "thinking" in params:
@@ -149,9 +181,17 @@ def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
     }
     if "system" in params:
         whole["system_instruction"] = {"parts": [{"text": params["system"]}]}
-    if "retry_temperature" in params:
-        float(params["retry_temperature"])
     return json_format.ParseDict(whole, GenerateContentRequest())
+
+
+def _require_own(params: Mapping[str, Any]) -> None:
+    """Refuse values that would be refused by another name than they have here, or too late."""
+    for name, (kinds, what) in KINDS.items():
+        if name in params and not isinstance(params[name], kinds):
+            raise ValueError(f"{name} is {params[name]!r}, which is no {what}")
+    # Written so that NaN, too, is refused.
+    if "retry_temperature" in params and not abs(params["retry_temperature"]) < LARGEST_NUMBER:
+        raise ValueError("retry_temperature is no number that can be sent")
 
 
 def _require_known(config: Mapping[str, Any]) -> None:
@@ -164,6 +204,10 @@ def _require_known(config: Mapping[str, Any]) -> None:
 
 
 def _predict_message(resource: str, params: Mapping[str, Any]) -> Any:
+    _require_own(params)
+    for name in UNPREDICTABLE:
+        if name in params:
+            raise ValueError(f"{name} is nothing that the method predict can be told")
     plain = {
         _camel(name): value
         for name, value in params.items()
@@ -177,10 +221,23 @@ def _predict_message(resource: str, params: Mapping[str, Any]) -> Any:
     return json_format.ParseDict(whole, PredictRequest())
 
 
+def _instance(params: Mapping[str, Any]) -> Any:
+    """Return what an instance is made of. Raises ValueError if it can't be one."""
+    instance = params.get("instance", {"content": PROMPT})
+    try:
+        filled = json_format.ParseDict(_filled(instance, PROMPT), struct_pb2.Value())
+        empty = json_format.ParseDict(_filled(instance, ""), struct_pb2.Value())
+    except (OverflowError, RecursionError, UnicodeEncodeError, json_format.ParseError) as error:
+        raise ValueError(f"instance can't be sent: {_told(error)}") from error
+    if filled == empty:
+        raise ValueError(f"instance has no {PROMPT} in it, so that no prompt would be sent")
+    return instance
+
+
 def _headers(method: str, resource: str, params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     field = "endpoint" if method == PREDICT else "model"
     # By this header, and not by the message, the service finds the model.
-    headers = [("x-goog-request-params", f"{field}={resource.replace('/', '%2F')}")]
+    headers = [("x-goog-request-params", f"{field}={quote(resource, safe='')}")]
     if "request_type" in params:
         if params["request_type"] not in REQUEST_TYPES:
             raise ValueError(
@@ -195,7 +252,7 @@ def _thinking(value: Any) -> Mapping[str, Any]:
         return {"thinking_level": value.upper()}
     if isinstance(value, Mapping):
         return value
-    return {"thinking_budget": int(value)}
+    return {"thinking_budget": value}
 
 
 def _schema_field(schema: Mapping[str, Any]) -> str:

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.answer_check import require_checks
+from crawler.providers.answer_check import OK, require_checks
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.vertex.access import Access, Token, find_access, resource_name
-from crawler.providers.vertex.answer import read_generated, read_predicted, text_of
+from crawler.providers.vertex.answer import gather, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
 from crawler.providers.vertex.refusal import refusal
@@ -66,15 +66,14 @@ class Service:
         made = self._shape(call.params)
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
-        metadata = await self._metadata(made)
+        asked, metadata = _request(made, call), await self._metadata(made)
         with self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
             try:
-                message = await send(
-                    request(made, call), timeout=call.timeout_ms / 1000, metadata=metadata
-                )
+                message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 raise refusal(error) from None  # its traceback is 40 frames of a library
+        _require_read(message)
         if made.method == PREDICT:
             return read_predicted(call, message, made.text_at)
         return read_generated(call, (message,))
@@ -90,17 +89,20 @@ class Service:
         return await self._stream(call, made, on_text)
 
     async def _stream(self, call: Call, made: Shape, on_text: Callable[[str], None]) -> Answer:
-        metadata = await self._metadata(made)
+        asked, metadata = _request(made, call), await self._metadata(made)
         messages = []
         with self._channels.use() as channel:
             try:
                 async for message in channel.stream(
-                    request(made, call), timeout=call.timeout_ms / 1000, metadata=metadata
+                    asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
+                    _require_read(message)
                     messages.append(message)
                     on_text(text_of(message))
             except grpc.aio.AioRpcError as error:
-                raise refusal(error) from None
+                refused = refusal(error)
+                refused.answer = Answer(gather(messages).text)  # what came was paid for
+                raise refused from None
         return read_generated(call, messages)
 
     async def _metadata(self, made: Shape) -> tuple[tuple[str, str], ...]:
@@ -121,3 +123,19 @@ class Service:
             raise ProviderError(Outcome.DENIED, f"the parameters can't be sent: {error}") from error
         self._shapes[id(params)] = params, made
         return made
+
+
+def _request(made: Shape, call: Call) -> Any:
+    try:
+        return request(made, call)
+    except ValueError as error:
+        # It will never do, however often it is tried.
+        raise ProviderError(Outcome.REJECTED, f"the prompt can't be sent: {error}") from error
+
+
+def _require_read(message: Any) -> None:
+    """Refuse what gRPC gives for bytes that are no message."""
+    if message is None:
+        raise ProviderError(
+            Outcome.TRANSIENT, "the answer can't be read", status_code=OK, retry_after_ms=0
+        )

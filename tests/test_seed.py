@@ -1,0 +1,189 @@
+"""The list of words, written by a model: on record, asked on, read anew, added."""
+
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from crawler.builtin import list_word, word_list
+from crawler.template import Template
+from tests.emulating import emulator
+from tests.program import crawler, told
+
+PROGRAM = (sys.executable, "-m", "crawler")
+TOPIC = "vocabulary words to study for the GMAT"
+
+
+@pytest.fixture(scope="module")
+def emulated():
+    with emulator() as running:
+        yield running
+
+
+@pytest.fixture
+def db(tmp_path, monkeypatch, emulated):
+    monkeypatch.setenv("VERTEX_EMULATOR_HOST", emulated.endpoint)
+    path = tmp_path / "crawl.db"
+    prompt(path, "notes", "Define {word}.")
+    return path
+
+
+def prompt(db, name, template, provider="vertex"):
+    ran = crawler("--db", db, "prompt", "add", name, "--template", template, "--provider", provider)
+    assert ran.code == 0, ran
+
+
+def seed(db, topic=TOPIC, *options):
+    return crawler("--db", db, "seed", topic, "--prompt", "notes", *options)
+
+
+def rows(db, sql):
+    conn = sqlite3.connect(db)
+    try:
+        return conn.execute(sql).fetchall()
+    finally:
+        conn.close()
+
+
+def words_of(db, name):
+    return [
+        word
+        for (word,) in rows(
+            db,
+            "SELECT words.text FROM requests JOIN words ON words.id = word_id"
+            f" JOIN prompts ON prompts.id = prompt_id WHERE name = '{name}' ORDER BY words.id",
+        )
+    ]
+
+
+def assert_sound(db):
+    assert crawler("--db", db, "check").code == 0
+
+
+def test_the_list_is_a_request_like_any_other_and_its_words_are_added(db, emulated):
+    before = len(emulated.log())
+    ran = seed(db)
+    assert (ran.code, ran.out) == (0, "")
+    words = words_of(db, "notes")
+    assert len(words) > 10
+    assert f"{len(words)} added to notes version 1" in ran.err
+    [(text, state, attempts)] = rows(
+        db,
+        "SELECT text, state, attempts FROM requests JOIN words ON words.id = word_id"
+        " JOIN prompts ON prompts.id = prompt_id WHERE name = 'word-list'",
+    )
+    assert (text, state, attempts) == (TOPIC, "succeeded", 1)
+    assert len(emulated.log()) == before + 1
+    assert_sound(db)
+
+
+def test_a_second_time_it_is_read_and_not_paid_for(db, emulated):
+    seed(db, TOPIC, "--count", "20")
+    words, asked = words_of(db, "notes"), len(emulated.log())
+    assert len(words) == 20
+    ran = seed(db, TOPIC, "--count", "20")
+    assert "0 added to notes version 1 (vertex, gemini-2.5-flash), 20 known already" in ran.err
+    assert (words_of(db, "notes"), len(emulated.log())) == (words, asked)
+
+
+def test_more_are_asked_for_from_where_the_list_ends(db, emulated):
+    seed(db, TOPIC, "--count", "20")
+    asked = len(emulated.log())
+    seed(db, TOPIC, "--count", "35")
+    words = words_of(db, "notes")
+    assert (len(words), len(set(words))) == (35, 35)
+    assert len(emulated.log()) == asked + 1
+    assert words_of(db, "word-list") == [TOPIC, f"{TOPIC} (after {words[19]})"]
+
+
+def test_a_list_that_was_cut_off_is_asked_on_and_half_a_word_is_none(db):
+    ran = seed(db, TOPIC, "--param", "max_output_tokens=30", "--count", "30")
+    assert ran.code == 0
+    assert "left out, cut off" in ran.err
+    whole = db.with_name("whole.db")
+    prompt(whole, "notes", "Define {word}.")
+    seed(whole, TOPIC, "--count", "300")
+    known = set(words_of(whole, "notes"))
+    words = words_of(db, "notes")
+    assert len(words) == 30
+    assert set(words) <= known, "a word that the uncut list has not is half a word"
+    assert len(words_of(db, "word-list")) > 1
+    assert rows(db, "SELECT sum(truncated) > 1 FROM results WHERE prompt = 'word-list'") == [(1,)]
+
+
+def test_a_model_that_goes_round_in_circles_is_not_asked_for_ever(db):
+    ran = seed(db, TOPIC, "--count", "5000")
+    assert ran.code == 0
+    assert "of 5000: the model has no more" in ran.err
+    assert "left out, repeated" in ran.err
+    assert_sound(db)
+
+
+def test_it_is_tried_again_under_the_limit(db):
+    with emulator(per_minute=1, window_ms=1500) as busy:
+        short = ["--param", "max_output_tokens=150", "--count", "200"]
+        ran = seed(db, TOPIC, *short, "--endpoint", busy.endpoint)
+        assert ran.code == 0, ran
+        codes = [line["code"] for line in busy.log()]
+    assert "RESOURCE_EXHAUSTED" in codes
+    outcomes = rows(db, "SELECT outcome FROM attempts ORDER BY request_id, number")
+    wanted = {"OK": "succeeded", "RESOURCE_EXHAUSTED": "throttled"}
+    assert [outcome for (outcome,) in outcomes] == [wanted[code] for code in codes]
+    assert rows(db, "SELECT max(failures) FROM requests") == [(0,)]
+    assert len(words_of(db, "notes")) == 200
+
+
+def test_an_answer_that_is_no_list_is_an_error_that_shows_where_to_look(tmp_path):
+    db = tmp_path / "crawl.db"
+    prompt(db, "notes", "Define {word}.", "scripted")
+    ran = seed(db, "anything that is long enough to be read as a sentence by everybody")
+    assert ran.code == 3
+    assert "there is no word in the answer" in ran.err
+    assert len(words_of(db, "notes")) == 0
+
+
+def test_bad_input_changes_nothing(db, tmp_path):
+    assert told(seed(db, "  "), 2)[1] == "there is no topic"
+    told(seed(db, TOPIC, "--count", "0"), 2)
+    assert "temperature" in told(seed(db, TOPIC, "--param", "temprature=1"), 2)[1]
+    assert "no provider" in told(seed(db, TOPIC, "--provider", "nobody"), 2)[0]
+    assert "needs a model" in told(seed(db, TOPIC, "--provider", "openai"), 2)[0]
+    assert "no prompt" in told(crawler("--db", db, "seed", TOPIC, "--prompt", "x"), 2)[0]
+    prompt(db, "glossed", "Define {word}: {gloss}.")
+    ran = crawler("--db", db, "seed", TOPIC, "--prompt", "glossed")
+    assert "gloss" in told(ran, 2)[1]
+    assert rows(db, "SELECT count(*) FROM words") == [(0,)]
+    assert rows(db, "SELECT count(*) FROM attempts") == [(0,)]
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_was(db, emulated):
+    with emulator(latency_ms=300) as slow:
+        options = ["--param", "max_output_tokens=30", "--count", "40", "--endpoint", slow.endpoint]
+        with subprocess.Popen(
+            [*PROGRAM, "--db", db, "seed", TOPIC, "--prompt", "notes", *options],
+            stderr=subprocess.PIPE,
+        ) as running:
+            for line in running.stderr:
+                if b" added to " in line:
+                    break
+            running.kill()
+        assert 0 < len(words_of(db, "notes")) < 40
+        ran = seed(db, TOPIC, *options)
+        assert ran.code == 0, ran
+        assert len(words_of(db, "notes")) == 40
+        succeeded = rows(db, "SELECT count(*) FROM responses")[0][0]
+        assert len(slow.log()) <= succeeded + 1, "but for the one in flight nothing was paid twice"
+    assert_sound(db)
+
+
+def test_the_question_says_how_many_and_where_to_go_on():
+    template = Template(word_list("vertex", "m", {}).template)
+    first, later = list_word("birds", None, []), list_word("birds", 7, ["owl", "wren"])
+    asked = template.render(first.text, first.fields).prompt
+    assert asked.startswith("Write a list of birds.\n")
+    assert "so far" not in asked
+    asked_on = template.render(later.text, later.fields).prompt
+    assert "Give 7 of them." in asked_on
+    assert 'The list so far: owl, wren. Go on after "wren"' in asked_on
+    assert (first.text, later.text) == ("birds", "birds (after wren)")
