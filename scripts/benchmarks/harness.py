@@ -142,3 +142,18 @@ def server_stats(address: str) -> dict[str, Any]:
 def server_environment(address: str) -> dict[str, str]:
     """Return what tells the program where the server is."""
     return {"OPENAI_BASE_URL": address, "OPENAI_API_KEY": "a-key-for-nobody"}
+
+
+@contextmanager
+def emulator(*options: object) -> Iterator[dict[str, str]]:
+    """Run the emulator of Vertex AI on a free port and give the environment that names it."""
+    command = [*PROGRAM, "emulator", "--port", "0", *map(str, options)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise SystemExit("the emulator has not started")
+        try:
+            yield {"VERTEX_EMULATOR_HOST": json.loads(line)["endpoint"]}
+        finally:
+            process.terminate()

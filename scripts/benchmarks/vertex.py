@@ -17,8 +17,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -33,21 +31,6 @@ class Cost(NamedTuple):
 
     cpu_s: float
     wall_s: float
-
-
-@contextmanager
-def emulator(latency_ms: int) -> Iterator[dict[str, str]]:
-    """Run the emulator and give the environment that names it."""
-    command = [*harness.PROGRAM, "emulator", "--port", "0", "--latency-ms", str(latency_ms)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line:
-            raise SystemExit("the emulator has not started")
-        try:
-            yield {"VERTEX_EMULATOR_HOST": json.loads(line)["endpoint"]}
-        finally:
-            process.terminate()
 
 
 def cost(side: str, folder: Path, words: Path, environment: dict[str, str]) -> Cost:
@@ -96,7 +79,10 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--latency-ms", type=int, default=5, help="of the emulator")
     args = options.parse_args(argv)
-    with harness.workspace(args.dir) as folder, emulator(args.latency_ms) as environment:
+    with (
+        harness.workspace(args.dir) as folder,
+        harness.emulator("--latency-ms", args.latency_ms) as environment,
+    ):
         words = folder / "words.txt"
         harness.write_words(words, args.words)
         rounds = []
