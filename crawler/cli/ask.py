@@ -44,22 +44,60 @@ def ask(word: str, name: str, db: Path) -> None:
         tell(f"answered at {moment(known.finished_at_ms)}; not asked again")
         return
     reader = _Reader()
-    answer = answer_one(db, prompt, given.text, request_id, reader.read)
-    print_line("" if reader.number else printable(answer.text))
+    try:
+        answer = answer_one(db, prompt, given.text, request_id, reader.read)
+    finally:
+        reader.end_line()
+    if reader.gone is not None:
+        raise reader.gone
+    if reader.number != answer.attempts:
+        print_line(printable(answer.text))  # of a provider that tells nothing, or another process
 
 
 class _Reader:
-    """Prints the pieces of an answer."""
+    """Prints the pieces of an answer, without the blanks around it: as it is stored.
+
+    Whoever reads along may go away. That costs no answer: what comes then is not printed, and why
+    is told in the end.
+    """
 
     def __init__(self) -> None:
         self.number = 0
+        """Of the attempt that was printed; 0 where none was."""
+        self.gone: OSError | UnicodeError | None = None
+        self._in_line = False
+        self._blanks = ""  # held back until it is known that something follows
 
     def read(self, call: Call, text: str) -> None:
-        if call.number != self.number:
-            if self.number:
-                print_line()
-                tell("that attempt failed; asked again")
-            self.number = call.number
-            sys.stdout.write(printable(call.prefill))
-        sys.stdout.write(printable(text))
-        sys.stdout.flush()
+        """Print a piece of a call's answer; the first one after its prefill."""
+        if self.gone is not None:
+            return
+        try:
+            if call.number != self.number:
+                self._begin(call)
+            self._print(text)
+        except (OSError, UnicodeError) as error:
+            self.gone = error
+
+    def end_line(self) -> None:
+        """End the line that was begun."""
+        if self._in_line and self.gone is None:
+            print_line()
+        self._in_line = False
+
+    def _begin(self, call: Call) -> None:
+        self.end_line()
+        if self.number:
+            tell("that attempt failed; asked again")
+        self.number = call.number
+        self._blanks = ""
+        self._print(call.prefill)
+
+    def _print(self, text: str) -> None:
+        text = self._blanks + text
+        seen = text.rstrip()
+        self._blanks = text[len(seen) :]
+        if seen:
+            sys.stdout.write(printable(seen if self._in_line else seen.lstrip()))
+            sys.stdout.flush()
+            self._in_line = True

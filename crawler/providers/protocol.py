@@ -89,4 +89,8 @@ class StreamingProvider(Provider, Protocol):
     """A provider that can tell its text as it comes."""
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
-        """Make one call, once, and tell each piece of its text. Raises ProviderError."""
+        """Make one call, once, and tell the pieces of its text in their order.
+
+        They are the model's own words: not the prefill, and before anything is cut off or found
+        wanting. Whoever has the text only as a whole may tell nothing. Raises ProviderError.
+        """

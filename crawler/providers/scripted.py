@@ -12,7 +12,8 @@ import asyncio
 import functools
 import json
 import random
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +23,7 @@ from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 _FILLER = "a word that the script knows by heart and explains at no cost to anyone".split()
+_WORD = re.compile(r"\s*\S+\s*")
 _ANY = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 
@@ -37,17 +39,41 @@ class Script:
 
     async def generate(self, call: Call) -> Answer:
         """Wait, then answer or fail, as the seed says."""
-        params = call.params
-        if "latency_ms" in params or "errors" in params:
-            chance = random.Random(f"{params.get('seed', 0)}/{call.word}/{call.number}")  # noqa: S311
-            await asyncio.sleep(_latency_s(params.get("latency_ms", 0), chance))
-            _fail_perhaps(call, chance.random())
-        length = int(params.get("words", 12))
-        if wants_json(params):
-            text = json.dumps(_value(params.get(SCHEMA, _ANY), length), ensure_ascii=False)
-        else:
-            text = f"{call.prefill}{call.word.capitalize()}: {_filler(length)}."
-        return Answer(text, tokens_in=len(call.prompt.split()), tokens_out=length + 1)
+        if "latency_ms" in call.params or "errors" in call.params:
+            latency_s, failure = _fate(call)
+            await asyncio.sleep(latency_s)
+            if failure is not None:
+                raise failure
+        return _answer(call)
+
+    async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
+        """Answer word by word in the same time, or fail after it, as the seed says."""
+        latency_s, failure = _fate(call)
+        if failure is not None:
+            await asyncio.sleep(latency_s)
+            raise failure
+        answer = _answer(call)
+        pieces = _WORD.findall(answer.text.removeprefix(call.prefill))
+        for piece in pieces:
+            await asyncio.sleep(latency_s / len(pieces))
+            on_text(piece)
+        return answer
+
+
+def _fate(call: Call) -> tuple[float, ProviderError | None]:
+    """Return how long a call takes, in s, and the failure that it ends with, if it does."""
+    chance = random.Random(f"{call.params.get('seed', 0)}/{call.word}/{call.number}")  # noqa: S311
+    latency_s = _latency_s(call.params.get("latency_ms", 0), chance)
+    return latency_s, _failure(call, chance.random())
+
+
+def _answer(call: Call) -> Answer:
+    length = int(call.params.get("words", 12))
+    if wants_json(call.params):
+        text = json.dumps(_value(call.params.get(SCHEMA, _ANY), length), ensure_ascii=False)
+    else:
+        text = f"{call.prefill}{call.word.capitalize()}: {_filler(length)}."
+    return Answer(text, tokens_in=len(call.prompt.split()), tokens_out=length + 1)
 
 
 def _value(schema: Any, length: int) -> object:
@@ -80,15 +106,11 @@ def _latency_s(latency_ms: float | list[float], chance: random.Random) -> float:
     return latency_ms / 1000
 
 
-def _fail_perhaps(call: Call, fate: float) -> None:
+def _failure(call: Call, drawn: float) -> ProviderError | None:
     for name, share in call.params.get("errors", {}).items():
-        fate -= share
-        if fate < 0:
+        drawn -= share
+        if drawn < 0:
             outcome = Outcome(name)
-            raise ProviderError(
-                outcome,
-                "as scripted",
-                retry_after_ms=call.params.get("retry_after_ms")
-                if outcome is Outcome.THROTTLED
-                else None,
-            )
+            pause_ms = call.params.get("retry_after_ms") if outcome is Outcome.THROTTLED else None
+            return ProviderError(outcome, "as scripted", retry_after_ms=pause_ms)
+    return None

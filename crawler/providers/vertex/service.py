@@ -83,9 +83,7 @@ class Service:
         require_checks(call)
         made = self._shape(call.params)
         if made.method == PREDICT:
-            answer = await self.generate(call)
-            on_text(answer.text)
-            return answer
+            return await self.generate(call)  # it comes as a whole, the prefill with it
         return await self._stream(call, made, on_text)
 
     async def _stream(self, call: Call, made: Shape, on_text: Callable[[str], None]) -> Answer:

@@ -1,0 +1,115 @@
+"""Runs what a page shows, so that a test can compare what it prints with what the page says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from typing import NamedTuple
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+
+
+class Step(NamedTuple):
+    """A command of a console session, and what the page says that it prints."""
+
+    command: str
+    shown: str
+
+
+def blocks(page):
+    """Return the fenced blocks of a page, in order."""
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    return [Block(*pair) for pair in found]
+
+
+def steps(session):
+    """Yield the steps of a console session; a command goes on after a backslash at its line's end."""
+    for step in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
+        command = re.match(r"(?:.*\\\n)*.*", step)[0]
+        yield Step(command, step.removeprefix(command))
+
+
+def steady(text):
+    """Put marks for what differs from run to run."""
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
+    text = re.sub(r"after \d+ ms", "after <time>", text)
+    text = re.sub(r"127\.0\.0\.1:\d+", "<address>", text)
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip()
+
+
+class Shell:
+    """A terminal in a folder of its own, where `crawler` is the program under test."""
+
+    def __init__(self, folder):
+        shim = folder / "bin" / "crawler"
+        shim.parent.mkdir()
+        shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m crawler "$@"\n')
+        shim.chmod(0o755)
+        self._folder = folder
+        self._env = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}", "COLUMNS": "100"}
+        for name in ("CRAWLER_DB", "VERTEX_EMULATOR_HOST"):
+            self._env.pop(name, None)
+
+    def run(self, command):
+        """Return what a command line prints; what is exported stays so."""
+        exported = re.fullmatch(r"export (\w+)=(\S+)", command)
+        if exported:
+            self._env[exported[1]] = exported[2]
+            return ""
+        return self._output(["/bin/sh", "-c", command])
+
+    def run_cell(self, code):
+        """Return what a notebook's cell prints, run in an interpreter of its own."""
+        return self._output([sys.executable, "-c", _CELL, code])
+
+    @contextmanager
+    def emulator(self, command, lines=1):
+        """Run `crawler emulator` in another terminal, at a free port, and name it in this one.
+
+        Gives the first lines that it prints.
+        """
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command} --port 0"],
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            told = [process.stdout.readline() for _ in range(lines)]
+            self._env["VERTEX_EMULATOR_HOST"] = json.loads(told[0])["endpoint"]
+            yield "".join(told)
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+
+    def _output(self, command):
+        done = subprocess.run(
+            command,
+            cwd=self._folder,
+            env=self._env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        return done.stdout
+
+
+# As notebooks do it: a cell may await.
+_CELL = """
+import ast, asyncio, inspect, sys
+code = compile(sys.argv[1], "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+awaited = eval(code)
+if inspect.iscoroutine(awaited):
+    asyncio.run(awaited)
+"""
