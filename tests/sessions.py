@@ -30,7 +30,7 @@ def blocks(page):
 
 
 def steps(session):
-    """Yield the steps of a console session; a command goes on after a backslash at its line's end."""
+    """Yield the steps of a console session; it goes on after a backslash at the end."""
     for step in re.split(r"^\$ ", session, flags=re.MULTILINE)[1:]:
         command = re.match(r"(?:.*\\\n)*.*", step)[0]
         yield Step(command, step.removeprefix(command))

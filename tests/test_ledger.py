@@ -189,19 +189,3 @@ TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(
     max_examples=settings().max_examples, stateful_step_count=50, deadline=None
 )
-
-
-def test_answers_that_are_cut_off_three_times_fail_and_the_last_of_them_is_kept(ledger):
-    ledger.add(["word"])
-    for number, (text, truncated) in enumerate(
-        [("cut o", True), (None, False), ("cut off", True), ("", True)], 1
-    ):
-        [lease] = ledger.turn().leases
-        assert lease.number == number
-        facts = {"text": text, "truncated": truncated, "reason": "why"}
-        ledger.turn(ledger.finish(lease, Outcome.TRANSIENT, **facts), budget=0)
-        ledger.now_ms += 100_000
-    assert ledger.states() == {"word": "failed"}
-    assert ledger.row("SELECT draft, attempts, failures FROM failures") == ("cut off", 4, 4)
-    assert ledger.row("SELECT number FROM drafts") == (3,)
-    assert ledger.turn().leases == []

@@ -580,27 +580,3 @@ def test_a_run_for_one_request_asks_about_nothing_else():
             assert len(provider.words) == 3, "it has its answer"
 
     asyncio.run(main())
-
-
-def test_one_request_waits_for_its_turn_under_the_limit():
-    async def main():
-        async with a_store("abc") as store:
-            await store.run(control.set_per_minute, "quota", 2)
-            now_ms = 1_000_000
-
-            def clock():
-                nonlocal now_ms
-                now_ms += 500  # whoever looks again finds it later
-                return now_ms
-
-            await crawled(store, Asked(), clock=clock, max_calls=2)
-            last_ms = now_ms
-            await crawled(store, Asked(), clock=clock, request_id=3)
-            (started_at_ms,) = await store.run(
-                lambda conn: conn.execute(
-                    "SELECT started_at_ms FROM attempts WHERE request_id = 3"
-                ).fetchone()
-            )
-            assert started_at_ms > last_ms + 50_000
-
-    asyncio.run(main())

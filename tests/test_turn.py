@@ -1,5 +1,6 @@
 """Turns on a real database: what is leased, what is recorded, what is refused."""
 
+import dataclasses
 import random
 import sqlite3
 
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.ledger import audit, control, intake, look, record, report, turn
+from crawler.ledger import turn as turns
 from crawler.plan import WINDOW_MS
 from crawler.policy import Policy
 from crawler.states import Outcome
@@ -421,3 +423,35 @@ def test_prompts_of_a_function_are_left_to_who_brings_it(ledger):
 
     assert look.served_prompts(ledger.conn, None) == []
     assert len(look.served_prompts(ledger.conn, (ledger.prompt.id,))) == 1
+
+
+def test_answers_that_are_cut_off_three_times_fail_and_the_last_of_them_is_kept(ledger):
+    ledger.add(["word"])
+    for number, (text, truncated) in enumerate(
+        [("cut o", True), (None, False), ("cut off", True), ("", True)], 1
+    ):
+        [lease] = ledger.turn().leases
+        assert lease.number == number
+        facts = {"text": text, "truncated": truncated, "reason": "why"}
+        ledger.turn(ledger.finish(lease, Outcome.TRANSIENT, **facts), budget=0)
+        ledger.now_ms += 100_000
+    assert ledger.states() == {"word": "failed"}
+    assert ledger.row("SELECT draft, attempts, failures FROM failures") == ("cut off", 4, 4)
+    assert ledger.row("SELECT number FROM drafts") == (3,)
+    assert ledger.turn().leases == []
+
+
+def test_one_request_waits_for_its_turn_under_the_limit(ledger):
+    ledger.add("abcd")
+    control.set_per_minute(ledger.conn, "quota", 2)
+    assert len(ledger.turn().leases) == 2
+    alone = dataclasses.replace(ledger.scope(), request_id=4)
+    waiting = turns.turn(ledger.conn, alone, [], 10)
+    assert (waiting.leases, waiting.unfinished) == ([], 1)
+    ledger.now_ms = waiting.wake_at_ms
+    [lease] = turns.turn(ledger.conn, alone, [], 10).leases
+    assert (lease.word, lease.number) == ("d", 1)
+    assert ledger.now_ms > 1_000_000_000_000 + 60_000
+    turns.turn(ledger.conn, alone, [ledger.finish(lease, Outcome.SUCCEEDED)], 10)
+    assert turns.turn(ledger.conn, alone, [], 10).unfinished == 0
+    assert ledger.states()["c"] == "pending", "nobody asked for it"
