@@ -77,7 +77,7 @@ class Ledger:
 def assert_no_thread_is_left():
     """A thread that outlives its store would keep the interpreter from ending."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread():
+        if thread is not threading.current_thread() and not thread.daemon:
             thread.join(5)
             assert not thread.is_alive()
 

@@ -99,7 +99,8 @@ class Service:
                     on_text(text_of(message))
             except grpc.aio.AioRpcError as error:
                 refused = refusal(error)
-                refused.answer = Answer(gather(messages).text)  # what came was paid for
+                if messages:
+                    refused.answer = Answer(gather(messages).text)  # it was paid for
                 raise refused from None
         return read_generated(call, messages)
 
