@@ -55,7 +55,9 @@ async def _crawl(
             options,
             log,
             on_status=live.show if live else _reporter(log),
-            on_start=lambda scheduler: _on_start(scheduler, live),
+            on_start=lambda scheduler: started(
+                scheduler, live.say if live else None, live.stop if live else None
+            ),
         )
         status = await store.run(_final_status, policy.guard_ms)
         if live:
@@ -67,17 +69,22 @@ def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
     return status_of(conn, guard_ms, read_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
 
 
-def _on_start(scheduler: Scheduler, live: Live | None) -> None:
-    # What has been imported by now stays. A provider's library can be a million objects, and
-    # looking through them for garbage again and again took 40 % of the time of a fast crawl.
-    gc.freeze()
-    obey_signals(scheduler, live.say if live else None, live.stop if live else None)
-
-
-def obey_signals(
+def started(
     scheduler: Scheduler,
     say: Callable[[str], None] | None,
     clean_up: Callable[[], None] | None = None,
+) -> None:
+    """Do what a process has to do when its run begins; see `_obey_signals`."""
+    # What has been imported by now stays. A provider's library can be a million objects, and
+    # looking through them for garbage again and again took 40 % of the time of a fast crawl.
+    gc.freeze()
+    _obey_signals(scheduler, say, clean_up)
+
+
+def _obey_signals(
+    scheduler: Scheduler,
+    say: Callable[[str], None] | None,
+    clean_up: Callable[[], None] | None,
 ) -> None:
     """Stop politely at the first signal and at once at the second, after a cleaning up."""
     first_at_s: float | None = None

@@ -8,7 +8,7 @@ import asyncio
 import sqlite3
 from pathlib import Path
 
-from crawler.cli.crawl import obey_signals
+from crawler.cli.crawl import started
 from crawler.cli.status import held_line
 from crawler.cli.terminal import tell
 from crawler.database import Writer, reading
@@ -54,7 +54,7 @@ async def _ask(db: Path, request_id: int, limit: str, on_text: OnText | None) ->
             RunOptions(request_id=request_id),
             silent(),
             on_status=_Waiting(limit).show,
-            on_start=lambda scheduler: obey_signals(scheduler, tell),
+            on_start=lambda scheduler: started(scheduler, tell),
             on_text=on_text,
         )
 
