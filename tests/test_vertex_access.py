@@ -595,6 +595,15 @@ def test_a_token_server_that_is_away_is_nobody_there(use_key):
     assert error.outcome == "unavailable"
 
 
+def test_a_token_server_that_never_answers_is_nobody_there(tokens, credentials, monkeypatch):
+    monkeypatch.setattr(access, "TOKEN_TIMEOUT_S", 0.2)
+    tokens.go_on.clear()
+    error = run(refused(Token(credentials)))
+    assert error.outcome == "unavailable"
+    assert "read timeout=0.2" in error.reason
+    assert tokens.requests == 1
+
+
 def test_a_token_server_that_is_ill_is_nobody_there(use_key):
     """The library tries three times; those of this test wait at the same time."""
     replies = [
@@ -683,9 +692,8 @@ def test_no_error_shows_a_key_or_a_token(tokens, credentials, private_key):
             ends_in(credentials, -1)
             error = shown(await refused(token))
             assert "no token: " in error
-            assert tokens.assertions[-1] not in error
-            assert tokens.assertions[-1].rpartition(".")[2] not in error
-            assert other not in error
+            assert tokens.assertions[-1][:30] not in error
+            assert other[:30] not in error
             assert "token-1" not in error
             assert not any(line in error for line in private_key.splitlines())
 
