@@ -61,8 +61,8 @@ async def crawl(
         name: what the prompt is called in the database.
         policy: time-outs, backoff and the number of failures that a word may have.
 
-    Returns the results in the order of the words, one for each, repeated words included. Words that
-    an earlier, interrupted call left pending under the same prompt are asked about as well.
+    Returns the results in the order of the words, one for each, repeated words included. All
+    other words that are pending under the same prompt, whoever added them, are asked about as well.
 
     Raises CrawlerError where the database, the provider or a word is at fault, and ValueError for
     settings that make no sense. A word that failed raises nothing: see `Result`.
