@@ -115,7 +115,7 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
-        self._reached = self._served = False
+        self._served = False
         self._rejected = 0
 
     def now_ms(self) -> int:
@@ -244,7 +244,6 @@ class Scheduler:
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
         """Draw from the outcomes what concerns the run as a whole."""
         for finish in finished:
-            self._reached = self._reached or finish.outcome in OPENS_GATE
             if finish.outcome is Outcome.SUCCEEDED:
                 continue
             self._log.warning(
@@ -268,7 +267,7 @@ class Scheduler:
                 self.stop("denied", finish.reason)
             elif finish.outcome is Outcome.REJECTED:
                 # Not one has been served: it is the model's name or a parameter, and no word's.
-                self._rejected += finish.sent
+                self._rejected += 1
                 if not self._served and self._rejected >= self._policy.vain_rejections:
                     self.stop("rejected", finish.reason)
             elif finish.outcome in OPENS_GATE:
@@ -278,7 +277,8 @@ class Scheduler:
         """Stop where nobody has ever been there."""
         if finish.outcome is Outcome.UNAVAILABLE:
             # A server that has answered this run before is only away; it is waited for.
-            patient = self._reached or self._options.watch
+            reached = self._served or self._rejected
+            patient = reached or self._options.watch
             if not patient and strikes >= self._policy.unreachable_strikes:
                 self.stop("unreachable", finish.reason)
 

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -73,3 +74,21 @@ def state_of(folder):
         )
         for path in folder.iterdir()
     }
+
+
+def add_prompt(db, name, template, *params, provider="scripted"):
+    """Add a prompt that is known to be good."""
+    options = [item for param in params for item in ("--param", param)]
+    ran = crawler(
+        "--db", db, "prompt", "add", name, "--template", template, "--provider", provider, *options
+    )
+    assert ran.code == 0, ran
+
+
+def rows(db, sql, *values):
+    """Return the rows of a query."""
+    conn = sqlite3.connect(db)
+    try:
+        return conn.execute(sql, values).fetchall()
+    finally:
+        conn.close()

@@ -2,14 +2,13 @@
 
 import os
 import pty
-import sqlite3
 import subprocess
 import sys
 
 import pytest
 
 from tests.emulating import emulator
-from tests.program import crawler, told
+from tests.program import add_prompt, crawler, rows, told
 
 FILLER = "a word that the script knows by heart and explains at no."
 
@@ -17,28 +16,12 @@ FILLER = "a word that the script knows by heart and explains at no."
 @pytest.fixture
 def db(tmp_path):
     path = tmp_path / "crawl.db"
-    prompt(path, "p", "Define {word}.")
+    add_prompt(path, "p", "Define {word}.")
     return path
-
-
-def prompt(db, name, template, *params, provider="scripted"):
-    options = [item for param in params for item in ("--param", param)]
-    ran = crawler(
-        "--db", db, "prompt", "add", name, "--template", template, "--provider", provider, *options
-    )
-    assert ran.code == 0, ran
 
 
 def ask(db, word, *options, name="p"):
     return crawler("--db", db, "ask", word, "--prompt", name, *options)
-
-
-def rows(db, sql):
-    conn = sqlite3.connect(db)
-    try:
-        return conn.execute(sql).fetchall()
-    finally:
-        conn.close()
 
 
 def test_the_answer_and_nothing_else_is_printed_and_it_is_on_record(db):
@@ -60,14 +43,14 @@ def test_what_has_an_answer_is_printed_again_and_not_asked(db):
 
 
 def test_a_prefill_is_printed_once_and_json_as_it_is_stored(db):
-    prompt(db, "begun", "Define {word}. {answer}It is")
+    add_prompt(db, "begun", "Define {word}. {answer}It is")
     ran = ask(db, "terse", name="begun")
     assert ran.out.strip() == rows(db, "SELECT text FROM results")[0][0]
     assert ran.out.count("It is") == 1
 
 
 def test_a_word_that_fails_says_why_and_can_be_asked_anew(db):
-    prompt(db, "refused", "Define {word}.", 'errors={"blocked": 1}')
+    add_prompt(db, "refused", "Define {word}.", 'errors={"blocked": 1}')
     for attempts in (1, 2):
         ran = ask(db, "x", name="refused")
         assert told(ran, 3)[1] == "as scripted"
@@ -76,7 +59,7 @@ def test_a_word_that_fails_says_why_and_can_be_asked_anew(db):
 
 
 def test_bad_input_changes_nothing(db, tmp_path):
-    prompt(db, "glossed", "{word}: {gloss}")
+    add_prompt(db, "glossed", "{word}: {gloss}")
     assert "gloss" in told(ask(db, "x", name="glossed"), 2)[1]
     assert "no prompt" in told(ask(db, "x", name="nobody"), 2)[0]
     told(ask(db, "  "), 2)
@@ -88,7 +71,7 @@ def test_bad_input_changes_nothing(db, tmp_path):
 
 def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):
     db = tmp_path / "crawl.db"
-    prompt(db, "p", 'Define "{word}".', provider="vertex")
+    add_prompt(db, "p", 'Define "{word}".', provider="vertex")
     with emulator(latency_ms=200) as emulated:
         ours, its = pty.openpty()
         with subprocess.Popen(
@@ -115,7 +98,7 @@ def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):
 
 def test_an_attempt_that_fails_is_told_and_another_one_is_made(tmp_path, monkeypatch):
     db = tmp_path / "crawl.db"
-    prompt(db, "p", 'Define "{word}".', provider="vertex")
+    add_prompt(db, "p", 'Define "{word}".', provider="vertex")
     with emulator(word_fault="laconic=truncated*1") as emulated:
         monkeypatch.setenv("VERTEX_EMULATOR_HOST", emulated.endpoint)
         ran = ask(db, "laconic")

@@ -1,6 +1,5 @@
 """The list of words, written by a model: on record, asked on, read anew, added."""
 
-import sqlite3
 import subprocess
 import sys
 
@@ -9,7 +8,7 @@ import pytest
 from crawler.builtin import list_word, word_list
 from crawler.template import Template
 from tests.emulating import emulator
-from tests.program import crawler, told
+from tests.program import add_prompt, crawler, rows, told
 
 PROGRAM = (sys.executable, "-m", "crawler")
 TOPIC = "vocabulary words to study for the GMAT"
@@ -25,25 +24,12 @@ def emulated():
 def db(tmp_path, monkeypatch, emulated):
     monkeypatch.setenv("VERTEX_EMULATOR_HOST", emulated.endpoint)
     path = tmp_path / "crawl.db"
-    prompt(path, "notes", "Define {word}.")
+    add_prompt(path, "notes", "Define {word}.", provider="vertex")
     return path
-
-
-def prompt(db, name, template, provider="vertex"):
-    ran = crawler("--db", db, "prompt", "add", name, "--template", template, "--provider", provider)
-    assert ran.code == 0, ran
 
 
 def seed(db, topic=TOPIC, *options):
     return crawler("--db", db, "seed", topic, "--prompt", "notes", *options)
-
-
-def rows(db, sql):
-    conn = sqlite3.connect(db)
-    try:
-        return conn.execute(sql).fetchall()
-    finally:
-        conn.close()
 
 
 def words_of(db, name):
@@ -102,7 +88,7 @@ def test_a_list_that_was_cut_off_is_asked_on_and_half_a_word_is_none(db):
     assert ran.code == 0
     assert "left out, cut off" in ran.err
     whole = db.with_name("whole.db")
-    prompt(whole, "notes", "Define {word}.")
+    add_prompt(whole, "notes", "Define {word}.", provider="vertex")
     seed(whole, TOPIC, "--count", "300")
     known = set(words_of(whole, "notes"))
     words = words_of(db, "notes")
@@ -136,7 +122,7 @@ def test_it_is_tried_again_under_the_limit(db):
 
 def test_an_answer_that_is_no_list_is_an_error_that_shows_where_to_look(tmp_path):
     db = tmp_path / "crawl.db"
-    prompt(db, "notes", "Define {word}.", "scripted")
+    add_prompt(db, "notes", "Define {word}.")
     ran = seed(db, "anything that is long enough to be read as a sentence by everybody")
     assert ran.code == 3
     assert "there is no word in the answer" in ran.err
@@ -150,7 +136,7 @@ def test_bad_input_changes_nothing(db, tmp_path):
     assert "no provider" in told(seed(db, TOPIC, "--provider", "nobody"), 2)[0]
     assert "needs a model" in told(seed(db, TOPIC, "--provider", "openai"), 2)[0]
     assert "no prompt" in told(crawler("--db", db, "seed", TOPIC, "--prompt", "x"), 2)[0]
-    prompt(db, "glossed", "Define {word}: {gloss}.")
+    add_prompt(db, "glossed", "Define {word}: {gloss}.", provider="vertex")
     ran = crawler("--db", db, "seed", TOPIC, "--prompt", "glossed")
     assert "gloss" in told(ran, 2)[1]
     assert rows(db, "SELECT count(*) FROM words") == [(0,)]

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 from crawler.emulator.server import serve
 from crawler.emulator.settings import Settings
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.protocol import Call, ProviderError
+from crawler.providers.protocol import ProviderError
 from crawler.providers.vertex import access, messages
 from crawler.providers.vertex.access import (
     SCOPES,
@@ -40,20 +40,10 @@ from crawler.providers.vertex.access import (
     resource_name,
 )
 from crawler.providers.vertex.service import connect
+from tests.vertex_call import CALL
 
 MODEL = "gemini-2.5-flash"
 GLOBAL = f"projects/p/locations/global/publishers/google/models/{MODEL}"
-CALL = Call(
-    request_id=1,
-    number=1,
-    word="abrogate",
-    provider="vertex",
-    model=MODEL,
-    prompt='Define "abrogate".',
-    prefill="",
-    params={},
-    timeout_ms=10_000,
-)
 
 
 def run(coroutine):

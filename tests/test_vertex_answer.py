@@ -9,25 +9,15 @@ from google.protobuf import json_format, struct_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.providers.protocol import Answer, Call, ProviderError
+from crawler.providers.protocol import Answer, ProviderError
 from crawler.providers.vertex.answer import gather, read_generated, read_predicted, text_of
 from crawler.providers.vertex.messages import (
     Candidate,
     GenerateContentResponse,
     PredictResponse,
 )
+from tests.vertex_call import CALL
 
-CALL = Call(
-    request_id=1,
-    number=1,
-    word="abrogate",
-    provider="vertex",
-    model="m",
-    prompt="Define abrogate.",
-    prefill="",
-    params={},
-    timeout_ms=10_000,
-)
 FINISH = Candidate.FinishReason
 BLOCKED = GenerateContentResponse.PromptFeedback.BlockedReason
 UNKNOWN = 77

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
@@ -12,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.emulating import emulator
-from tests.program import crawler_process
+from tests.program import crawler_process, rows
 
 STATUS_FAULTS = {
     "invalid_argument": ("rejected", 400),
@@ -83,11 +82,7 @@ class Crawl:
         )
 
     def rows(self, sql, *values):
-        conn = sqlite3.connect(self.db)
-        try:
-            return conn.execute(sql, values).fetchall()
-        finally:
-            conn.close()
+        return rows(self.db, sql, *values)
 
     def outcomes(self):
         """Return the outcomes of every word's attempts, in their order."""

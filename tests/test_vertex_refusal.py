@@ -13,25 +13,15 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.providers.protocol import Call, ProviderError
+from crawler.providers.protocol import ProviderError
 from crawler.providers.vertex import messages
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.channels import LARGEST_ANSWER, opened
 from crawler.providers.vertex.refusal import DAY_PAUSE_MS, refusal
 from crawler.providers.vertex.service import Service
+from tests.vertex_call import CALL
 
 RESOURCE = "projects/p/locations/l/publishers/google/models/m"
-CALL = Call(
-    request_id=1,
-    number=1,
-    word="abrogate",
-    provider="vertex",
-    model="m",
-    prompt="Define abrogate.",
-    prefill="",
-    params={},
-    timeout_ms=10_000,
-)
 METHODS = ("generate", "stream", "predict")
 
 

@@ -10,33 +10,23 @@ from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor
-from crawler.providers.protocol import Call
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.channels import opened
 from crawler.providers.vertex.messages import (
     GENERATE,
     PREDICT,
+    REQUEST_TYPE_HEADER,
     STREAM,
     GenerateContentRequest,
     PredictRequest,
 )
-from crawler.providers.vertex.request import REQUEST_TYPE_HEADER, request, shape
+from crawler.providers.vertex.request import request, shape
 from crawler.providers.vertex.service import Service, check_params
+from tests.vertex_call import CALL
 
 MODEL = "gemini-2.5-flash"
 RESOURCE = f"projects/p/locations/l/publishers/google/models/{MODEL}"
 OLD = "text-bison@002"
-CALL = Call(
-    request_id=1,
-    number=1,
-    word="abrogate",
-    provider="vertex",
-    model=MODEL,
-    prompt="Define abrogate.",
-    prefill="",
-    params={},
-    timeout_ms=10_000,
-)
 HALF = "\ud800"
 HUGE = 10**400
 

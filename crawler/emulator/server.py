@@ -18,7 +18,7 @@ from crawler.emulator.decision import SILENT, Call, Desk
 from crawler.emulator.settings import Settings
 from crawler.emulator.tally import Tally
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.vertex.messages import SERVICE
+from crawler.providers.vertex.messages import REQUEST_TYPE_HEADER, SERVICE
 
 HOST = "127.0.0.1"
 
@@ -156,6 +156,6 @@ async def _end(call: Call, context: Any) -> None:
 def _tier(context: Any) -> str | None:
     """Return the tier that the request asks for."""
     for key, value in context.invocation_metadata() or ():
-        if key == wire.TIER_HEADER:
+        if key == REQUEST_TYPE_HEADER:
             return str(value)
     return None

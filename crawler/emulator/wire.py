@@ -23,7 +23,6 @@ from crawler.providers.vertex.messages import (
 MOST_TOKENS = 8_192
 """Of an answer, when the request sets no limit."""
 
-TIER_HEADER = "x-vertex-ai-llm-shared-request-type"
 _FINISHES = Candidate.FinishReason
 _TRAFFIC = GenerateContentResponse.UsageMetadata
 _TIERS = {"flex": "ON_DEMAND_FLEX", "priority": "ON_DEMAND_PRIORITY"}

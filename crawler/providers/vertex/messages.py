@@ -13,6 +13,7 @@ SERVICE = "google.cloud.aiplatform.v1.PredictionService"
 GENERATE = f"/{SERVICE}/GenerateContent"
 STREAM = f"/{SERVICE}/StreamGenerateContent"
 PREDICT = f"/{SERVICE}/Predict"
+REQUEST_TYPE_HEADER = "x-vertex-ai-llm-shared-request-type"
 
 # Any: these classes are made at run time.
 GenerateContentRequest: Any = prediction_service.GenerateContentRequest.pb()

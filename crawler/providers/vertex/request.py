@@ -34,6 +34,7 @@ from crawler.providers.protocol import Call
 from crawler.providers.vertex.messages import (
     GENERATE,
     PREDICT,
+    REQUEST_TYPE_HEADER,
     STREAM,
     GenerateContentRequest,
     GenerationConfig,
@@ -44,7 +45,6 @@ METHODS = {"generate": GENERATE, "stream": STREAM, "predict": PREDICT}
 PREDICTING_MODELS = ("chat-bison", "code-bison", "text-bison", "text-unicorn")
 """Served by Predict; all that came after them by GenerateContent."""
 REQUEST_TYPES = ("flex", "priority")
-REQUEST_TYPE_HEADER = "x-vertex-ai-llm-shared-request-type"
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
