@@ -12,7 +12,7 @@ from crawler.ledger import audit, control, intake, look, record, report, turn
 from crawler.ledger import turn as turns
 from crawler.plan import WINDOW_MS
 from crawler.policy import Policy
-from crawler.states import Outcome
+from crawler.states import Outcome, RequestState
 from tests.conftest import Ledger
 
 
@@ -455,3 +455,34 @@ def test_one_request_waits_for_its_turn_under_the_limit(ledger):
     turns.turn(ledger.conn, alone, [ledger.finish(lease, Outcome.SUCCEEDED)], 10)
     assert turns.turn(ledger.conn, alone, [], 10).unfinished == 0
     assert ledger.states()["c"] == "pending", "nobody asked for it"
+
+
+def test_a_retry_forgets_the_answers_that_were_cut_off_before_it(ledger):
+    ledger.add(["word"])
+
+    def end(outcome, **facts):
+        [lease] = ledger.turn().leases
+        ledger.turn(ledger.finish(lease, outcome, text="cut o", **facts), budget=0)
+        ledger.now_ms += 100_000
+
+    for _ in range(2):  # the second time with a budget that is new
+        for _ in range(2):
+            end(Outcome.TRANSIENT, truncated=True)
+            end(Outcome.INTERRUPTED)  # which is no failure
+            assert ledger.states() == {"word": "pending"}
+        end(Outcome.TRANSIENT, truncated=True)
+        assert ledger.states() == {"word": "failed"}
+        control.retry(ledger.conn, [ledger.prompt.id], None, [RequestState.FAILED])
+
+
+def test_a_request_that_waits_is_not_asked_before_its_time_when_it_is_asked_alone(ledger):
+    ledger.add("ab")
+    alone = dataclasses.replace(ledger.scope(), request_id=1)
+    [lease] = turns.turn(ledger.conn, alone, [], 10).leases
+    failed = ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=30_000)
+    waiting = turns.turn(ledger.conn, alone, [failed], 10)
+    assert (waiting.leases, waiting.unfinished) == ([], 1)
+    ledger.now_ms += 29_999
+    assert turns.turn(ledger.conn, alone, [], 10).leases == []
+    ledger.now_ms += 61_000
+    assert len(turns.turn(ledger.conn, alone, [], 10).leases) == 1

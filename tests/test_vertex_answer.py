@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.providers.protocol import Answer, ProviderError
-from crawler.providers.vertex.answer import gather, read_generated, read_predicted, text_of
+from crawler.providers.vertex.answer import (
+    gather,
+    read_draft,
+    read_generated,
+    read_predicted,
+    text_of,
+)
 from crawler.providers.vertex.messages import (
     Candidate,
     GenerateContentResponse,
@@ -407,3 +413,22 @@ def test_no_prediction_is_too_odd_to_read(prediction, metadata, text_at):
     message = predicted(prediction, metadata=metadata)
     with suppress(ProviderError):
         assert read_predicted(CALL, message, text_at).text
+
+
+def test_answers_that_come_beside_the_first_are_left_alone_message_by_message():
+    def piece(index, text, finish=FINISH.FINISH_REASON_UNSPECIFIED):
+        made = GenerateContentResponse()
+        candidate = made.candidates.add(index=index, finish_reason=finish)
+        candidate.content.parts.add(text=text)
+        return made
+
+    messages = [piece(0, "first "), piece(1, "OTHER", FINISH.SAFETY), piece(0, "end", FINISH.STOP)]
+    assert read_generated(CALL, messages).text == "first end"
+    assert [text_of(message) for message in messages] == ["first ", "", "end"]
+
+
+def test_what_is_known_of_an_answer_that_broke_off_is_kept():
+    call = CALL._replace(prefill="It is ")
+    found = read_draft(call, [response("to re", usage=(9, 3, 500))])
+    assert (found.text, found.tokens_in, found.tokens_out) == ("It is to re", 9, 3)
+    assert (found.tokens_thought, found.model_version) == (500, "m-001")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from crawler.ledger.look import ledger_time_ms
 from crawler.policy import Draw, Policy, gate_pause_ms, verdict
-from crawler.states import CLOSES_GATE, OPENS_GATE, Outcome, RequestState
+from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, OPENS_GATE, Outcome, RequestState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def _settle(
         retry_after_ms=finish.retry_after_ms,
         now_ms=now_ms,
         draw=scope.draw,
-        truncated=_times_truncated(conn, finish.request_id) if finish.truncated else 0,
+        truncated=_times_truncated(conn, finish, failures) if finish.truncated else 0,
     )
     if cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
@@ -180,9 +180,14 @@ def _settle(
         _close_gate(conn, scope.policy, finish, attempt, now_ms)
 
 
-def _times_truncated(conn: sqlite3.Connection, request_id: int) -> int:
+def _times_truncated(conn: sqlite3.Connection, finish: Finish, failures: int) -> int:
+    """Count the cut-off answers among the failures of the present budget, this one included."""
+    # A retry begins a new budget by forgetting the failures: those before it are not counted.
+    counting = ", ".join(f"'{outcome}'" for outcome in sorted(COUNTS_AS_FAILURE))
     (times,) = conn.execute(
-        "SELECT count(*) FROM attempts WHERE request_id = ? AND truncated = 1", (request_id,)
+        "SELECT count(*) FROM (SELECT truncated FROM attempts WHERE request_id = ?"
+        f" AND outcome IN ({counting}) ORDER BY number DESC LIMIT ?) WHERE truncated = 1",
+        (finish.request_id, failures + 1),
     ).fetchone()
     assert isinstance(times, int)
     return times

@@ -7,7 +7,7 @@ first. Thoughts are no part of the text.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from crawler.providers.answer_check import OK, accepted
+from crawler.providers.answer_check import OK, accepted, draft
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
 from crawler.states import Outcome
@@ -33,9 +33,18 @@ class Gathered(NamedTuple):
 
 def text_of(message: Any) -> str:
     """Return the text in one message, without the model's thoughts."""
-    if not message.candidates:
+    candidate = _first(message)
+    if candidate is None:
         return ""
-    return "".join([part.text for part in message.candidates[0].content.parts if not part.thought])
+    return "".join([part.text for part in candidate.content.parts if not part.thought])
+
+
+def _first(message: Any) -> Any:
+    """Return the first answer; others to the same question may come in messages of their own."""
+    for candidate in message.candidates:
+        if candidate.index == 0:
+            return candidate
+    return None
 
 
 def gather(messages: Iterable[Any]) -> Gathered:
@@ -46,8 +55,8 @@ def gather(messages: Iterable[Any]) -> Gathered:
     usage = None
     for message in messages:
         text += text_of(message)
-        if message.candidates:
-            candidate = message.candidates[0]
+        candidate = _first(message)
+        if candidate is not None:
             if candidate.finish_reason or finish_reason is None:
                 finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)
             finish_message = candidate.finish_message or finish_message
@@ -69,8 +78,21 @@ _BLOCKED_REASON = GenerateContentResponse.PromptFeedback.BlockedReason
 def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
     """Return the answer in the messages of a call. Raises ProviderError if there is none."""
     found = gather(messages)
+    answer = accepted(call, _written(found), _blocked(found))
+    if found.finish_reason == STOP or answer.truncated:
+        return answer
+    reason = f"the answer is not whole ({found.finish_reason})"
+    raise ProviderError(Outcome.TRANSIENT, reason, status_code=OK, retry_after_ms=0, answer=answer)
+
+
+def read_draft(call: Call, messages: Iterable[Any]) -> Answer:
+    """Return what there is of an answer that broke off."""
+    return draft(call, _written(gather(messages)))
+
+
+def _written(found: Gathered) -> Answer:
     usage = found.usage
-    written = Answer(
+    return Answer(
         found.text,
         usage.prompt_token_count if usage else None,
         usage.candidates_token_count if usage else None,
@@ -79,11 +101,6 @@ def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
         found.model_version or None,
         truncated=found.finish_reason == TRUNCATED,
     )
-    answer = accepted(call, written, _blocked(found))
-    if found.finish_reason == STOP or answer.truncated:
-        return answer
-    reason = f"the answer is not whole ({found.finish_reason})"
-    raise ProviderError(Outcome.TRANSIENT, reason, status_code=OK, retry_after_ms=0, answer=answer)
 
 
 def read_predicted(call: Call, message: Any, text_at: str) -> Answer:

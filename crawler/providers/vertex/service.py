@@ -18,7 +18,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import OK, require_checks
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.vertex.access import Access, Token, find_access, resource_name
-from crawler.providers.vertex.answer import gather, read_generated, read_predicted, text_of
+from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
 from crawler.providers.vertex.refusal import refusal
@@ -100,7 +100,7 @@ class Service:
             except grpc.aio.AioRpcError as error:
                 refused = refusal(error)
                 if messages:
-                    refused.answer = Answer(gather(messages).text)  # it was paid for
+                    refused.answer = read_draft(call, messages)  # it was paid for
                 raise refused from None
         return read_generated(call, messages)
 
