@@ -4,7 +4,9 @@ Rule: what a model can do decides how it is asked. A large one is simply asked; 
 only ever continues a pattern, and is given the definition where the list has one.
 """
 
+import json
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
@@ -83,7 +85,7 @@ _MOST_SHOWN = 300
 
 
 def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpec:
-    """Return the prompt that has a model write the words; its own word is the topic."""
+    """Return the prompt that has a model write the words; each part of it is a word."""
     usual: dict[str, Any] = {"allow_truncated": True}  # it is asked on from there
     if provider == "local":
         usual |= {"max_output_tokens": 300, "temperature": 0.2, "repeat_penalty": 1.1}
@@ -91,11 +93,15 @@ def word_list(provider: str, model: str, params: Mapping[str, Any]) -> PromptSpe
 
 
 def list_word(topic: str, count: int | None, so_far: Sequence[str]) -> Word:
-    """Return what is asked about: the topic, or the topic from the end of a list on."""
+    """Return what is asked about: a topic, from the beginning or from the end of a list on.
+
+    Its text tells it from every other, because the fields of a word never change: what else is
+    asked is another word, and no word of the user's own is taken for it.
+    """
     fields = {"topic": topic}
     if count is not None:
         fields["count"] = str(count)
-    if not so_far:
-        return Word(topic, fields)
-    fields |= {"so_far": ", ".join(so_far[-_MOST_SHOWN:]), "after": so_far[-1]}
-    return Word(f"{topic} (after {so_far[-1]})", fields)
+    if so_far:
+        fields |= {"so_far": ", ".join(so_far[-_MOST_SHOWN:]), "after": so_far[-1]}
+    told = json.dumps(fields, sort_keys=True).encode()
+    return Word(f"list of {topic} #{blake2b(told, digest_size=4).hexdigest()}", fields)

@@ -59,7 +59,7 @@ def test_the_list_is_a_request_like_any_other_and_its_words_are_added(db, emulat
         "SELECT text, state, attempts FROM requests JOIN words ON words.id = word_id"
         " JOIN prompts ON prompts.id = prompt_id WHERE name = 'word-list'",
     )
-    assert (text, state, attempts) == (TOPIC, "succeeded", 1)
+    assert (text, state, attempts) == (list_word(TOPIC, None, []).text, "succeeded", 1)
     assert len(emulated.log()) == before + 1
     assert_sound(db)
 
@@ -80,13 +80,15 @@ def test_more_are_asked_for_from_where_the_list_ends(db, emulated):
     words = words_of(db, "notes")
     assert (len(words), len(set(words))) == (35, 35)
     assert len(emulated.log()) == asked + 1
-    assert words_of(db, "word-list") == [TOPIC, f"{TOPIC} (after {words[19]})"]
+    parts = [list_word(TOPIC, 20, []), list_word(TOPIC, 15, words[:20])]
+    assert words_of(db, "word-list") == [part.text for part in parts]
 
 
 def test_a_list_that_was_cut_off_is_asked_on_and_half_a_word_is_none(db):
     ran = seed(db, TOPIC, "--param", "max_output_tokens=30", "--count", "30")
     assert ran.code == 0
-    assert "left out, cut off" in ran.err
+    assert "cut off" not in ran.err, "half a word was asked for again"
+    assert ran.err.count(" added to ") == 1
     whole = db.with_name("whole.db")
     add_prompt(whole, "notes", "Define {word}.", provider="vertex")
     seed(whole, TOPIC, "--count", "300")
@@ -150,9 +152,8 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(db, emulated):
             [*PROGRAM, "--db", db, "seed", TOPIC, "--prompt", "notes", *options],
             stderr=subprocess.PIPE,
         ) as running:
-            for line in running.stderr:
-                if b" added to " in line:
-                    break
+            while not words_of(db, "notes"):
+                assert running.poll() is None
             running.kill()
         assert 0 < len(words_of(db, "notes")) < 40
         ran = seed(db, TOPIC, *options)
@@ -172,4 +173,41 @@ def test_the_question_says_how_many_and_where_to_go_on():
     asked_on = template.render(later.text, later.fields).prompt
     assert "Give 7 of them." in asked_on
     assert 'The list so far: owl, wren. Go on after "wren"' in asked_on
-    assert (first.text, later.text) == ("birds", "birds (after wren)")
+    others = [list_word("birds", 8, ["owl", "wren"]), list_word("birds", 7, ["wren"])]
+    assert len({word.text for word in (first, later, *others)}) == 4
+    assert all(word.text.startswith("list of birds #") for word in (first, later, *others))
+
+
+def test_a_list_that_was_cut_off_is_asked_on_also_where_no_number_is_wanted(db, monkeypatch):
+    monkeypatch.setattr("crawler.cli.seed.MOST_PARTS", 4)
+    ran = seed(db, TOPIC, "--param", "max_output_tokens=30")
+    assert ran.code == 0
+    assert "stopped after 4 answers" in ran.err
+    assert "1 left out, cut off" in ran.err, "of the last part alone"
+    assert len(words_of(db, "word-list")) == 4
+    assert len(words_of(db, "notes")) > 30
+
+
+def test_a_topic_may_be_a_word_of_the_list_with_fields_of_its_own(db, tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_text("word,gloss\nanimals,beasts\n", "utf-8")
+    assert crawler("--db", db, "add", path, "--prompt", "notes").code == 0
+    assert seed(db, "animals", "--count", "3").code == 0
+    assert len(words_of(db, "notes")) == 1 + 3
+
+
+def test_another_model_is_asked_for_as_many_as_are_wanted_now(db):
+    seed(db, TOPIC, "--count", "3")
+    ran = seed(db, TOPIC, "--count", "9", "--model", "gemini-2.5-pro")
+    assert ran.code == 0, ran
+    counts = rows(
+        db, "SELECT model, json_extract(fields, '$.count') FROM results WHERE prompt = 'word-list'"
+    )
+    assert counts == [("gemini-2.5-flash", "3"), ("gemini-2.5-pro", "9")]
+
+
+def test_a_topic_is_normalised_as_words_are(db):
+    seed(db, "cafe\u0301 words", "--count", "3")
+    ran = seed(db, "caf\u00e9 words", "--count", "3")
+    assert "3 known already" in ran.err
+    assert len(words_of(db, "word-list")) == 1

@@ -14,16 +14,25 @@ import click
 
 from crawler.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
 from crawler.cli.add import check_fields, report_added
-from crawler.cli.one import answer_one, put_request, stored_result
+from crawler.cli.one import answer_one, put_request
 from crawler.cli.options import MOST, database_option, endpoint_option, named_prompt, named_value
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.database import writing
+from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Prompt, Word, add_words, current_prompt, put_limit, put_prompt
-from crawler.ledger.report import Result
-from crawler.model_list import LeftOut, read_items
+from crawler.ledger.intake import (
+    Added,
+    Prompt,
+    Word,
+    add_words,
+    current_prompt,
+    put_limit,
+    put_prompt,
+)
+from crawler.ledger.report import Result, results
+from crawler.model_list import CUT_OFF, REPEATED, LeftOut, read_items
 from crawler.providers import check_params, kind_of, model_for
+from crawler.words import word_of
 
 MOST_PARTS = 100
 EXAMPLES = 5
@@ -39,7 +48,9 @@ Run it again to go on where it was interrupted, or with a larger --count for mor
 @click.argument("topic")
 @click.option("--count", type=click.IntRange(1, MOST), help="How many; asked on until they are.")
 @click.option("--prompt", "name", default=STUDY_NOTES, help="To be asked.", show_default=True)
-@click.option("--provider", help="Who writes the list.  [default: who answers the prompt]")
+@click.option(
+    "--provider", help="Who writes the list.  [default: who did last, else who answers the prompt]"
+)
 @click.option("--model", help="Likewise.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
 @endpoint_option
@@ -57,15 +68,15 @@ def seed(
 
     TOPIC ends the sentence "Write a list of …". A list that was cut off is asked on.
     """
-    topic = " ".join(topic.split())
-    if not topic:
+    given = word_of(" ".join(topic.split()), {})
+    if given is None:
         raise click.UsageError("there is no topic")
     with writing(db, wall_ms()) as writer:
         target = named_prompt(writer, name)
-        check_fields(target, [Word(topic, {})])
-        given = dict(named_value(text) for text in params)
-        lister = writer.run(_put_lister, target, provider, model, given)
-    _Seeding(db, topic, count, lister, target).run()
+        check_fields(target, [given])
+        named = dict(named_value(text) for text in params)
+        lister = writer.run(_put_lister, target, provider, model, named)
+    _Seeding(db, given.text, count, lister, target).run()
 
 
 def _put_lister(
@@ -102,6 +113,8 @@ class _Seeding:
         self._target = target
         self._items: dict[str, str] = {}
         self._left_out: list[LeftOut] = []
+        self._added = Added(0, 0, 0)
+        self._asked = ""
 
     def run(self) -> None:
         tell(f"{self._lister.model} ({self._lister.provider}) lists {self._topic}")
@@ -111,6 +124,8 @@ class _Seeding:
             self._add(new)
             if not new or self._missing() == 0 or not (answer.truncated or self._missing()):
                 break
+        else:
+            tell(f"stopped after {MOST_PARTS} answers, though the list goes on")
         self._report()
 
     def _missing(self) -> int | None:
@@ -119,21 +134,35 @@ class _Seeding:
     def _ask(self) -> Result:
         """Return the next part of the list; asked for only where it is not on record."""
         word = list_word(self._topic, self._missing(), list(self._items.values()))
+        known = self._known(word)
+        if known is not None and known.text is not None:
+            return known
+        if known is not None:
+            word = Word(known.word, known.fields)  # asked before, whatever was missing then
+        self._asked = word.text
         with writing(self._db, wall_ms()) as writer:
             request_id = put_request(writer, self._lister, word, wall_ms())
-        known = stored_result(self._db, self._lister, word.text)
-        if known.text is not None:
-            return known
         return answer_one(self._db, self._lister, word.text, request_id)
+
+    def _known(self, word: Word) -> Result | None:
+        """Return what is on record of this part; how many were missing then makes no other part."""
+        with reading(self._db) as conn:
+            for row in results(conn, self._lister.id):
+                if {**row.fields, "count": ""} == {**word.fields, "count": ""}:
+                    self._asked = row.word
+                    return row
+        return None
 
     def _take(self, answer: Result) -> list[str]:
         """Return what a part brings that no part before it had."""
         found = read_items(answer.text or "", truncated=answer.truncated)
+        # Half a word is asked for again with the next part; only that of the last is left out.
+        self._left_out = [piece for piece in self._left_out if piece.reason != CUT_OFF]
         self._left_out += found.left_out
         new = []
         for item in found.kept:
             if item.casefold() in self._items:
-                self._left_out.append(LeftOut(item, "repeated"))
+                self._left_out.append(LeftOut(item, REPEATED))
             elif self._missing() == 0:
                 self._left_out.append(LeftOut(item, "more than were wanted"))
             else:
@@ -145,10 +174,12 @@ class _Seeding:
         words = [Word(item, {}) for item in new]
         with writing(self._db, wall_ms()) as writer:
             added = writer.run(add_words, self._target.id, words, wall_ms())
-        if words:
-            report_added(self._target, words, words, added)
+        self._added = Added(*(a + b for a, b in zip(self._added, added, strict=True)))
 
     def _report(self) -> None:
+        words = [Word(item, {}) for item in self._items.values()]
+        if words:
+            report_added(self._target, words, words, self._added)
         by_reason: dict[str, list[str]] = defaultdict(list)
         for piece in self._left_out:
             by_reason[piece.reason].append(piece.text)
@@ -160,7 +191,7 @@ class _Seeding:
             raise CrawlerError(
                 "there is no word in the answer",
                 "the model wrote something else than a list",
-                f'crawler show "{self._topic}" shows it; ask another: --model, --provider',
+                f'crawler show "{self._asked}" shows it; ask another: --model, --provider',
                 Exit.SOME_FAILED,
             )
         if self._missing():

@@ -20,7 +20,7 @@ LARGE_CHARS = 4_400_000
 
 _QUOTED = re.compile(r'"([^"]+)"')
 _WORD = re.compile(r"\w[\w'’-]*")
-_ASKS_FOR_LIST = re.compile(r"\blist\b.*\bwords\b", re.IGNORECASE | re.DOTALL)
+_ASKS_FOR_LIST = re.compile(r"\blist\b.*\bwords\b|^write a list\b", re.IGNORECASE | re.DOTALL)
 _NUMBER = re.compile(r"\b\d{1,6}\b")
 _AFTER = re.compile(r"\bafter\s+(?:the\s+)?(?:word\s+)?[\"'“]?([\w-]+)", re.IGNORECASE)
 _LIST_LENGTH = 100
