@@ -50,7 +50,8 @@ async def crawl(
     Args:
         words: texts, or mappings with a ``word`` and the fields that the template names.
         prompt: the template; ``{word}`` is the word, ``{name}`` a field of it.
-        provider: ``local``, ``openai``, ``scripted``, or an async function from prompt to answer.
+        provider: ``local``, ``vertex``, ``openai``, ``scripted``, or an async function from prompt
+            to answer.
         model: the model's name. For a function that has a name of its own it can be left out; a
             lambda, a method or a partial needs one, to tell its answers from those of another.
         params: parameters for the provider. With a ``response_schema``, a JSON Schema of an

@@ -9,6 +9,7 @@ import os
 import random
 import socket
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -115,8 +116,9 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
-        self._served = False
-        self._rejected = 0
+        self._prompt_of: dict[int, int] = {}  # of each request in flight
+        self._rejected: Counter[int] = Counter()  # by prompt
+        self._served: set[int] = set()  # prompts
 
     def now_ms(self) -> int:
         """Return the time, as the run has it."""
@@ -215,6 +217,7 @@ class Scheduler:
                 self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
             try:
                 calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
+                self._prompt_of[lease.request_id] = lease.prompt_id
             except ValueError as error:
                 unsendable.append(self._unsent(lease, error))
         # The window trusts that a call arrives within the guard after its start on record. If the
@@ -263,15 +266,17 @@ class Scheduler:
     def _stop_if_refused(self, finished: Sequence[Finish]) -> None:
         """Stop, before the next turn leases more, where every call would be refused alike."""
         for finish in finished:
+            prompt_id = self._prompt_of.pop(finish.request_id)
             if finish.outcome is Outcome.DENIED:
                 self.stop("denied", finish.reason)
             elif finish.outcome is Outcome.REJECTED:
                 # Not one has been served: it is the model's name or a parameter, and no word's.
-                self._rejected += 1
-                if not self._served and self._rejected >= self._policy.vain_rejections:
+                self._rejected[prompt_id] += 1
+                vain = self._rejected[prompt_id] >= self._policy.vain_rejections
+                if vain and prompt_id not in self._served:
                     self.stop("rejected", finish.reason)
             elif finish.outcome in OPENS_GATE:
-                self._served = True
+                self._served.add(prompt_id)
 
     def _stop_if_vain(self, finish: Finish, strikes: int) -> None:
         """Stop where nobody has ever been there."""

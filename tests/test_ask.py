@@ -1,5 +1,6 @@
 """One word now: printed as it comes, on record like any other, asked once."""
 
+import asyncio
 import os
 import pty
 import subprocess
@@ -7,6 +8,7 @@ import sys
 
 import pytest
 
+from crawler import crawl
 from tests.emulating import emulator
 from tests.program import add_prompt, crawler, rows, told
 
@@ -67,6 +69,18 @@ def test_bad_input_changes_nothing(db, tmp_path):
     other = tmp_path / "none.db"
     told(crawler("--db", other, "ask", "x", "--prompt", "nobody"), 2)
     assert not other.exists()
+
+
+def test_a_prompt_that_a_python_function_answers_is_not_asked_from_here(db):
+    async def main():
+        async def answer(prompt):
+            return prompt
+
+        await crawl(["a"], prompt="{word}", provider=answer, model="m", database=db, name="mine")
+
+    asyncio.run(main())
+    assert "can't be asked from here" in told(ask(db, "b", name="mine"), 2)[0]
+    assert rows(db, "SELECT text FROM words") == [("a",)]
 
 
 def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):

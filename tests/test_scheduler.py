@@ -50,9 +50,9 @@ def fails(outcome, **facts):
     return answer
 
 
-def put(conn, words, concurrency=4):
+def put(conn, words, concurrency=4, name="p", template="About {word}"):
     limit_id = intake.put_limit(conn, "quota", concurrency)
-    spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
+    spec = intake.PromptSpec(name, template, "scripted", "m", {})
     prompt, _ = intake.put_prompt(conn, spec, limit_id, 1)
     intake.add_words(conn, prompt.id, [intake.Word(word, {}) for word in words], 1)
 
@@ -555,6 +555,22 @@ def test_a_run_that_has_been_served_goes_on_whatever_is_rejected():
         async with a_store(map(str, range(50))) as store:
             ending = await crawled(store, Asked(answer))
             assert (ending.reason, await store.run(counts)) == ("done", {"failed": 50})
+
+    asyncio.run(main())
+
+
+def test_a_prompt_that_is_served_hides_no_other_that_is_rejected_alone():
+    async def main():
+        async def answer(call):
+            if call.prompt.startswith("To"):
+                raise ProviderError(Outcome.REJECTED, "no such model")
+            return Answer("x")
+
+        async with a_store(map(str, range(50))) as store:
+            await store.run(put, map(str, range(50)), name="q", template="To {word}")
+            ending = await crawled(store, Asked(answer))
+            assert ending.reason == "rejected"
+            assert (await store.run(counts))["failed"] < 10 + 4
 
     asyncio.run(main())
 

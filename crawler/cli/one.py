@@ -25,7 +25,17 @@ from crawler.store import open_store
 
 
 def put_request(writer: Writer, prompt: Prompt, word: Word, now_ms: int) -> int:
-    """Put a request on record and return its id."""
+    """Put a request on record and return its id.
+
+    Raises CrawlerError, and nothing is on record, if no program can answer it.
+    """
+    if prompt.provider == "function":
+        raise CrawlerError(
+            f"prompt {prompt.name!r} can't be asked from here",
+            "a Python function answers it, and only the program that has it can call it",
+            f"crawler.crawl(…) in Python, or crawler prompt add {prompt.name} --provider NAME",
+            Exit.USAGE,
+        )
 
     def put(conn: sqlite3.Connection) -> int:
         add_words(conn, prompt.id, [word], now_ms)

@@ -104,7 +104,7 @@ def location_of(resource: str) -> str:
     if match is None:
         raise CrawlerError(
             f"{resource!r} is no name of a model",
-            "a full one looks like projects/P/locations/L/endpoints/ID",
+            "a full one looks like projects/P/locations/L/endpoints/ID, with L in lower case",
             "crawler run --model gemini-2.5-flash, or a full name",
             Exit.CONFIGURATION,
         )
