@@ -14,6 +14,7 @@ from typing import Protocol
 
 from crawler.errors import CrawlerError
 from crawler.ledger.record import Finish
+from crawler.policy import PATIENCE_MS
 from crawler.providers import kind_of
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError, StreamingProvider
 from crawler.states import Outcome
@@ -83,7 +84,7 @@ class LocalExecutor:
         now_ms = self._clock()
         for call in calls:
             task = asyncio.create_task(self._make(call))
-            self._tasks[task] = now_ms + call.timeout_ms, call
+            self._tasks[task] = now_ms + call.timeout_ms + PATIENCE_MS, call
 
     def outcomes(self) -> list[Finish]:
         """Return what has ended since the last time, each call once; never waits."""

@@ -12,6 +12,10 @@ from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
 Draw = Callable[[int, int], int]
 """``draw(low, high)`` gives a whole number of [low, high]; the only source of chance."""
 
+PATIENCE_MS = 2_000
+"""How much longer than its time-out a call is waited for. A provider with a deadline of its own
+ends the call itself, and keeps what was paid for; who has none is given up that much later."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -49,9 +53,10 @@ class Policy:
             raise ValueError("backoff_cap_ms must not be below backoff_base_ms")
         if self.gate_cap_ms < self.gate_base_ms:
             raise ValueError("gate_cap_ms must not be below gate_base_ms")
-        if self.lost_after_ms <= self.call_timeout_ms:
+        if self.lost_after_ms <= self.call_timeout_ms + PATIENCE_MS:
             raise ValueError(
-                "lost_after_ms must be above call_timeout_ms: a call may not outlive it"
+                f"lost_after_ms must be above call_timeout_ms + {PATIENCE_MS}:"
+                " a call may not outlive it"
             )
 
 

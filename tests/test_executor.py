@@ -18,7 +18,7 @@ from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_pr
 from crawler.ledger.record import Scope
 from crawler.ledger.turn import start_run, turn
 from crawler.locks import WriteLock
-from crawler.policy import Policy
+from crawler.policy import PATIENCE_MS, Policy
 from crawler.providers import Kind
 from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
@@ -136,7 +136,7 @@ def test_a_call_without_an_answer_in_time_is_a_transient_failure():
     async def make():
         bench = Bench(never)
         bench.executor.submit([a_call("slow", 1, timeout_ms=2_000), a_call("slower", 2)])
-        bench.now_ms += 1_999
+        bench.now_ms += 2_000 + PATIENCE_MS - 1
         await asyncio.sleep(0)
         assert bench.executor.outcomes() == []
         bench.now_ms += 1
@@ -147,7 +147,7 @@ def test_a_call_without_an_answer_in_time_is_a_transient_failure():
         return end
 
     end = asyncio.run(make())
-    assert (end.request_id, end.outcome, end.finished_at_ms) == (1, Outcome.TRANSIENT, 3_000)
+    assert (end.request_id, end.outcome, end.finished_at_ms) == (1, Outcome.TRANSIENT, 5_000)
     assert end.reason == "no answer within 2 s"
 
 

@@ -32,6 +32,7 @@ def judge(outcome, failures=0, retry_after_ms=None, seed=0, policy=POLICY):
         {"backoff_base_ms": 10, "backoff_cap_ms": 5},
         {"gate_base_ms": 10, "gate_cap_ms": 5},
         {"call_timeout_ms": 400_000},
+        {"lost_after_ms": 122_000},
         {"guard_ms": -1},
     ],
 )

@@ -13,6 +13,7 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crawler.executor import LocalExecutor
 from crawler.providers.protocol import ProviderError
 from crawler.providers.vertex import messages
 from crawler.providers.vertex.access import Access
@@ -447,6 +448,51 @@ def test_a_server_that_never_answers_is_given_up_at_the_deadline(method):
     error = refused(grpc_server(never), by(method, CALL._replace(timeout_ms=300)))
     assert (error.outcome, error.status_code) == ("transient", 504)
     assert error.reason.startswith("DEADLINE_EXCEEDED")
+
+
+def a_piece():
+    """Return the beginning of an answer, with the tokens so far."""
+    piece = messages.GenerateContentResponse(model_version="m-001")
+    piece.candidates.add().content.parts.add(text="To rep")
+    piece.usage_metadata.prompt_token_count, piece.usage_metadata.candidates_token_count = 5, 2
+    return piece.SerializeToString()
+
+
+def test_a_stream_that_hangs_after_a_piece_keeps_it_also_where_the_run_is_at_its_deadline_first():
+    """By the run's clock the time is over as soon as the piece has come; nothing is lost by it."""
+
+    async def hang(context):
+        await context.write(a_piece())
+        await asyncio.get_running_loop().create_future()
+
+    async def check():
+        now_ms, come, ended = 0, asyncio.Event(), asyncio.Event()
+        async with grpc_server(hang) as seen, opened(seen.target, encrypted=False) as channels:
+            service = Service("m", Access(seen.target, RESOURCE, None), channels, None)
+            given = {(CALL.provider, CALL.model): service}
+            executor = LocalExecutor(lambda: now_ms, ended.set, given, lambda *_: come.set())
+            executor.submit([CALL._replace(timeout_ms=500)])
+            await come.wait()
+            now_ms = 500
+            assert executor.outcomes() == []
+            await ended.wait()
+            [end] = executor.outcomes()
+            await executor.close()
+        assert (end.outcome, end.status_code, end.text) == ("transient", 504, "To rep")
+        assert (end.tokens_in, end.tokens_out, end.model_version) == (5, 2, "m-001")
+        assert end.reason.startswith("DEADLINE_EXCEEDED")
+
+    run(check())
+
+
+def test_what_came_before_bytes_that_are_no_answer_is_kept():
+    async def garble(context):
+        await context.write(a_piece())
+        return b"\xff\xff"
+
+    error = refused(grpc_server(garble), by("stream"))
+    assert (error.outcome, error.reason) == ("transient", "the answer can't be read")
+    assert (error.answer.text, error.answer.tokens_in, error.answer.tokens_out) == ("To rep", 5, 2)
 
 
 async def silent(reader, writer, seen):

@@ -8,8 +8,8 @@ machine, in plain text and without credentials. The parameters are told in `requ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import grpc
@@ -67,12 +67,9 @@ class Service:
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
         asked, metadata = _request(made, call), await self._metadata(made)
-        with self._channels.use() as channel:
+        with _refusals(), self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
-            try:
-                message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                raise refusal(error) from None  # its traceback is 40 frames of a library
+            message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
         _require_read(message)
         if made.method == PREDICT:
             return read_predicted(call, message, made.text_at)
@@ -88,20 +85,19 @@ class Service:
 
     async def _stream(self, call: Call, made: Shape, on_text: Callable[[str], None]) -> Answer:
         asked, metadata = _request(made, call), await self._metadata(made)
-        messages = []
-        with self._channels.use() as channel:
-            try:
+        messages: list[Any] = []
+        try:
+            with _refusals(), self._channels.use() as channel:
                 async for message in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
                     _require_read(message)
                     messages.append(message)
                     on_text(text_of(message))
-            except grpc.aio.AioRpcError as error:
-                refused = refusal(error)
-                if messages:
-                    refused.answer = read_draft(call, messages)  # it was paid for
-                raise refused from None
+        except ProviderError as error:
+            if messages:
+                error.answer = read_draft(call, messages)  # it was paid for
+            raise
         return read_generated(call, messages)
 
     async def _metadata(self, made: Shape) -> tuple[tuple[str, str], ...]:
@@ -122,6 +118,15 @@ class Service:
             raise ProviderError(Outcome.DENIED, f"the parameters can't be sent: {error}") from error
         self._shapes[id(params)] = params, made
         return made
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Raise what an error of gRPC says of the attempt in its place."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise refusal(error) from None  # its traceback is 40 frames of a library
 
 
 def _request(made: Shape, call: Call) -> Any:
