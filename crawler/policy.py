@@ -41,7 +41,8 @@ class Policy:
     patience_ms: int = 900_000
     """A gate that stays closed for longer than this ends the run: come back later."""
     vain_rejections: int = 10
-    """Requests that may be rejected before any is served; then they are all refused alike."""
+    """Requests of a prompt that may be rejected before any is served; then it is no word's fault,
+    but that of the model's name or of a parameter."""
     unreachable_strikes: int = 5
     """Refused probes after which a run that never reached its server gives up."""
 

@@ -9,26 +9,26 @@ import os
 import random
 import socket
 import sqlite3
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import NamedTuple
 
+from crawler.brake import Brake
 from crawler.calls import to_call
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.executor import Executor
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.record import Finish, Scope, end_run
-from crawler.ledger.report import Status, status
+from crawler.ledger.report import Status, has_answers, status
 from crawler.ledger.turn import Lease, Turn, restamp, start_run, turn
 from crawler.locks import LockTimeout, RunLock
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
 from crawler.recovery import bury_the_dead
-from crawler.states import OPENS_GATE, Outcome
+from crawler.states import Outcome
 from crawler.store import Store
 from crawler.template import MissingField, Template
 
@@ -116,9 +116,7 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
-        self._prompt_of: dict[int, int] = {}  # of each request in flight
-        self._rejected: Counter[int] = Counter()  # by prompt
-        self._served: set[int] = set()  # prompts
+        self._brake = Brake(policy.vain_rejections)
 
     def now_ms(self) -> int:
         """Return the time, as the run has it."""
@@ -201,7 +199,7 @@ class Scheduler:
         deadline_ms = self._options.deadline_ms
         if deadline_ms is not None and self._clock() - self._started_at_ms >= deadline_ms:
             self.stop("deadline")
-        if self._stopping:
+        if self._stopping or self._brake.in_doubt():
             return 0
         if self._options.max_calls is None:
             return ALL
@@ -215,9 +213,11 @@ class Scheduler:
             if lease.prompt_id not in self._prompts:
                 prompt = await self._store.run(prompt_by_id, lease.prompt_id)
                 self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
+                if await self._store.run(has_answers, lease.prompt_id):
+                    self._brake.served(lease.prompt_id)
             try:
                 calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
-                self._prompt_of[lease.request_id] = lease.prompt_id
+                self._brake.begun(lease.request_id, lease.prompt_id)
             except ValueError as error:
                 unsendable.append(self._unsent(lease, error))
         # The window trusts that a call arrives within the guard after its start on record. If the
@@ -266,24 +266,18 @@ class Scheduler:
     def _stop_if_refused(self, finished: Sequence[Finish]) -> None:
         """Stop, before the next turn leases more, where every call would be refused alike."""
         for finish in finished:
-            prompt_id = self._prompt_of.pop(finish.request_id)
+            self._brake.ended(finish)
             if finish.outcome is Outcome.DENIED:
                 self.stop("denied", finish.reason)
-            elif finish.outcome is Outcome.REJECTED:
-                # Not one has been served: it is the model's name or a parameter, and no word's.
-                self._rejected[prompt_id] += 1
-                vain = self._rejected[prompt_id] >= self._policy.vain_rejections
-                if vain and prompt_id not in self._served:
-                    self.stop("rejected", finish.reason)
-            elif finish.outcome in OPENS_GATE:
-                self._served.add(prompt_id)
+        refusal = self._brake.refusal()
+        if refusal is not None:
+            self.stop("rejected", refusal)
 
     def _stop_if_vain(self, finish: Finish, strikes: int) -> None:
         """Stop where nobody has ever been there."""
         if finish.outcome is Outcome.UNAVAILABLE:
             # A server that has answered this run before is only away; it is waited for.
-            reached = self._served or self._rejected
-            patient = reached or self._options.watch
+            patient = self._brake.reached or self._options.watch
             if not patient and strikes >= self._policy.unreachable_strikes:
                 self.stop("unreachable", finish.reason)
 

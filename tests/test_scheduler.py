@@ -575,6 +575,119 @@ def test_a_prompt_that_is_served_hides_no_other_that_is_rejected_alone():
     asyncio.run(main())
 
 
+def rejecting(*good):
+    """Return what answers about some words and rejects all others."""
+
+    async def answer(call):
+        if call.word not in good:
+            raise ProviderError(Outcome.REJECTED, "nor this one")
+        return Answer("x")
+
+    return answer
+
+
+def test_a_few_rejections_of_each_of_many_prompts_stop_nothing():
+    async def main():
+        async with a_store("ab") as store:
+            for name in "qrstu":
+                await store.run(put, "ab", name=name)
+            await store.run(put, "xyz", name="last")
+            ending = await crawled(store, Asked(rejecting(*"xyz")))
+            assert ending.reason == "done"
+            assert await store.run(counts) == {"failed": 12, "succeeded": 3}
+
+    asyncio.run(main())
+
+
+def test_rejections_that_come_before_the_answers_stop_nothing_and_nothing_is_started_on_them():
+    async def main():
+        async with a_store(map(str, range(100))) as store:
+
+            async def answer(call):
+                if call.word in ("0", "1"):
+                    # Until the run has taken note of ten rejections, and some turns longer.
+                    while (await store.run(counts)).get("failed", 0) < QUICK.vain_rejections:
+                        pass
+                    for _ in range(500):
+                        await store.run(counts)
+                    seen.append(len(provider.words))
+                return await others(call)
+
+            seen = []
+            others = rejecting("0", "1")
+            provider = Asked(answer)
+            ending = await crawled(store, provider)
+            assert ending.reason == "done"
+            assert await store.run(counts) == {"succeeded": 2, "failed": 98}
+            assert max(seen) <= 2 + 10 + 1, "in doubt it is asked about no more words"
+
+    asyncio.run(main())
+
+
+def test_what_failed_in_passing_was_not_served():
+    async def main():
+        async def answer(call):
+            if call.word == "0" and call.number == 1:
+                raise ProviderError(Outcome.TRANSIENT, "busy")
+            raise ProviderError(Outcome.REJECTED, "no such model")
+
+        async with a_store(map(str, range(50))) as store:
+            ending = await crawled(store, Asked(answer))
+            assert (ending.reason, ending.detail) == ("rejected", "no such model")
+            assert (await store.run(counts))["failed"] < 10 + 4
+
+    asyncio.run(main())
+
+
+def test_a_prompt_that_an_earlier_run_was_served_for_is_in_order():
+    async def main():
+        async with a_store(map(str, range(50))) as store:
+            await crawled(store, Asked(), max_calls=1)
+            ending = await crawled(store, Asked(rejecting()))
+            assert (ending.reason, await store.run(counts)) == (
+                "done",
+                {"succeeded": 1, "failed": 49},
+            )
+
+    asyncio.run(main())
+
+
+def test_a_server_that_refuses_for_its_quota_has_been_reached():
+    async def main():
+        tries = iter([Outcome.THROTTLED] * 6 + [Outcome.UNAVAILABLE])
+
+        async def answer(call):
+            outcome = next(tries, None)
+            if outcome is not None:
+                raise ProviderError(outcome, "not now")
+            return Answer("x")
+
+        async with a_store("abc", concurrency=1) as store:
+            assert (await crawled(store, Asked(answer))).reason == "done"
+
+    asyncio.run(main())
+
+
+def test_of_the_calls_a_run_remembers_those_in_flight_alone():
+    async def main():
+        started = []
+
+        async def answer(call):
+            [scheduler] = started
+            known.append(len(scheduler._brake._prompt_of))
+            if call.number == 1:
+                raise ProviderError(Outcome.TRANSIENT, "once more")
+            return Answer("x")
+
+        known = []
+        async with a_store(map(str, range(100))) as store:
+            assert (await crawled(store, Asked(answer), on_start=started.append)).reason == "done"
+        assert max(known) <= 4
+        assert started[0]._brake._prompt_of == {}
+
+    asyncio.run(main())
+
+
 def test_a_run_for_one_request_asks_about_nothing_else():
     async def main():
         tries = iter([Outcome.TRANSIENT, Outcome.THROTTLED])

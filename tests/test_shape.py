@@ -44,7 +44,7 @@ LAYERS = [
     ["emulator.wire", "emulator.refusals"],
     ["emulator.decision"],
     ["emulator.server"],
-    ["calls", "executor", "recovery"],
+    ["brake", "calls", "executor", "recovery"],
     ["scheduler"],
     ["session"],
     ["api"],

@@ -191,6 +191,14 @@ def result(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result:
     return _result(row)
 
 
+def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
+    """Tell whether a prompt version has ever been answered."""
+    (succeeded,) = conn.execute(
+        "SELECT succeeded FROM tallies WHERE prompt_id = ?", (prompt_id,)
+    ).fetchone()
+    return bool(succeeded)
+
+
 def field_names(conn: sqlite3.Connection) -> list[str]:
     """Return the names of all fields that words have, as they first appear."""
     rows: list[tuple[Any]] = conn.execute(
