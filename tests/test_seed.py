@@ -2,10 +2,14 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from crawler.builtin import list_word, word_list
+from crawler.cli.seed import _put_lister, _Seeding
+from crawler.database import writing
+from crawler.ledger.intake import current_prompt
 from crawler.template import Template
 from tests.emulating import emulator
 from tests.program import add_prompt, crawler, rows, told
@@ -129,6 +133,9 @@ def test_an_answer_that_is_no_list_is_an_error_that_shows_where_to_look(tmp_path
     assert ran.code == 3
     assert "there is no word in the answer" in ran.err
     assert len(words_of(db, "notes")) == 0
+    [asked] = words_of(db, "word-list")
+    assert f'crawler show "{asked}" shows it' in ran.err
+    assert crawler("--db", db, "show", asked).code == 0
 
 
 def test_bad_input_changes_nothing(db, tmp_path):
@@ -211,3 +218,76 @@ def test_a_topic_is_normalised_as_words_are(db):
     ran = seed(db, "caf\u00e9 words", "--count", "3")
     assert "3 known already" in ran.err
     assert len(words_of(db, "word-list")) == 1
+
+
+def seeding(db, topic, count):
+    """Return what `crawler seed` has before it asks."""
+    with writing(db, 1) as writer:
+        target = writer.run(current_prompt, "notes")
+        lister = writer.run(_put_lister, target, None, None, {})
+    return _Seeding(db, topic, count, lister, target)
+
+
+def asked_for(db):
+    """Return how many words each part was asked for, and what became of it."""
+    return rows(
+        db,
+        "SELECT json_extract(fields, '$.count'), state, attempts FROM requests"
+        " JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
+        " WHERE name = 'word-list' ORDER BY words.id",
+    )
+
+
+def test_a_part_that_failed_is_asked_for_as_many_as_are_wanted_now(db, emulated):
+    with emulator(fault="safety=1") as refusing:
+        assert seed(db, TOPIC, "--count", "3", "--endpoint", refusing.endpoint).code == 3
+    ran = seed(db, TOPIC, "--count", "9", "--endpoint", emulated.endpoint)
+    assert ran.code == 0, ran
+    assert asked_for(db) == [("3", "failed", 1), ("9", "succeeded", 1)]
+    assert len(words_of(db, "notes")) == 9
+    # Of two that are the same part, the one with an answer is read.
+    assert crawler("--db", db, "retry", "--prompt", "word-list").code == 0
+    assert "5 known already" in seed(db, TOPIC, "--count", "5").err
+    assert asked_for(db) == [("3", "pending", 1), ("9", "succeeded", 1)]
+
+
+def test_a_part_that_was_cancelled_is_asked_for_as_many_as_are_wanted_now(db):
+    seeding(db, TOPIC, 3)._put(list_word(TOPIC, 3, []))
+    assert crawler("--db", db, "cancel", "--all", "--prompt", "word-list").code == 0
+    assert seed(db, TOPIC, "--count", "9").code == 0
+    assert asked_for(db) == [("3", "cancelled", 0), ("9", "succeeded", 1)]
+
+
+def test_a_part_that_is_waited_for_is_asked_once_whatever_is_missing_now(db):
+    seeding(db, TOPIC, 3)._put(list_word(TOPIC, 3, []))
+    assert seed(db, TOPIC, "--count", "9").code == 0
+    assert asked_for(db) == [("3", "succeeded", 1), ("6", "succeeded", 1)]
+
+
+def test_where_no_number_is_wanted_a_list_of_so_many_is_asked_on(db, emulated):
+    seed(db, TOPIC, "--count", "3")
+    before = len(emulated.log())
+    assert "3 known already" in seed(db, TOPIC).err
+    words = words_of(db, "notes")
+    assert len(words) > 10
+    assert asked_for(db) == [("3", "succeeded", 1), (None, "succeeded", 1)]
+    assert f"{len(words)} known already" in seed(db, TOPIC).err
+    assert len(emulated.log()) == before + 1, "and then the list has its end on record"
+
+
+def test_two_that_want_the_same_list_at_once_ask_for_it_once(db):
+    """However many each of them wants. In parallel, and often enough to be caught."""
+    together = threading.Barrier(4)
+
+    def seed_often(count):
+        for n in range(10):
+            one, part = seeding(db, f"topic {n}", count), list_word(f"topic {n}", count, [])
+            together.wait(30)
+            one._put(part)
+
+    threads = [threading.Thread(target=seed_often, args=(count,)) for count in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked_for(db)) == 10

@@ -37,7 +37,7 @@ def ask(word: str, name: str, db: Path) -> None:
         prompt = named_prompt(writer, name)
         if writer.run(word_id, given.text) is None:
             check_fields(prompt, [Word(given.text, {})])
-        request_id = put_request(writer, prompt, given, wall_ms())
+        request_id = writer.run(put_request, prompt, given, wall_ms())
     known = stored_result(db, prompt, given.text)
     if known.text is not None:
         print_line(printable(known.text))

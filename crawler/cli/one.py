@@ -11,7 +11,7 @@ from pathlib import Path
 from crawler.cli.crawl import started
 from crawler.cli.status import held_line
 from crawler.cli.terminal import tell
-from crawler.database import Writer, reading
+from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import OnText
 from crawler.ledger.control import ask_for
@@ -24,7 +24,7 @@ from crawler.session import crawl_store, raise_for
 from crawler.store import open_store
 
 
-def put_request(writer: Writer, prompt: Prompt, word: Word, now_ms: int) -> int:
+def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: int) -> int:
     """Put a request on record and return its id.
 
     Raises CrawlerError, and nothing is on record, if no program can answer it.
@@ -36,12 +36,8 @@ def put_request(writer: Writer, prompt: Prompt, word: Word, now_ms: int) -> int:
             f"crawler.crawl(…) in Python, or crawler prompt add {prompt.name} --provider NAME",
             Exit.USAGE,
         )
-
-    def put(conn: sqlite3.Connection) -> int:
-        add_words(conn, prompt.id, [word], now_ms)
-        return ask_for(conn, prompt.id, word.text)
-
-    return writer.run(put)
+    add_words(conn, prompt.id, [word], now_ms)
+    return ask_for(conn, prompt.id, word.text)
 
 
 def answer_one(

@@ -18,7 +18,7 @@ from crawler.cli.one import answer_one, put_request
 from crawler.cli.options import MOST, database_option, endpoint_option, named_prompt, named_value
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.database import reading, writing
+from crawler.database import writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import (
     Added,
@@ -29,9 +29,10 @@ from crawler.ledger.intake import (
     put_limit,
     put_prompt,
 )
-from crawler.ledger.report import Result, results
+from crawler.ledger.report import Result, result, results
 from crawler.model_list import CUT_OFF, REPEATED, LeftOut, read_items
 from crawler.providers import check_params, kind_of, model_for
+from crawler.states import RequestState
 from crawler.words import word_of
 
 MOST_PARTS = 100
@@ -66,7 +67,8 @@ def seed(
 ) -> None:
     """Have a model write the list of words, and add them.
 
-    TOPIC ends the sentence "Write a list of …". A list that was cut off is asked on.
+    TOPIC ends the sentence "Write a list of …". A list that was cut off is asked on, and without
+    --count one that was asked for with it.
     """
     given = word_of(" ".join(topic.split()), {})
     if given is None:
@@ -100,6 +102,29 @@ def _put_lister(
     return prompt
 
 
+def _put_part(
+    conn: sqlite3.Connection, lister: Prompt, part: Word, now_ms: int
+) -> tuple[int, Result]:
+    # Looked for and put in one transaction: else two seeds at once would pay for it twice.
+    part = _known(conn, lister, part) or part
+    request_id = put_request(conn, lister, part, now_ms)
+    return request_id, result(conn, lister.id, part.text)
+
+
+def _known(conn: sqlite3.Connection, lister: Prompt, part: Word) -> Word | None:
+    """Return the same part as it is on record, answered or else waited for.
+
+    How many words were missing then makes no other part of it.
+    """
+    wanted = {**part.fields, "count": ""}
+    rows = [row for row in results(conn, lister.id) if {**row.fields, "count": ""} == wanted]
+    for state in (RequestState.SUCCEEDED, RequestState.PENDING, RequestState.LEASED):
+        for row in rows:
+            if row.state == state:
+                return Word(row.word, row.fields)
+    return None
+
+
 class _Seeding:
     """One list, part by part."""
 
@@ -120,9 +145,10 @@ class _Seeding:
         tell(f"{self._lister.model} ({self._lister.provider}) lists {self._topic}")
         for _ in range(MOST_PARTS):
             answer = self._ask()
+            self._asked = answer.word
             new = self._take(answer)
             self._add(new)
-            if not new or self._missing() == 0 or not (answer.truncated or self._missing()):
+            if not new or not self._goes_on(answer):
                 break
         else:
             tell(f"stopped after {MOST_PARTS} answers, though the list goes on")
@@ -131,27 +157,25 @@ class _Seeding:
     def _missing(self) -> int | None:
         return None if self._count is None else max(0, self._count - len(self._items))
 
+    def _goes_on(self, answer: Result) -> bool:
+        """Tell whether more is wanted than a part has brought, and may be had."""
+        if self._count is not None:
+            return self._missing() != 0
+        # Whoever asked for so many of them was not told where the list ends.
+        return answer.truncated or "count" in answer.fields
+
     def _ask(self) -> Result:
         """Return the next part of the list; asked for only where it is not on record."""
-        word = list_word(self._topic, self._missing(), list(self._items.values()))
-        known = self._known(word)
-        if known is not None and known.text is not None:
+        part = list_word(self._topic, self._missing(), list(self._items.values()))
+        request_id, known = self._put(part)
+        if known.text is not None:
             return known
-        if known is not None:
-            word = Word(known.word, known.fields)  # asked before, whatever was missing then
-        self._asked = word.text
-        with writing(self._db, wall_ms()) as writer:
-            request_id = put_request(writer, self._lister, word, wall_ms())
-        return answer_one(self._db, self._lister, word.text, request_id)
+        return answer_one(self._db, self._lister, known.word, request_id)
 
-    def _known(self, word: Word) -> Result | None:
-        """Return what is on record of this part; how many were missing then makes no other part."""
-        with reading(self._db) as conn:
-            for row in results(conn, self._lister.id):
-                if {**row.fields, "count": ""} == {**word.fields, "count": ""}:
-                    self._asked = row.word
-                    return row
-        return None
+    def _put(self, part: Word) -> tuple[int, Result]:
+        """Put a part on record if it is not; return its request, and what is known of it."""
+        with writing(self._db, wall_ms()) as writer:
+            return writer.run(_put_part, self._lister, part, wall_ms())
 
     def _take(self, answer: Result) -> list[str]:
         """Return what a part brings that no part before it had."""
