@@ -114,7 +114,7 @@ def _put(
     if setting.concurrency is not None:
         control.set_concurrency(conn, prompt.limit, setting.concurrency)
     if setting.per_minute is not None:
-        control.set_per_minute(conn, prompt.limit, setting.per_minute)
+        control.set_per_minute(conn, prompt.limit, setting.per_minute, wall_ms())
     add_words(conn, prompt.id, words, now_ms)
     return prompt.id
 

@@ -6,14 +6,20 @@ Rule: pure.
 import json
 
 from crawler.ledger.intake import Prompt
-from crawler.ledger.turn import Lease
+from crawler.ledger.tokens import Lease
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
 from crawler.template import Template
 
 
+class UnsendableError(ValueError):
+    """The ledger says that this request can't be sent, and why."""
+
+
 def to_call(lease: Lease, prompt: Prompt, template: Template, policy: Policy) -> Call:
-    """Return the call for a leased request. Raises MissingField."""
+    """Return the call for a leased request. Raises ValueError if it can't be sent."""
+    if lease.refusal is not None:
+        raise UnsendableError(lease.refusal)
     rendered = template.render(lease.word, json.loads(lease.fields) if lease.fields else {})
     return Call(
         request_id=lease.request_id,

@@ -195,6 +195,7 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         reason=_storable(error.reason)[:REASON_LENGTH],
         status_code=_count(error.status_code),
         retry_after_ms=_pause(error.retry_after_ms),
+        daily=bool(error.daily),
     )
     return finish if error.answer is None else _with_answer(finish, error.answer)
 

@@ -1,17 +1,26 @@
-"""The limiter: from integers to how many calls may start, and when to look again.
+"""The limiter: from numbers to how many calls may start, and when to look again.
 
-Rule: pure and stateless. All that it knows is counted from the rows of the ledger at this moment,
-so it holds over restarts and over every process on the file.
+Rule: pure and stateless. All that it knows comes from the rows of the ledger at this moment, so it
+holds over restarts and over every process on the file.
 
-The window is exact. What a server counts is arrivals, and an attempt arrives somewhere between its
-start and its end. So it keeps its place in the window until 60 s after its end, or 60 s after its
-start + a guard if that is earlier: whenever it did arrive, its place was not given away before the
-server's own 60 s had passed.
+The cap is exact: no more than `per_minute` starts in any minute, counted from the attempts. What a
+server counts is arrivals, and those may be nearer to each other than the starts were. Therefore our
+minute is longer than the server's by a guard.
 """
 
 from typing import NamedTuple
 
-WINDOW_MS = 60_000
+from crawler.pace import (
+    Pace,
+    Quota,
+    free_starts,
+    free_tokens,
+    most_in_flight,
+    next_start_ms,
+    next_tokens_ms,
+    verified_at_ms,
+    window_cap,
+)
 
 
 class Outlook(NamedTuple):
@@ -19,54 +28,73 @@ class Outlook(NamedTuple):
 
     concurrency: int
     in_flight: int
-    probes: int
-    """Those of them that started after the gate closed."""
-    per_minute: int | None
+    quota: Quota
+    pace: Pace
     occupied: int
     """Places of the window that are taken."""
     place_free_at_ms: int | None
-    """When the next of them is free again; None where the window is not full."""
+    """When the next of them is free again; None where the window is empty."""
+    probe_started_at_ms: int | None
+    """When the call started that tries whether the gate may open; None: there is none."""
     paused: bool
-    gate_opens_at_ms: int
-    gate_strikes: int
+    paused_until_ms: int | None
+    """When a pause ends by itself; None: when somebody ends it."""
     next_due_at_ms: int | None
     """When the first request that waits for a later time is due."""
 
 
 class Plan(NamedTuple):
-    """How many calls may start now; what holds back more (None: nothing); when to look again."""
+    """How many calls may start now; what holds back more (None: nothing); when to look again.
+
+    The last two are true where that many calls do start. Where there is nothing more to be asked,
+    nothing is held back.
+    """
 
     room: int
     held_by: str | None
     wake_at_ms: int | None
+    tokens: int | None = None
+    """How many tokens these calls may use, but for the last of them; None: any number."""
 
 
 def plan(outlook: Outlook, now_ms: int) -> Plan:
     """Decide how many calls may start at ``now_ms``.
 
     ``wake_at_ms`` is None where only an event can change the answer (a call ends, somebody
-    resumes, a word is added).
+    resumes, a word is added). A gate that a probe has found open is opened before: see
+    `pace.verified_at_ms`.
     """
+    pace, quota = outlook.pace, outlook.quota
     if outlook.paused:
-        return Plan(0, "paused", None)
-    if now_ms < outlook.gate_opens_at_ms:
-        return Plan(0, "gate", outlook.gate_opens_at_ms)
+        return Plan(0, "paused", outlook.paused_until_ms)
+    if now_ms < pace.gate_opens_at_ms:
+        return Plan(0, "gate", pace.gate_opens_at_ms)
     room = outlook.concurrency - outlook.in_flight
     if room <= 0:
         return Plan(0, "concurrency", None)
-    if outlook.gate_strikes > 0:
-        room = min(room, 1 - outlook.probes)
-        if room <= 0:
-            return Plan(0, "gate", None)
-    if outlook.per_minute is not None and outlook.per_minute - outlook.occupied < room:
-        room = max(0, outlook.per_minute - outlook.occupied)
-        return Plan(room, "per_minute", outlook.place_free_at_ms)
-    return Plan(room, None, outlook.next_due_at_ms)
+    tokens = free_tokens(pace, quota, now_ms)
+    if tokens == 0:
+        return Plan(0, "tokens_per_minute", next_tokens_ms(pace))
+    if pace.gate_cause is None:
+        return _open_plan(outlook, room, tokens, now_ms)
+    if outlook.probe_started_at_ms is None:
+        return Plan(1, "gate", None, tokens)
+    return Plan(0, "gate", verified_at_ms(pace, outlook.probe_started_at_ms))
 
 
-def place_until_ms(started_at_ms: int, finished_at_ms: int | None, guard_ms: int) -> int:
-    """Return the last millisecond at which an attempt holds its place in the window."""
-    arrived_by_ms = started_at_ms + guard_ms
-    if finished_at_ms is not None:
-        arrived_by_ms = min(arrived_by_ms, finished_at_ms)
-    return arrived_by_ms + WINDOW_MS
+def _open_plan(outlook: Outlook, room: int, tokens: int | None, now_ms: int) -> Plan:
+    """Decide how many of ``room`` calls may start while the gate is open."""
+    pace, quota = outlook.pace, outlook.quota
+    held_by, wake_at_ms = None, outlook.next_due_at_ms
+    most = most_in_flight(pace, quota)
+    if most is not None and most - outlook.in_flight < room:
+        room = max(0, most - outlook.in_flight)
+        held_by, wake_at_ms = "pace", None
+    cap = window_cap(pace, quota)
+    if cap is not None and cap - outlook.occupied < room:
+        room = max(0, cap - outlook.occupied)
+        held_by, wake_at_ms = "per_minute", outlook.place_free_at_ms
+    free = free_starts(pace, quota, now_ms)
+    if free is not None and free < room:
+        room, held_by, wake_at_ms = free, "pace", next_start_ms(pace, quota, now_ms)
+    return Plan(room, held_by, wake_at_ms, tokens)

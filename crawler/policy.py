@@ -28,9 +28,6 @@ class Policy:
     next would be cut off as well."""
     backoff_base_ms: int = 1_000
     backoff_cap_ms: int = 60_000
-    gate_base_ms: int = 1_000
-    """The gate's first pause after a refusal that names no time; doubles while probes fail."""
-    gate_cap_ms: int = 30_000
     call_timeout_ms: int = 120_000
     drain_ms: int = 60_000
     """How long a polite stop waits for the calls in flight."""
@@ -39,7 +36,7 @@ class Policy:
     lost_after_ms: int = 300_000
     """A run whose lock can't be asked is lost when its heartbeat is this old."""
     patience_ms: int = 900_000
-    """A gate that stays closed for longer than this ends the run: come back later."""
+    """A gate that will be closed for so long ends the run, and so does an outage of that length."""
     vain_rejections: int = 10
     """Requests of a prompt that may be rejected before any is served; then it is no word's fault,
     but that of the model's name or of a parameter."""
@@ -52,8 +49,6 @@ class Policy:
                 raise ValueError(f"{field.name} must be at least 1")
         if self.backoff_cap_ms < self.backoff_base_ms:
             raise ValueError("backoff_cap_ms must not be below backoff_base_ms")
-        if self.gate_cap_ms < self.gate_base_ms:
-            raise ValueError("gate_cap_ms must not be below gate_base_ms")
         if self.lost_after_ms <= self.call_timeout_ms + PATIENCE_MS:
             raise ValueError(
                 f"lost_after_ms must be above call_timeout_ms + {PATIENCE_MS}:"
@@ -69,6 +64,11 @@ class Verdict(NamedTuple):
     due_at_ms: int
 
 
+def is_out_of_order(outcome: Outcome, retry_after_ms: int | None) -> bool:
+    """Tell whether a failure is the server's: where only its answer is no good, it says 0 ms."""
+    return outcome is Outcome.TRANSIENT and retry_after_ms != 0
+
+
 def backoff_ms(policy: Policy, failures: int, draw: Draw) -> int:
     """Return how long to wait after the given number of failures (at least 1), in ms.
 
@@ -77,13 +77,6 @@ def backoff_ms(policy: Policy, failures: int, draw: Draw) -> int:
     And Jitter", 2015).
     """
     return draw(0, _doubled(policy.backoff_base_ms, failures, policy.backoff_cap_ms))
-
-
-def gate_pause_ms(policy: Policy, strikes: int, retry_after_ms: int | None) -> int:
-    """Return how long the gate stays closed: what the server said, else a pause that doubles."""
-    if retry_after_ms is not None:
-        return max(retry_after_ms, 1)
-    return _doubled(policy.gate_base_ms, strikes, policy.gate_cap_ms)
 
 
 def verdict(
@@ -95,6 +88,7 @@ def verdict(
     now_ms: int,
     draw: Draw,
     truncated: int = 0,
+    outage: bool = False,
 ) -> Verdict:
     """Judge an attempt: the next state of its request, its failures so far, when it is due.
 
@@ -107,6 +101,7 @@ def verdict(
         now_ms: the time.
         draw: chance, for the jitter.
         truncated: how many of the request's answers were cut off, where this one was; else 0.
+        outage: the server is known to be out of order; then its failures are no request's.
 
     """
     if outcome is Outcome.SUCCEEDED:
@@ -115,6 +110,10 @@ def verdict(
         return Verdict(RequestState.FAILED, failures, 0)
     if outcome not in COUNTS_AS_FAILURE:
         return Verdict(RequestState.PENDING, failures, now_ms)
+    if outage and is_out_of_order(outcome, retry_after_ms):
+        # Not at once, so that another one tries next: this one may fail whatever the server does.
+        due_at_ms = now_ms + backoff_ms(policy, max(1, failures), draw)
+        return Verdict(RequestState.PENDING, failures, due_at_ms)
     failures += 1
     if failures >= policy.max_failures or truncated >= policy.max_truncated:
         return Verdict(RequestState.FAILED, failures, 0)

@@ -15,14 +15,17 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from crawler.brake import Brake
-from crawler.calls import to_call
+from crawler.calls import UnsendableError, to_call
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.executor import Executor
+from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
+from crawler.ledger.control import end_outage
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.turn import Lease, Turn, restamp, start_run, turn
+from crawler.ledger.tokens import ANYTHING, NOTHING, Allowance, Lease
+from crawler.ledger.turn import Turn, restamp, start_run, turn
 from crawler.locks import LockTimeout, RunLock
 from crawler.logs import Log
 from crawler.policy import Policy
@@ -40,7 +43,6 @@ BATCH = 256
 """Ends that are worth a turn at once."""
 TICK_MS = 1_000
 """How often the loop looks after dead runs and reports."""
-ALL = 2**31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,8 @@ class RunOptions:
     """How long to start calls, counted from the start of the run."""
     max_calls: int | None = None
     """How many calls to start at the most."""
+    funds: Allowance = ANYTHING
+    """What to spend at the most."""
     prompt_ids: tuple[int, ...] | None = None
     """The only prompts to serve; None for all."""
     request_id: int | None = None
@@ -62,8 +66,8 @@ class RunOptions:
 class Ending(NamedTuple):
     """Why a run ended, and what it left.
 
-    ``reason`` is one of: done, signal, deadline, calls_used, quota, denied, rejected, unreachable,
-    lost.
+    ``reason`` is one of: done, signal, deadline, calls_used, funds_used, quota, outage, denied,
+    rejected, unreachable, lost.
     """
 
     reason: str
@@ -117,6 +121,7 @@ class Scheduler:
         self._calls_started = 0
         self._gate_strikes = 0
         self._brake = Brake(policy.vain_rejections)
+        self._funds = Funds(options.funds)
 
     def now_ms(self) -> int:
         """Return the time, as the run has it."""
@@ -181,7 +186,7 @@ class Scheduler:
             finished = self._executor.outcomes()
             self._turned_at_ms = self._clock()
             self._stop_if_refused(finished)
-            done = await self._store.run(turn, self._scope, finished, self._budget())
+            done = await self._store.run(turn, self._scope, finished, self._allowance())
             self._notice(finished, done)
             if done.leases:
                 await self._hand_out(done)
@@ -194,16 +199,16 @@ class Scheduler:
                 await self._tick()
             await self._pause(done.wake_at_ms)
 
-    def _budget(self) -> int:
-        """Return how many calls may still be started."""
+    def _allowance(self) -> Allowance:
+        """Return what may still be started."""
         deadline_ms = self._options.deadline_ms
         if deadline_ms is not None and self._clock() - self._started_at_ms >= deadline_ms:
             self.stop("deadline")
         if self._stopping or self._brake.in_doubt():
-            return 0
+            return NOTHING
         if self._options.max_calls is None:
-            return ALL
-        return self._options.max_calls - self._calls_started
+            return self._funds.left(ANYTHING.calls)
+        return self._funds.left(self._options.max_calls - self._calls_started)
 
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
@@ -218,6 +223,7 @@ class Scheduler:
             try:
                 calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
                 self._brake.begun(lease.request_id, lease.prompt_id)
+                self._funds.begun(lease)
             except ValueError as error:
                 unsendable.append(self._unsent(lease, error))
         # The window trusts that a call arrives within the guard after its start on record. If the
@@ -231,12 +237,14 @@ class Scheduler:
         self._calls_started += len(calls)
         self._executor.submit(calls)
         if unsendable:
-            await self._store.run(turn, self._scope, unsendable, 0)
+            await self._store.run(turn, self._scope, unsendable, NOTHING)
             self._wake.set()
 
     def _unsent(self, lease: Lease, error: ValueError) -> Finish:
         """Reject a request that can't be rendered; nothing of it leaves the machine."""
         reason = f"the fields of this word can't be read ({error})"
+        if isinstance(error, UnsendableError):
+            reason = str(error)
         if isinstance(error, MissingField):
             reason = f"the template needs {{{error}}}, which this word has not"
         now_ms = self._clock()
@@ -256,10 +264,11 @@ class Scheduler:
                 outcome=finish.outcome,
                 reason=finish.reason,
             )
-            self._stop_if_vain(finish, done.gate_strikes)
-        if done.gate_strikes > self._gate_strikes:
-            self._log.warning("gate_closed", opens_at_ms=done.gate_opens_at_ms)
-        self._gate_strikes = done.gate_strikes
+            self._stop_if_vain(finish, done.gate.strikes)
+        if done.gate.strikes > self._gate_strikes:
+            gate = done.gate
+            self._log.warning("gate_closed", cause=gate.cause, opens_at_ms=gate.opens_at_ms)
+        self._gate_strikes = done.gate.strikes
         if done.late:
             self._log.warning("late_answers_refused", answers=done.late)
 
@@ -267,6 +276,7 @@ class Scheduler:
         """Stop, before the next turn leases more, where every call would be refused alike."""
         for finish in finished:
             self._brake.ended(finish)
+            self._funds.ended(finish)
             if finish.outcome is Outcome.DENIED:
                 self.stop("denied", finish.reason)
         refusal = self._brake.refusal()
@@ -293,9 +303,18 @@ class Scheduler:
             return Ending(*self._stopping, done.unfinished)
         if self._options.max_calls is not None and self._calls_started >= self._options.max_calls:
             return Ending("calls_used", None, done.unfinished)
-        closed_for_ms = done.gate_opens_at_ms - self._clock()
-        if closed_for_ms > self._policy.patience_ms and not self._options.watch:
-            return Ending("quota", None, done.unfinished, done.gate_opens_at_ms)
+        if done.out_of_funds and not done.leases:
+            return Ending("funds_used", None, done.unfinished)
+        return None if self._options.watch else self._gate_ending(done)
+
+    def _gate_ending(self, done: Turn) -> Ending | None:
+        """Return the reason to end that a closed gate is, if it takes too long to wait for it."""
+        gate, patience_ms = done.gate, self._policy.patience_ms
+        if gate.cause == "outage":
+            lasts_ms = self._clock() - gate.since_ms
+            return Ending("outage", None, done.unfinished) if lasts_ms > patience_ms else None
+        if gate.opens_at_ms - self._clock() >= patience_ms - TICK_MS:
+            return Ending("quota", gate.cause, done.unfinished, gate.opens_at_ms)
         return None
 
     async def _pause(self, wake_at_ms: int | None) -> None:
@@ -320,7 +339,10 @@ class Scheduler:
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""
         await self._executor.interrupt()
-        await self._store.run(turn, self._scope, self._executor.outcomes(), 0)
+        await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)
+        if reason in ("outage", "unreachable"):
+            # Whoever runs again has mended something: find out at once, by whichever request.
+            await self._store.run(end_outage, self._clock())
         assert self._lock is not None
         self._lock.forget()

@@ -96,11 +96,26 @@ def raise_for(ending: Ending) -> None:
             "check its address and the network; crawler resume, then crawler run",
             Exit.UNREACHABLE,
         )
-    if ending.opens_at_ms is not None:
-        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC).isoformat()
+    if ending.reason == "outage":
         raise CrawlerError(
-            "the quota is used up; what is left stays pending",
-            f"the server asks to come back at {opens_at}",
+            "the server is out of order; what is left stays pending",
+            "it has failed every call for a quarter of an hour",
+            'crawler sql "select * from limit_history" shows since when; run again later',
+            Exit.UNREACHABLE,
+        )
+    if ending.reason == "funds_used":
+        raise CrawlerError(
+            "the budget is used up; what is left stays pending",
+            "another call could exceed it",
+            "run again with another --budget",
+            Exit.WORK_LEFT,
+        )
+    if ending.opens_at_ms is not None:
+        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
+        quota = "the quota of the day" if detail == "day" else "the quota"
+        raise CrawlerError(
+            f"{quota} is used up; what is left stays pending",
+            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
             "run again after that, or leave crawler run --watch running",
             Exit.WORK_LEFT,
         )

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
-from crawler.ledger import control, record, turn
+from crawler.ledger import record, turn
 from crawler.ledger.clocks import IDLE_MS, agree_offset_ms, read_ms
+from crawler.ledger.tokens import Allowance
 from crawler.states import Outcome
 from tests.conftest import Ledger
 
@@ -47,7 +48,7 @@ def test_an_idle_file_follows_the_wall_clock(ledger):
 )
 def test_two_processes_whose_wall_clocks_differ_share_one_window(skew_ms, took_ms, pause_ms):
     ledger = Ledger(concurrency=100)
-    control.set_per_minute(ledger.conn, "quota", 5)
+    ledger.fix(5)
     ledger.add(map(str, range(30)))
     since_boot = BOOT_MS
 
@@ -62,19 +63,19 @@ def test_two_processes_whose_wall_clocks_differ_share_one_window(skew_ms, took_m
         )
 
     first, second = scope(ledger.run_id, 0), scope(ledger.start_run(), skew_ms)
-    leases = turn.turn(ledger.conn, first, [], 100).leases
+    leases = turn.turn(ledger.conn, first, [], Allowance(100)).leases
     since_boot += took_ms
     ends = [
         record.Finish(lease.request_id, lease.number, first.clock(), Outcome.SUCCEEDED, text="t")
         for lease in leases
     ]
-    turn.turn(ledger.conn, first, ends, 0)
+    turn.turn(ledger.conn, first, ends, Allowance(0))
     since_boot += pause_ms
 
     assert len(leases) == 5
-    assert turn.turn(ledger.conn, second, [], 100).leases == []
+    assert turn.turn(ledger.conn, second, [], Allowance(100)).leases == []
     since_boot += 62_000
-    assert len(turn.turn(ledger.conn, second, [], 100).leases) == 5
+    assert len(turn.turn(ledger.conn, second, [], Allowance(100)).leases) == 5
 
 
 def test_the_systems_clocks_are_steady():

@@ -39,7 +39,6 @@ class LedgerMachine(RuleBasedStateMachine):
         self.zombies: list[tuple] = []
         self.concurrency = 10
         self.paused = False
-        self.strikes, self.closed_at_ms, self.opens_at_ms = 0, 0, 0
 
     def teardown(self):
         self.conn.close()
@@ -54,10 +53,11 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1), budget=st.integers(0, 12))
     def turn(self, which, budget):
         run = self.runs[which]
+        rooms = self._rooms()
         leases = self.ledger.turn(run_id=run, budget=budget).leases
         pending = [word for word, request in self.model.items() if request.state == "pending"]
         assert {lease.word for lease in leases} <= set(pending)
-        assert len(leases) == min(self._room(), budget, len(pending))
+        assert len(leases) in {min(room, budget, len(pending)) for room in rooms}
         for lease in leases:
             request = self.model[lease.word]
             request.state = "leased"
@@ -65,14 +65,20 @@ class LedgerMachine(RuleBasedStateMachine):
             assert lease.number == request.attempts
             self.open.append((run, lease, self.ledger.now_ms))
 
-    def _room(self):
-        if self.paused or self.ledger.now_ms < self.opens_at_ms:
-            return 0
-        room = self.concurrency - len(self.open)
-        if self.strikes:
-            probes = sum(1 for *_, started in self.open if started > self.closed_at_ms)
-            room = min(room, 1 - probes)
-        return max(0, room)
+    def _rooms(self):
+        """Return how many calls may start; where a call tries the gate, either of two numbers."""
+        cause, opens_at_ms, closed_at_ms = self._gate()
+        if self.paused or self.ledger.now_ms < opens_at_ms:
+            return {0}
+        room = max(0, self.concurrency - len(self.open))
+        if cause is None:
+            return {room}
+        if any(started > closed_at_ms for *_, started in self.open):
+            return {0, room}  # it may not have been refused by now: then it was let in
+        return {min(room, 1)}
+
+    def _gate(self):
+        return self.ledger.row("SELECT gate_cause, gate_opens_at_ms, gate_closed_at_ms FROM limits")
 
     @precondition(lambda self: self.open)
     @rule(data=st.data(), outcome=st.sampled_from(list(Outcome)))
@@ -81,8 +87,17 @@ class LedgerMachine(RuleBasedStateMachine):
         run, lease, started_at_ms = self.open.pop(index)
         done = self.ledger.turn(self.ledger.finish(lease, outcome), run_id=run, budget=0)
         assert done.late == 0
-        self._judge(self.model[lease.word], outcome)
-        self._gate(outcome, started_at_ms)
+        cause, _, closed_at_ms = self._gate()
+        if outcome in CLOSES_GATE:
+            assert cause is not None
+        elif outcome in OPENS_GATE - {Outcome.TRANSIENT} and started_at_ms > closed_at_ms:
+            assert cause is None
+        if outcome is not Outcome.TRANSIENT or cause != "outage":
+            self._judge(self.model[lease.word], outcome)
+        else:
+            request = self.model[lease.word]
+            request.state = "cancelled" if request.cancelling else "pending"
+            request.cancelling = False
 
     def _judge(self, request, outcome):
         request.failures += outcome in COUNTS_AS_FAILURE
@@ -96,18 +111,6 @@ class LedgerMachine(RuleBasedStateMachine):
             request.state = "cancelled" if request.cancelling else "pending"
         if outcome is not Outcome.SUCCEEDED:
             request.cancelling = False
-
-    def _gate(self, outcome, started_at_ms):
-        now_ms = self.ledger.now_ms
-        if outcome in CLOSES_GATE:
-            if self.strikes and started_at_ms <= self.closed_at_ms:
-                self.opens_at_ms = max(self.opens_at_ms, now_ms)
-            else:
-                self.strikes += 1
-                self.closed_at_ms = now_ms
-                self.opens_at_ms = now_ms + min(30_000, 1_000 * 2 ** (self.strikes - 1))
-        elif outcome in OPENS_GATE and self.strikes and started_at_ms > self.closed_at_ms:
-            self.strikes, self.opens_at_ms = 0, 0
 
     @rule(which=st.integers(0, 1))
     def die(self, which):
@@ -158,8 +161,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if paused:
             control.pause(self.conn, None, self.ledger.now_ms)
         else:
-            control.resume(self.conn, None)
-            self.opens_at_ms = 0
+            control.resume(self.conn, None, self.ledger.now_ms)
 
     @rule(concurrency=st.integers(1, 6))
     def limit(self, concurrency):

@@ -3,70 +3,92 @@
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crawler.plan import WINDOW_MS, Outlook, place_until_ms, plan
+from crawler.pace import WINDOW_MS, Pace, Quota, free_starts, most_in_flight, window_cap
+from crawler.plan import Outlook, plan
 
 NOW_MS = 10_000_000
 
+quotas = st.builds(
+    Quota,
+    per_minute=st.none() | st.integers(1, 60_000),
+    tokens_per_minute=st.none() | st.integers(1, 10**6),
+    adaptive=st.booleans(),
+)
+paces = st.builds(
+    Pace,
+    tat_us=st.integers((NOW_MS - 5_000) * 1_000, (NOW_MS + 60_000) * 1_000),
+    tokens_tat_us=st.integers((NOW_MS - 5_000) * 1_000, (NOW_MS + 60_000) * 1_000),
+    rate=st.floats(1.2, 10**6),
+    plateau=st.floats(1.2, 10**6),
+    bursting=st.booleans(),
+    burst_began_at_ms=st.integers(NOW_MS - 2_000, NOW_MS),
+    served=st.integers(0, 200),
+    gate_cause=st.sampled_from([None, None, "quota", "day", "outage"]),
+    gate_opens_at_ms=st.integers(NOW_MS - 5_000, NOW_MS + 5_000),
+)
 outlooks = st.builds(
     Outlook,
     concurrency=st.integers(1, 500),
     in_flight=st.integers(0, 600),
-    probes=st.integers(0, 3),
-    per_minute=st.none() | st.integers(1, 1_000),
+    quota=quotas,
+    pace=paces,
     occupied=st.integers(0, 1_200),
-    place_free_at_ms=st.none() | st.integers(NOW_MS + 1, NOW_MS + WINDOW_MS),
+    place_free_at_ms=st.integers(NOW_MS + 1, NOW_MS + WINDOW_MS),
+    probe_started_at_ms=st.none() | st.integers(NOW_MS - 100, NOW_MS),
     paused=st.booleans(),
-    gate_opens_at_ms=st.integers(NOW_MS - 5_000, NOW_MS + 5_000),
-    gate_strikes=st.integers(0, 3),
+    paused_until_ms=st.none() | st.integers(NOW_MS + 1, NOW_MS + 10**6),
     next_due_at_ms=st.none() | st.integers(NOW_MS + 1, NOW_MS + 10**6),
 )
 
 
+def bounds(outlook):
+    """Return how many calls each of the limits would allow."""
+    pace, quota = outlook.pace, outlook.quota
+    found = [outlook.concurrency - outlook.in_flight]
+    if pace.gate_cause is not None:
+        return [*found, 0 if outlook.probe_started_at_ms is not None else 1]
+    cap, most = window_cap(pace, quota), most_in_flight(pace, quota)
+    free = free_starts(pace, quota, NOW_MS)
+    found += [] if cap is None else [cap - outlook.occupied]
+    found += [] if most is None else [most - outlook.in_flight]
+    return found + ([] if free is None else [free])
+
+
 @given(outlooks)
 def test_no_limit_is_passed(outlook):
-    room, held_by, _ = plan(outlook, NOW_MS)
+    room, held_by, *_ = plan(outlook, NOW_MS)
 
     assert room >= 0
     if room:
         assert not outlook.paused
-        assert outlook.gate_opens_at_ms <= NOW_MS
-        assert outlook.in_flight + room <= outlook.concurrency
-        assert outlook.per_minute is None or outlook.occupied + room <= outlook.per_minute
-        assert not outlook.gate_strikes or outlook.probes + room <= 1
+        assert outlook.pace.gate_opens_at_ms <= NOW_MS
+        assert room <= min(bounds(outlook))
+        assert outlook.quota.per_minute is None or (
+            outlook.pace.gate_cause or outlook.occupied + room <= outlook.quota.per_minute
+        )
     else:
         assert held_by is not None
 
 
 @given(outlooks)
 def test_all_the_room_that_there_is_is_given(outlook):
-    assume(not outlook.paused and outlook.gate_opens_at_ms <= NOW_MS)
-    room, _, _ = plan(outlook, NOW_MS)
+    assume(not outlook.paused and outlook.pace.gate_opens_at_ms <= NOW_MS)
+    assume(outlook.quota.tokens_per_minute is None)
 
-    bounds = [outlook.concurrency - outlook.in_flight]
-    if outlook.per_minute is not None:
-        bounds.append(outlook.per_minute - outlook.occupied)
-    if outlook.gate_strikes:
-        bounds.append(1 - outlook.probes)
-    assert room == max(0, min(bounds))
+    assert plan(outlook, NOW_MS).room == max(0, min(bounds(outlook)))
 
 
 @given(outlooks)
 def test_it_looks_again_later_and_not_at_once(outlook):
-    wake_at_ms = plan(outlook, NOW_MS).wake_at_ms
+    step = plan(outlook, NOW_MS)
+    waits_for_probe = outlook.probe_started_at_ms is not None and step.held_by == "gate"
 
-    assert wake_at_ms is None or wake_at_ms > NOW_MS
+    assert step.wake_at_ms is None or step.wake_at_ms > NOW_MS or waits_for_probe
 
 
 def test_a_closed_gate_says_when_it_opens():
-    outlook = Outlook(1, 0, 0, None, 0, None, False, NOW_MS + 700, 1, None)
+    pace = Pace(gate_cause="outage", gate_opens_at_ms=NOW_MS + 700)
+    outlook = Outlook(1, 0, Quota(), pace, 0, None, None, False, None, None)
 
-    assert plan(outlook, NOW_MS) == (0, "gate", NOW_MS + 700)
+    assert plan(outlook, NOW_MS) == (0, "gate", NOW_MS + 700, None)
     assert plan(outlook, NOW_MS + 700).room == 1
-
-
-@given(st.integers(0, 10**6), st.none() | st.integers(0, 10**6), st.integers(1, 5_000))
-def test_a_place_is_kept_for_a_window_after_the_latest_possible_arrival(start, took, guard):
-    end = None if took is None else start + took
-    latest_arrival = start + guard if end is None else min(end, start + guard)
-
-    assert place_until_ms(start, end, guard) == latest_arrival + WINDOW_MS

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.policy import Policy, backoff_ms, gate_pause_ms, verdict
+from crawler.policy import Policy, backoff_ms, verdict
 from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
 
 POLICY = Policy()
@@ -30,7 +30,6 @@ def judge(outcome, failures=0, retry_after_ms=None, seed=0, policy=POLICY):
         {"max_failures": 0},
         {"backoff_base_ms": 0},
         {"backoff_base_ms": 10, "backoff_cap_ms": 5},
-        {"gate_base_ms": 10, "gate_cap_ms": 5},
         {"call_timeout_ms": 400_000},
         {"lost_after_ms": 122_000},
         {"guard_ms": -1},
@@ -48,15 +47,6 @@ def test_backoff_is_full_jitter_under_a_doubling_ceiling(failures, seed):
     assert 0 <= backoff_ms(POLICY, failures, random.Random(seed).randint) <= ceiling
     assert backoff_ms(POLICY, failures, lambda low, high: low) == 0
     assert backoff_ms(POLICY, failures, lambda low, high: high) == ceiling
-
-
-@given(strikes=st.integers(1, 10_000))
-def test_a_gate_pause_doubles_up_to_its_cap_and_obeys_the_server(strikes):
-    own = gate_pause_ms(POLICY, strikes, None)
-
-    assert own == min(POLICY.gate_cap_ms, POLICY.gate_base_ms * 2 ** (strikes - 1))
-    assert gate_pause_ms(POLICY, strikes, 123_456) == 123_456
-    assert gate_pause_ms(POLICY, strikes, 0) > 0
 
 
 @given(

@@ -42,7 +42,13 @@ def answer(ledger, word, text):
 
 def view_names(ledger):
     rows = ledger.conn.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")
-    return {name for (name,) in rows} - {"results", "failures", "progress", "throughput_per_minute"}
+    return {name for (name,) in rows} - {
+        "results",
+        "failures",
+        "progress",
+        "throughput_per_minute",
+        "limit_history",
+    }
 
 
 def columns(ledger, view):

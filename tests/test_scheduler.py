@@ -21,7 +21,7 @@ from crawler.states import Outcome
 from crawler.store import open_store
 from tests.conftest import assert_no_thread_is_left
 
-QUICK = Policy(backoff_base_ms=1, backoff_cap_ms=1, gate_base_ms=1, gate_cap_ms=1)
+QUICK = Policy(backoff_base_ms=1, backoff_cap_ms=1)
 
 
 class Asked:
@@ -310,7 +310,7 @@ def test_other_processes_are_obeyed_while_it_watches(tmp_path):
                 case (2, _):
                     assert done == 2
                     command(control.cancel, [1], [control.word_id(other, "d")])
-                    command(control.resume, None)
+                    command(control.resume, None, 1)
                     steps.append("resumed")
                 case (3, 3):
                     steps[0]("signal")

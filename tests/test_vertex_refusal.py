@@ -18,7 +18,7 @@ from crawler.providers.protocol import ProviderError
 from crawler.providers.vertex import messages
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.channels import LARGEST_ANSWER, opened
-from crawler.providers.vertex.refusal import DAY_PAUSE_MS, refusal
+from crawler.providers.vertex.refusal import refusal
 from crawler.providers.vertex.service import Service
 from tests.vertex_call import CALL
 
@@ -277,17 +277,24 @@ def test_details_that_are_garbage_are_no_advice(brought):
         "You may ask 100 times per day.",
     ],
 )
-def test_a_quota_of_the_day_is_looked_at_again_in_an_hour(message):
+def test_a_quota_of_the_day_is_told_as_one(message):
     error = refused(aborting("RESOURCE_EXHAUSTED", message))
-    assert (error.outcome, error.retry_after_ms) == ("throttled", DAY_PAUSE_MS)
+    assert (error.outcome, error.daily, error.retry_after_ms) == ("throttled", True, None)
     told = refused(aborting("RESOURCE_EXHAUSTED", message, retry_info(60)))
-    assert told.retry_after_ms == 60_000
-    assert refused(aborting("INTERNAL", message)).retry_after_ms is None
+    assert (told.daily, told.retry_after_ms) == (True, 60_000)
+    assert not refused(aborting("INTERNAL", message)).daily
+
+
+def test_a_quota_of_the_day_may_be_named_beside_the_message():
+    failure = error_details_pb2.QuotaFailure()
+    failure.violations.add(subject="s", description="GenerateRequestsPerDayPerProjectPerModel")
+    told = refused(aborting("RESOURCE_EXHAUSTED", "Exhausted.", failure, retry_info(36)))
+    assert (told.daily, told.retry_after_ms) == (True, 36_000)
 
 
 def test_a_quota_of_the_minute_is_not_one_of_the_day():
     message = "Quota exceeded for generate_content_requests_per_minute_per_project"
-    assert refused(aborting("RESOURCE_EXHAUSTED", message)).retry_after_ms is None
+    assert not refused(aborting("RESOURCE_EXHAUSTED", message)).daily
 
 
 def answering(response, target="127.0.0.1:0"):

@@ -7,14 +7,17 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import MOST, database_option, found
-from crawler.cli.terminal import as_record, print_json, print_table, printable, tell
-from crawler.clock import wall_ms
+from crawler.cli.options import MOST, Moment, Number, database_option, found
+from crawler.cli.status import held_line
+from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
+from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.database import Writer, reading, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
-from crawler.ledger.intake import current_prompt, prompts
-from crawler.ledger.look import limits
+from crawler.ledger.clocks import read_ms
+from crawler.ledger.intake import current_prompt, limit_names, prompts
+from crawler.ledger.report import status
+from crawler.policy import Policy
 from crawler.states import RequestState
 from crawler.words import as_added
 
@@ -59,16 +62,24 @@ def cancel(words: Sequence[str], name: str | None, db: Path, *, everything: bool
 
 
 @click.command(
-    epilog="Examples: crawler pause · crawler pause openai",
+    epilog="""\b
+Examples:
+  crawler pause                     everything
+  crawler pause vertex --until 7:30
+  crawler pause --until 2h          for two hours""",
 )
 @click.argument("limit", required=False)
+@click.option("--until", type=Moment(), help="7:30, 2026-12-24T18:00, or a time span: 90s, 2h.")
 @database_option
-def pause(limit: str | None, db: Path) -> None:
-    """Start nothing more (under a limit, or under any), until resume."""
+def pause(limit: str | None, until: int | None, db: Path) -> None:
+    """Start nothing more (under a limit, or under any), until resume or the time that is said."""
     with _open(db) as writer:
         writer.run(_known, limit)
-        writer.run(control.pause, limit, wall_ms())
-    tell(f"{limit or 'everything'} is paused; go on with crawler resume {limit or ''}".rstrip())
+        writer.run(control.pause, limit, wall_ms(), until)
+    ends = f" until {moment(until)}" if until is not None else ""
+    earlier = "before" if ends else "with"
+    command = f"crawler resume {limit or ''}".rstrip()
+    tell(f"{limit or 'everything'} is paused{ends}; go on {earlier} {command}")
 
 
 @click.command(epilog="Examples: crawler resume · crawler resume openai")
@@ -78,7 +89,7 @@ def resume(limit: str | None, db: Path) -> None:
     """Go on after a pause; a gate that a refusal has closed is opened for a try, too."""
     with _open(db) as writer:
         writer.run(_known, limit)
-        writer.run(control.resume, limit)
+        writer.run(control.resume, limit, wall_ms())
     tell(f"{limit or 'everything'} goes on")
 
 
@@ -87,45 +98,82 @@ def resume(limit: str | None, db: Path) -> None:
 Examples:
   crawler limit                              show them
   crawler limit openai --per-minute 600
-  crawler limit openai --per-minute none --concurrency 50""",
+  crawler limit vertex --tokens-per-minute 200000 --concurrency 50
+  crawler limit vertex --per-minute none     not known: learned from refusals""",
 )
 @click.argument("name", required=False)
-@click.option("--per-minute", metavar="N|none", help="Calls that may start in any 60 s.")
+@click.option("--per-minute", type=Number(), metavar="N|none", help="Calls that start in any 60 s.")
+@click.option(
+    "--tokens-per-minute", type=Number(), metavar="N|none", help="Tokens of prompts and answers."
+)
 @click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
+@click.option(
+    "--adaptive/--fixed",
+    default=None,
+    help="Whether the pace follows refusals, or is as it is set whatever is refused.",
+)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 def limit(
-    name: str | None, per_minute: str | None, concurrency: int | None, db: Path, *, as_json: bool
+    name: str | None,
+    per_minute: int | None,
+    tokens_per_minute: int | None,
+    concurrency: int | None,
+    adaptive: bool | None,  # noqa: FBT001 - as click hands it over
+    db: Path,
+    *,
+    as_json: bool,
 ) -> None:
     """Show or set limits; a running crawl obeys within a second."""
-    if per_minute is not None or concurrency is not None:
+    settings = (per_minute, tokens_per_minute, concurrency, adaptive)
+    if settings != (None, None, None, None):
         if name is None:
             raise click.UsageError("name the limit to set")
-        number = _per_minute(per_minute)
         with _open(db) as writer:
             writer.run(_known, name)
-            if per_minute is not None:
-                writer.run(control.set_per_minute, name, number)
-            if concurrency is not None:
-                writer.run(control.set_concurrency, name, concurrency)
+            writer.run(_set, name, *settings)
     with reading(db) as conn:
         _known(conn, name)
-        rows = [row for row in limits(conn) if name in (None, row.name)]
+        now_ms = read_ms(conn, boot_id(), since_boot_ms(), wall_ms())
+        found = status(conn, Policy().guard_ms, now_ms).limits
+    rows = [row for row in found if name in (None, row.limit)]
     if as_json:
         print_json([as_record(row) for row in rows])
         return
     print_table(
-        ("limit", "concurrency", "per minute", ""),
+        ("limit", "concurrency", "per minute", "tokens per minute", "", "learned", ""),
         [
             (
-                row.name,
+                row.limit,
                 row.concurrency,
                 row.per_minute or "none",
-                "paused" if row.paused_at_ms is not None else "",
+                row.tokens_per_minute or "none",
+                "adaptive" if row.adaptive else "fixed",
+                "" if row.rate is None else f"{row.rate:.3g} a minute",
+                held_line(row, now_ms),
             )
             for row in rows
         ],
     )
+
+
+def _set(
+    conn: sqlite3.Connection,
+    name: str,
+    per_minute: int | None,
+    tokens_per_minute: int | None,
+    concurrency: int | None,
+    adaptive: bool | None,  # noqa: FBT001 - three values
+) -> None:
+    """Set of a limit what is given."""
+    if per_minute is not None:
+        control.set_per_minute(conn, name, per_minute or None, wall_ms())
+    if tokens_per_minute is not None:
+        control.set_tokens_per_minute(conn, name, tokens_per_minute or None, wall_ms())
+    if concurrency is not None:
+        control.set_concurrency(conn, name, concurrency)
+    if adaptive is not None:
+        control.set_adaptive(conn, name, wall_ms(), adaptive=adaptive)
 
 
 def _open(db: Path) -> AbstractContextManager[Writer]:
@@ -155,7 +203,7 @@ def _chosen(
 
 
 def _known(conn: sqlite3.Connection, name: str | None) -> None:
-    known = [row.name for row in limits(conn)]
+    known = limit_names(conn)
     if name is not None and name not in known:
         raise CrawlerError(
             f"there is no limit {printable(name)!r}",
@@ -163,16 +211,6 @@ def _known(conn: sqlite3.Connection, name: str | None) -> None:
             "crawler limit",
             Exit.USAGE,
         )
-
-
-def _per_minute(text: str | None) -> int | None:
-    if text is None or text == "none":
-        return None
-    if text.isdecimal() and 0 < int(text) <= MOST:
-        return int(text)
-    raise click.BadParameter(
-        f"{text!r} is neither a number of calls nor none", param_hint="--per-minute"
-    )
 
 
 def _requests(count: int) -> str:

@@ -6,6 +6,7 @@ Rule: a value is checked where it is typed, so that nothing has happened when it
 import json
 import os
 import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,49 @@ class Duration(click.ParamType[int]):
         if match is None:
             self.fail(f"{value!r} is no time span: write 90s, 10m, 2h or 1d", param, ctx)
         return min(int(match[1]), MOST) * _UNIT_MS[match[2]]
+
+
+class Number(click.ParamType[int]):
+    """A number of at least 1, or none: 0."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number; 0 for none."""
+        if isinstance(value, int):
+            return value
+        if value == "none":
+            return 0
+        if not (value.isdecimal() and 0 < int(value) <= MOST):
+            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+        return int(value)
+
+
+class Moment(click.ParamType[int]):
+    """A time of the day, a date and time, or a time span from now on, as ms since 1970."""
+
+    name = "moment"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return milliseconds."""
+        if isinstance(value, int):
+            return value
+        now = datetime.now().astimezone()
+        span = _DURATION.fullmatch(value.strip())
+        if span is not None and span[2]:
+            return wall_ms() + min(int(span[1]), MOST) * _UNIT_MS[span[2]]
+        try:
+            if re.fullmatch(r"\d{1,2}:\d\d", value.strip()):
+                hour, minute = map(int, value.strip().split(":"))
+                at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+                at += timedelta(days=1 if at <= now else 0)
+            else:
+                at = datetime.fromisoformat(value.strip()).astimezone()
+        except ValueError:
+            self.fail(f"{value!r} is no time: 7:30, 2026-12-24T18:00, 90s or 2h", param, ctx)
+        if at <= now:
+            self.fail(f"{value!r} is in the past", param, ctx)
+        return int(at.timestamp() * 1000)
 
 
 def _database(ctx: click.Context, param: click.Parameter, value: str | None) -> Path:

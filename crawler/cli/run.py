@@ -156,4 +156,4 @@ def _set_limit(
     if concurrency is not None:
         control.set_concurrency(conn, names[0], concurrency)
     if per_minute is not None:
-        control.set_per_minute(conn, names[0], per_minute)
+        control.set_per_minute(conn, names[0], per_minute, wall_ms())

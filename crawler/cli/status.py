@@ -74,9 +74,10 @@ def progress_line(now: Status) -> str:
 def limit_line(limit: LimitStatus, now_ms: int) -> str:
     """Return what a limit allows and what holds back more."""
     per_minute = f" of {limit.per_minute}" if limit.per_minute is not None else ""
+    learned = f", the pace is {limit.rate:.3g} a minute" if limit.rate is not None else ""
     line = (
         f"limit {printable(limit.limit)}: {limit.in_flight} of {limit.concurrency} in flight,"
-        f" {limit.started_last_minute}{per_minute} started in the last minute"
+        f" {limit.started_last_minute}{per_minute} started in the last minute{learned}"
     )
     held = held_line(limit, now_ms)
     return f"{line}; {held}" if held else line
@@ -87,15 +88,27 @@ def held_line(limit: LimitStatus, now_ms: int) -> str:
     soon = f" for {span(limit.until_ms - now_ms)}" if limit.until_ms else ""
     match limit.held_by:
         case "paused":
-            return f"paused: crawler resume {printable(limit.limit)}"
+            until = f" until {moment(limit.until_ms)}" if limit.until_ms else ""
+            return f"paused{until}: crawler resume {printable(limit.limit)}"
         case "gate":
-            return f"the gate is closed{soon} ({printable(limit.reason)})"
+            why = _GATES[limit.cause or ""]
+            return f"{why}: waits{soon}, then one call tries ({printable(limit.reason)})"
         case "per_minute":
             return f"waits{soon} for the limit per minute"
+        case "tokens_per_minute":
+            return f"waits{soon} for the limit of tokens per minute"
         case "backoff":
             return f"waits{soon} to try again"
         case _:
             return ""
+
+
+_GATES = {
+    "quota": "the quota is used up",
+    "day": "the quota of the day is used up",
+    "outage": "the server is out of order or away",
+    "": "the gate is closed",
+}
 
 
 def _run_line(db: Path, run_id: int, pid: int, host: str, silent_ms: int) -> str:

@@ -8,7 +8,7 @@ it only when nothing of the last minute could be forgotten by that.
 import sqlite3
 
 from crawler.ledger.look import ledger_time_ms
-from crawler.plan import WINDOW_MS
+from crawler.pace import WINDOW_MS
 
 IDLE_MS = WINDOW_MS + 10_000
 """After so long without a start the window is empty, whatever the guard."""

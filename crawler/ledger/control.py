@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from crawler.ledger.pacing import Change, note
 from crawler.states import RequestState
 
 _IN_FLIGHT = (
@@ -22,20 +23,43 @@ class Cancelled(NamedTuple):
     """Calls that had left already: their answers are kept, but they are not tried again."""
 
 
-def pause(conn: sqlite3.Connection, limit: str | None, now_ms: int) -> int:
-    """Let nothing more start under a limit (None: under any); return how many are paused now."""
-    return conn.execute(
-        "UPDATE limits SET paused_at_ms = coalesce(paused_at_ms, ?1) WHERE ?2 IS NULL OR name = ?2",
-        (now_ms, limit),
-    ).rowcount
+def pause(
+    conn: sqlite3.Connection, limit: str | None, now_ms: int, until_ms: int | None = None
+) -> int:
+    """Let nothing more start under a limit (None: under any); return how many are paused now.
+
+    It ends at ``until_ms``, or when somebody resumes.
+    """
+    changed = conn.execute(
+        "UPDATE limits SET paused_at_ms = ?1, paused_until_ms = ?2 WHERE ?3 IS NULL OR name = ?3"
+        " RETURNING id",
+        (now_ms, until_ms, limit),
+    ).fetchall()
+    for (limit_id,) in changed:
+        note(conn, limit_id, [Change("paused", None, until_ms, "crawler pause")], now_ms)
+    return len(changed)
 
 
-def resume(conn: sqlite3.Connection, limit: str | None) -> int:
-    """Undo a pause and open the gate; return for how many limits."""
-    return conn.execute(
-        "UPDATE limits SET paused_at_ms = NULL, gate_opens_at_ms = 0 WHERE ?1 IS NULL OR name = ?1",
+def resume(conn: sqlite3.Connection, limit: str | None, now_ms: int) -> int:
+    """Undo a pause, and let a call try a closed gate; return for how many limits."""
+    changed = conn.execute(
+        "UPDATE limits SET paused_at_ms = NULL, paused_until_ms = NULL, gate_opens_at_ms = 0"
+        " WHERE ?1 IS NULL OR name = ?1 RETURNING id",
         (limit,),
-    ).rowcount
+    ).fetchall()
+    for (limit_id,) in changed:
+        note(conn, limit_id, [Change("resumed", None, None, "crawler resume")], now_ms)
+    return len(changed)
+
+
+def end_outage(conn: sqlite3.Connection, now_ms: int) -> None:
+    """Open the gates that an outage has closed: the next run finds out by itself."""
+    changed = conn.execute(
+        "UPDATE limits SET gate_cause = NULL, gate_reason = NULL, gate_opens_at_ms = 0,"
+        " gate_strikes = 0, failures = 0 WHERE gate_cause = 'outage' RETURNING id"
+    ).fetchall()
+    for (limit_id,) in changed:
+        note(conn, limit_id, [Change("gate_opened", None, None, "the run gave up")], now_ms)
 
 
 def set_concurrency(conn: sqlite3.Connection, limit: str, concurrency: int) -> None:
@@ -43,9 +67,42 @@ def set_concurrency(conn: sqlite3.Connection, limit: str, concurrency: int) -> N
     conn.execute("UPDATE limits SET concurrency = ? WHERE name = ?", (concurrency, limit))
 
 
-def set_per_minute(conn: sqlite3.Connection, limit: str, per_minute: int | None) -> None:
-    """Set how many calls may start in any 60 s under a limit; None for any number."""
-    conn.execute("UPDATE limits SET per_minute = ? WHERE name = ?", (per_minute, limit))
+def set_tokens_per_minute(
+    conn: sqlite3.Connection, limit: str, tokens: int | None, now_ms: int
+) -> None:
+    """Set how many tokens may be used in a minute under a limit; None for any number."""
+    _set_quota(conn, limit, "tokens_per_minute", tokens, now_ms)
+
+
+def set_per_minute(
+    conn: sqlite3.Connection, limit: str, per_minute: int | None, now_ms: int
+) -> None:
+    """Set how many calls may start in any minute under a limit; None: not known."""
+    _set_quota(conn, limit, "per_minute", per_minute, now_ms)
+
+
+def set_adaptive(conn: sqlite3.Connection, limit: str, now_ms: int, *, adaptive: bool) -> None:
+    """Set whether a limit learns from refusals."""
+    _set_quota(conn, limit, "adaptive", int(adaptive), now_ms)
+
+
+def _set_quota(
+    conn: sqlite3.Connection, limit: str, name: str, value: int | None, now_ms: int
+) -> None:
+    """Set what a limit is told of its quota. What it has learned of another one, it forgets."""
+    changed = conn.execute(
+        f"UPDATE limits SET {name} = ?, {_FORGET} WHERE name = ? AND {name} IS NOT ? RETURNING id",
+        (value, limit, value),
+    ).fetchall()
+    for (limit_id,) in changed:
+        rate = float(value) if name == "per_minute" and value is not None else None
+        note(conn, limit_id, [Change("set", rate, None, f"{name} = {value}")], now_ms)
+
+
+_FORGET = (
+    "rate = NULL, plateau = 0, age_ms = 0, bursting = 1, doubling = 0, young = 1, floor = 0,"
+    " served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
+)
 
 
 def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:

@@ -66,6 +66,11 @@ def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
     return limit_id
 
 
+def limit_names(conn: sqlite3.Connection) -> list[str]:
+    """Return the names of the limits."""
+    return [name for (name,) in conn.execute("SELECT name FROM limits ORDER BY id")]
+
+
 def put_prompt(
     conn: sqlite3.Connection, spec: PromptSpec, limit_id: int, now_ms: int
 ) -> tuple[Prompt, bool]:

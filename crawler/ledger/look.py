@@ -5,9 +5,10 @@ Rule: nothing here writes, so a status in another process sees just what the sch
 
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from crawler.plan import WINDOW_MS, Outlook, place_until_ms
+from crawler.pace import WINDOW_MS, Pace, Quota
+from crawler.plan import Outlook
 
 
 class Served(NamedTuple):
@@ -25,12 +26,17 @@ class Limit(NamedTuple):
     id: int
     name: str
     concurrency: int
-    per_minute: int | None
+    quota: Quota
     paused_at_ms: int | None
-    gate_closed_at_ms: int
-    gate_opens_at_ms: int
-    gate_strikes: int
-    gate_reason: str | None
+    paused_until_ms: int | None
+    started: int
+    """Attempts that have started under it, ever."""
+    pace: Pace
+
+    def is_paused(self, now_ms: int) -> bool:
+        """Tell whether somebody has paused it."""
+        ended = self.paused_until_ms is not None and self.paused_until_ms <= now_ms
+        return self.paused_at_ms is not None and not ended
 
 
 def served_prompts(conn: sqlite3.Connection, prompt_ids: tuple[int, ...] | None) -> list[Served]:
@@ -60,13 +66,34 @@ def served_request(conn: sqlite3.Connection, request_id: int) -> list[Served]:
     return list(map(Served._make, rows))
 
 
-def limits(conn: sqlite3.Connection) -> list[Limit]:
-    """Return every limit."""
-    rows = conn.execute(
-        "SELECT id, name, concurrency, per_minute, paused_at_ms, gate_closed_at_ms,"
-        " gate_opens_at_ms, gate_strikes, gate_reason FROM limits ORDER BY id"
+_LIMIT = "id, name, concurrency, per_minute, tokens_per_minute, adaptive, paused_at_ms,"
+_COLUMNS = f"{_LIMIT} paused_until_ms, started, {', '.join(Pace._fields)}"
+_PACE_AT = 9
+_FLAGS = [Pace._fields.index(name) for name in ("bursting", "doubling", "young")]
+
+
+def limits(conn: sqlite3.Connection, guard_ms: int) -> dict[int, Limit]:
+    """Return every limit by its id, as calls that need up to ``guard_ms`` to arrive have it."""
+    rows = conn.execute(f"SELECT {_COLUMNS} FROM limits ORDER BY id")
+    return {row[0]: _limit(row, guard_ms) for row in rows}
+
+
+def _limit(row: Sequence[Any], guard_ms: int) -> Limit:
+    limit_id, name, concurrency, per_minute, tokens, adaptive = row[:6]
+    paused_at_ms, paused_until_ms, started = row[6:_PACE_AT]
+    learned = list(row[_PACE_AT:])
+    for flag in _FLAGS:
+        learned[flag] = learned[flag] == 1
+    return Limit(
+        id=limit_id,
+        name=name,
+        concurrency=concurrency,
+        quota=Quota(per_minute, tokens, adaptive == 1, guard_ms),
+        paused_at_ms=paused_at_ms,
+        paused_until_ms=paused_until_ms,
+        started=started,
+        pace=Pace._make(learned),
     )
-    return list(map(Limit._make, rows))
 
 
 def ledger_time_ms(conn: sqlite3.Connection, clock_ms: int) -> int:
@@ -81,75 +108,69 @@ def ledger_time_ms(conn: sqlite3.Connection, clock_ms: int) -> int:
     return max(clock_ms, newest_ms or 0)
 
 
-def look(
-    conn: sqlite3.Connection, limit: Limit, prompt_ids: Sequence[int], guard_ms: int, now_ms: int
-) -> Outlook:
+def look(conn: sqlite3.Connection, limit: Limit, prompt_ids: Sequence[int], now_ms: int) -> Outlook:
     """Count what the plan wants to know of a limit."""
     (in_flight,) = conn.execute(
         "SELECT count(*) FROM attempts INDEXED BY attempts_open"
         " WHERE limit_id = ? AND finished_at_ms IS NULL",
         (limit.id,),
     ).fetchone()
-    probes = 0
-    if limit.gate_strikes:
-        (probes,) = conn.execute(
-            "SELECT count(*) FROM attempts INDEXED BY attempts_open"
-            " WHERE limit_id = ? AND finished_at_ms IS NULL AND started_at_ms > ?",
-            (limit.id, limit.gate_closed_at_ms),
-        ).fetchone()
-    occupied, place_free_at_ms = 0, None
-    if limit.per_minute is not None:
-        occupied = _occupied(conn, limit.id, guard_ms, now_ms)
-        if occupied >= limit.per_minute:
-            place_free_at_ms = _place_free_at_ms(conn, limit.id, guard_ms, now_ms)
+    first = first_start(conn, limit.id, now_ms - limit.quota.window_ms)
     return Outlook(
         concurrency=limit.concurrency,
         in_flight=in_flight,
-        probes=probes,
-        per_minute=limit.per_minute,
-        occupied=occupied,
-        place_free_at_ms=place_free_at_ms,
-        paused=limit.paused_at_ms is not None,
-        gate_opens_at_ms=limit.gate_opens_at_ms,
-        gate_strikes=limit.gate_strikes,
+        quota=limit.quota,
+        pace=limit.pace,
+        occupied=limit.started - first.nth + 1 if first else 0,
+        place_free_at_ms=first.at_ms + limit.quota.window_ms + 1 if first else None,
+        probe_started_at_ms=_probe_started_at_ms(conn, limit),
+        paused=limit.is_paused(now_ms),
+        paused_until_ms=limit.paused_until_ms,
         next_due_at_ms=_next_due_at_ms(conn, prompt_ids, now_ms),
     )
 
 
-def _occupied(conn: sqlite3.Connection, limit_id: int, guard_ms: int, now_ms: int) -> int:
-    """Count the places of the window that are taken (see plan.place_until_ms)."""
-    # Whoever started within the window holds a place for sure: counted from the index alone.
-    # Only those of the guard's width before it must be looked at one by one.
-    window_from_ms = now_ms - WINDOW_MS
-    (count,) = conn.execute(
-        "SELECT (SELECT count(*) FROM attempts INDEXED BY attempts_started"
-        "        WHERE limit_id = ?1 AND started_at_ms >= ?2)"
-        "     + (SELECT count(*) FROM attempts INDEXED BY attempts_started"
-        "        WHERE limit_id = ?1 AND started_at_ms < ?2 AND started_at_ms >= ?2 - ?3"
-        "        AND (finished_at_ms IS NULL OR finished_at_ms >= ?2))",
-        (limit_id, window_from_ms, guard_ms),
+class Start(NamedTuple):
+    """A start under a limit: which one, and when."""
+
+    nth: int
+    at_ms: int
+
+
+def first_start(conn: sqlite3.Connection, limit_id: int, since_ms: int) -> Start | None:
+    """Return the first start under a limit since a moment."""
+    row = conn.execute(
+        "SELECT nth, started_at_ms FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms >= ? ORDER BY started_at_ms, nth LIMIT 1",
+        (limit_id, since_ms),
     ).fetchone()
-    assert isinstance(count, int)
-    return count
+    return None if row is None else Start._make(row)
 
 
-def _place_free_at_ms(
-    conn: sqlite3.Connection, limit_id: int, guard_ms: int, now_ms: int
-) -> int | None:
-    """Return when the first taken place of the window is free."""
-    first_ms: int | None = None
-    rows = conn.execute(
-        "SELECT started_at_ms, finished_at_ms FROM attempts INDEXED BY attempts_started"
-        " WHERE limit_id = ? AND started_at_ms >= ? ORDER BY started_at_ms",
-        (limit_id, now_ms - WINDOW_MS - guard_ms),
-    )
-    for started_at_ms, finished_at_ms in rows:
-        if first_ms is not None and started_at_ms + WINDOW_MS > first_ms:
-            break  # whoever started later can't be free earlier
-        until_ms = place_until_ms(started_at_ms, finished_at_ms, guard_ms)
-        if until_ms >= now_ms:
-            first_ms = until_ms if first_ms is None else min(first_ms, until_ms)
-    return None if first_ms is None else first_ms + 1
+def accepted(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> int:
+    """Count the starts of the last minute that were not refused."""
+    since_ms = now_ms - WINDOW_MS
+    first = first_start(conn, limit.id, since_ms)
+    if first is None:
+        return 0
+    (refused,) = conn.execute(
+        "SELECT count(*) FROM attempts INDEXED BY attempts_throttled"
+        " WHERE limit_id = ? AND started_at_ms >= ? AND outcome = 'throttled'",
+        (limit.id, since_ms),
+    ).fetchone()
+    return max(0, limit.started - first.nth + 1 - int(refused))
+
+
+def _probe_started_at_ms(conn: sqlite3.Connection, limit: Limit) -> int | None:
+    """Return when the call started that tries a closed gate; None if there is none in flight."""
+    if limit.pace.gate_cause is None:
+        return None
+    (started_at_ms,) = conn.execute(
+        "SELECT min(started_at_ms) FROM attempts INDEXED BY attempts_open"
+        " WHERE limit_id = ? AND finished_at_ms IS NULL AND started_at_ms > ?",
+        (limit.id, limit.pace.gate_closed_at_ms),
+    ).fetchone()
+    return None if started_at_ms is None else int(started_at_ms)
 
 
 def _next_due_at_ms(conn: sqlite3.Connection, prompt_ids: Sequence[int], now_ms: int) -> int | None:

@@ -1,4 +1,4 @@
-"""The ends of attempts: outcome, response, the next state of the request, the gate of its limit.
+"""The ends of attempts: outcome, response, the next state of the request, the pace of its limit.
 
 Rule: only an open attempt of the run that reports it can be closed, and only once. Whatever comes
 too late changes nothing.
@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from crawler.ledger.look import ledger_time_ms
-from crawler.policy import Draw, Policy, gate_pause_ms, verdict
-from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, OPENS_GATE, Outcome, RequestState
+from crawler.ledger.look import Limit, ledger_time_ms
+from crawler.ledger.pacing import Ended, learned
+from crawler.ledger.tokens import settled
+from crawler.pace import used_tokens
+from crawler.policy import Draw, Policy, verdict
+from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, Outcome, RequestState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +51,8 @@ class Finish(NamedTuple):
     truncated: bool = False
     sent: bool = True
     """False for a request that never left this machine, so that it tells nothing of the server."""
+    daily: bool = False
+    """The quota that refused it is one for the day."""
 
 
 class _Open(NamedTuple):
@@ -55,10 +60,20 @@ class _Open(NamedTuple):
 
     limit_id: int
     started_at_ms: int
+    tokens_reserved: int | None
 
 
-def record(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], now_ms: int) -> int:
-    """Write down how this run's attempts ended; return how many came too late to count."""
+def record(
+    conn: sqlite3.Connection,
+    scope: Scope,
+    finished: Sequence[Finish],
+    limits: dict[int, Limit],
+    now_ms: int,
+) -> int:
+    """Write down how this run's attempts ended; return how many came too late to count.
+
+    What that teaches their limits is put into ``limits``.
+    """
     if not finished:
         return 0
     closed = _close(conn, scope.run_id, finished)
@@ -72,10 +87,45 @@ def record(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], n
         [(finish.request_id,) for finish in succeeded],
     )
     for finish, attempt in closed:
-        if finish.outcome is not Outcome.SUCCEEDED:
-            _settle(conn, scope, finish, attempt, now_ms)
-    _open_gates(conn, closed)
+        answered = finish.outcome is Outcome.SUCCEEDED
+        failures, cancelling = (0, 0) if answered else _budget(conn, finish.request_id)
+        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, failures)
+        limits[attempt.limit_id] = limit
+        if not answered:
+            outage = limit.pace.gate_cause == "outage"
+            _settle(conn, scope, finish, failures, cancelling, now_ms, outage=outage)
     return len(finished) - len(closed)
+
+
+def usage(finish: Finish) -> tuple[int | None, int | None]:
+    """Return the tokens that a call has used, in and out; None where that is not known."""
+    if not finish.sent or finish.outcome in CLOSES_GATE:
+        return 0, 0
+    if finish.tokens_out is None:
+        return finish.tokens_in, None
+    return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)
+
+
+def _learn(
+    conn: sqlite3.Connection, limit: Limit, finish: Finish, attempt: _Open, failures: int
+) -> Limit:
+    """Return a limit with what the end of a call has taught it."""
+    pace = limit.pace
+    if finish.sent:
+        ended = Ended(
+            finish.outcome,
+            attempt.started_at_ms,
+            max(attempt.started_at_ms, finish.finished_at_ms),
+            finish.reason or finish.outcome,
+            finish.retry_after_ms,
+            finish.daily,
+            first_failure=failures == 0,
+        )
+        pace = learned(conn, limit, ended)
+    if attempt.tokens_reserved is not None:
+        more = settled(conn, finish.request_id, *usage(finish), attempt.tokens_reserved)
+        pace = used_tokens(pace, limit.quota, more, finish.finished_at_ms)
+    return limit if pace is limit.pace else limit._replace(pace=pace)
 
 
 def end_run(
@@ -90,8 +140,9 @@ def end_run(
         Finish(request_id, number, now_ms, outcome, reason=reason)
         for request_id, number in _open_attempts(conn, run_id)
     ]
-    for finish, attempt in _close(conn, run_id, left_open):
-        _settle(conn, scope, finish, attempt, now_ms)
+    for finish, _ in _close(conn, run_id, left_open):
+        failures, cancelling = _budget(conn, finish.request_id)
+        _settle(conn, scope, finish, failures, cancelling, now_ms)
     conn.execute(
         "UPDATE runs SET ended_at_ms = ?, reason = ? WHERE id = ? AND ended_at_ms IS NULL",
         (now_ms, reason, run_id),
@@ -101,14 +152,11 @@ def end_run(
 
 def _open_attempts(conn: sqlite3.Connection, run_id: int) -> dict[tuple[int, int], _Open]:
     rows = conn.execute(
-        "SELECT request_id, number, limit_id, started_at_ms FROM attempts INDEXED BY attempts_open"
-        " WHERE finished_at_ms IS NULL AND run_id = ?",
+        "SELECT request_id, number, limit_id, started_at_ms, tokens_reserved"
+        " FROM attempts INDEXED BY attempts_open WHERE finished_at_ms IS NULL AND run_id = ?",
         (run_id,),
     )
-    return {
-        (request_id, number): _Open(limit_id, started_at_ms)
-        for request_id, number, limit_id, started_at_ms in rows
-    }
+    return {(request_id, number): _Open._make(known) for request_id, number, *known in rows}
 
 
 def _close(
@@ -148,13 +196,25 @@ def _close(
     return closed
 
 
-def _settle(
-    conn: sqlite3.Connection, scope: Scope, finish: Finish, attempt: _Open, now_ms: int
-) -> None:
-    """Give a request that was not answered its next state, and close the gate if need be."""
+def _budget(conn: sqlite3.Connection, request_id: int) -> tuple[int, int]:
+    """Return the failures of a request, and whether it is not to be tried again."""
     failures, cancelling = conn.execute(
-        "SELECT failures, cancelling FROM requests WHERE id = ?", (finish.request_id,)
+        "SELECT failures, cancelling FROM requests WHERE id = ?", (request_id,)
     ).fetchone()
+    return failures, cancelling
+
+
+def _settle(
+    conn: sqlite3.Connection,
+    scope: Scope,
+    finish: Finish,
+    failures: int,
+    cancelling: int,
+    now_ms: int,
+    *,
+    outage: bool = False,
+) -> None:
+    """Give a request that was not answered its next state."""
     state, failures, due_at_ms = verdict(
         scope.policy,
         finish.outcome,
@@ -163,6 +223,7 @@ def _settle(
         now_ms=now_ms,
         draw=scope.draw,
         truncated=_times_truncated(conn, finish, failures) if finish.truncated else 0,
+        outage=outage,
     )
     if cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
@@ -176,8 +237,6 @@ def _settle(
             "INSERT OR REPLACE INTO drafts (request_id, number, text) VALUES (?, ?, ?)",
             (finish.request_id, finish.number, finish.text),
         )
-    if finish.outcome in CLOSES_GATE:
-        _close_gate(conn, scope.policy, finish, attempt, now_ms)
 
 
 def _times_truncated(conn: sqlite3.Connection, finish: Finish, failures: int) -> int:
@@ -191,43 +250,3 @@ def _times_truncated(conn: sqlite3.Connection, finish: Finish, failures: int) ->
     ).fetchone()
     assert isinstance(times, int)
     return times
-
-
-def _close_gate(
-    conn: sqlite3.Connection, policy: Policy, finish: Finish, attempt: _Open, now_ms: int
-) -> None:
-    """Close the gate; calls that left before it closed tell of the same refusal, not of another."""
-    closed_at_ms, opens_at_ms, strikes = conn.execute(
-        "SELECT gate_closed_at_ms, gate_opens_at_ms, gate_strikes FROM limits WHERE id = ?",
-        (attempt.limit_id,),
-    ).fetchone()
-    if strikes and attempt.started_at_ms <= closed_at_ms:
-        opens_at_ms = max(opens_at_ms, now_ms + (finish.retry_after_ms or 0))
-    else:
-        strikes += 1
-        closed_at_ms = now_ms
-        opens_at_ms = now_ms + gate_pause_ms(policy, strikes, finish.retry_after_ms)
-    conn.execute(
-        "UPDATE limits SET gate_closed_at_ms = ?, gate_opens_at_ms = ?, gate_strikes = ?,"
-        " gate_reason = ? WHERE id = ?",
-        (closed_at_ms, opens_at_ms, strikes, finish.reason or finish.outcome, attempt.limit_id),
-    )
-
-
-def _open_gates(conn: sqlite3.Connection, closed: Sequence[tuple[Finish, _Open]]) -> None:
-    """Open the gates whose probe was answered."""
-    for limit_id, closed_at_ms in conn.execute(
-        "SELECT id, gate_closed_at_ms FROM limits WHERE gate_strikes > 0"
-    ).fetchall():
-        if any(
-            attempt.limit_id == limit_id
-            and attempt.started_at_ms > closed_at_ms
-            and finish.outcome in OPENS_GATE
-            and finish.sent
-            for finish, attempt in closed
-        ):
-            conn.execute(
-                "UPDATE limits SET gate_strikes = 0, gate_opens_at_ms = 0, gate_reason = NULL"
-                " WHERE id = ?",
-                (limit_id,),
-            )

@@ -8,8 +8,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crawler.ledger.look import Limit, limits, look, served_prompts
-from crawler.plan import WINDOW_MS, plan
+from crawler.ledger.look import Limit, first_start, limits, look, served_prompts
+from crawler.pace import WINDOW_MS, window_cap
+from crawler.plan import plan
 
 RATE_SAMPLE = 2_000
 """The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
@@ -37,11 +38,18 @@ class LimitStatus(NamedTuple):
     concurrency: int
     in_flight: int
     per_minute: int | None
+    tokens_per_minute: int | None
+    adaptive: bool
+    rate: float | None
+    """Calls a minute that it has learned to be right; None: nothing learned yet."""
     started_last_minute: int
     succeeded_per_minute: float
     held_by: str | None
-    """``paused``, ``gate``, ``concurrency``, ``per_minute``, ``backoff``; None: nothing."""
+    """``paused``, ``gate``, ``concurrency``, ``per_minute``, ``tokens_per_minute``, ``pace`` (the
+    rate), ``backoff``; None: nothing."""
     until_ms: int | None
+    cause: str | None
+    """Of a closed gate: ``quota``, ``day`` or ``outage``."""
     reason: str | None
 
 
@@ -145,10 +153,9 @@ def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
                 conn,
                 limit,
                 [row.prompt_id for row in served if row.limit_id == limit.id],
-                guard_ms,
                 now_ms,
             )
-            for limit in limits(conn)
+            for limit in limits(conn, guard_ms).values()
         ],
         runs=runs.fetchall(),
         now_ms=now_ms,
@@ -228,41 +235,43 @@ def _result(row: Sequence[Any]) -> Result:
 
 
 def _limit_status(
-    conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], guard_ms: int, now_ms: int
+    conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
 ) -> LimitStatus:
-    outlook = look(conn, limit, prompt_ids, guard_ms, now_ms)
+    outlook = look(conn, limit, prompt_ids, now_ms)
     step = plan(outlook, now_ms)
     held_by, until_ms = None if step.room else step.held_by, step.wake_at_ms
     if held_by is None and not outlook.in_flight and step.wake_at_ms is not None:
         held_by = "backoff"
-    started, rate = _rate(conn, limit.id, now_ms)
-    if limit.per_minute is not None:
-        rate = min(rate, limit.per_minute)  # a burst is not what the next minutes will be like
+    started, rate = _rate(conn, limit, now_ms)
+    cap = window_cap(limit.pace, limit.quota)
+    if cap is not None:
+        rate = min(rate, cap)  # a burst is not what the next minutes will be like
     return LimitStatus(
         limit=limit.name,
         concurrency=limit.concurrency,
         in_flight=outlook.in_flight,
-        per_minute=limit.per_minute,
+        per_minute=limit.quota.per_minute,
+        tokens_per_minute=limit.quota.tokens_per_minute,
+        adaptive=limit.quota.adaptive,
+        rate=limit.pace.rate,
         started_last_minute=started,
         succeeded_per_minute=rate,
         held_by=held_by,
         until_ms=until_ms,
-        reason=limit.gate_reason if held_by == "gate" else None,
+        cause=limit.pace.gate_cause if held_by == "gate" else None,
+        reason=limit.pace.gate_reason if held_by == "gate" else None,
     )
 
 
-def _rate(conn: sqlite3.Connection, limit_id: int, now_ms: int) -> tuple[int, float]:
+def _rate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> tuple[int, float]:
     """Return the starts of the last minute, and successes a minute over the latest of them."""
-    (started,) = conn.execute(
-        "SELECT count(*) FROM attempts INDEXED BY attempts_started"
-        " WHERE limit_id = ? AND started_at_ms > ?",
-        (limit_id, now_ms - WINDOW_MS),
-    ).fetchone()
+    first = first_start(conn, limit.id, now_ms - WINDOW_MS)
+    started = limit.started - first.nth + 1 if first else 0
     succeeded, since_ms = conn.execute(
         "SELECT sum(outcome IS 'succeeded'), min(started_at_ms) FROM ("
         " SELECT outcome, started_at_ms FROM attempts INDEXED BY attempts_started"
         " WHERE limit_id = ? AND started_at_ms > ? ORDER BY started_at_ms DESC LIMIT ?)",
-        (limit_id, now_ms - WINDOW_MS, RATE_SAMPLE),
+        (limit.id, now_ms - WINDOW_MS, RATE_SAMPLE),
     ).fetchone()
     if not succeeded:
         return started, 0.0

@@ -4,25 +4,36 @@ Rule: a turn is one transaction and all the scheduling there is. Nothing that it
 outside the rows, so after a crash the next turn, of any process, simply goes on.
 """
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.look import Served, ledger_time_ms, limits, look, served_prompts, served_request
+from crawler.ledger.look import (
+    Limit,
+    Served,
+    ledger_time_ms,
+    limits,
+    look,
+    served_prompts,
+    served_request,
+)
+from crawler.ledger.pacing import save, tried
 from crawler.ledger.record import Finish, Scope, record
+from crawler.ledger.tokens import NOTHING, Allowance, Lease, affordable
+from crawler.pace import next_tokens_ms, started, used_tokens
 from crawler.plan import plan
 
 HEARTBEAT_MS = 5_000
 
 
-class Lease(NamedTuple):
-    """A request handed out: its open attempt is (request_id, number)."""
+class Gate(NamedTuple):
+    """Where the gate of a limit stands; all 0 where it is open."""
 
-    request_id: int
-    number: int
-    prompt_id: int
-    word: str
-    fields: str | None
+    opens_at_ms: int
+    since_ms: int
+    strikes: int
+    cause: str
 
 
 class Turn(NamedTuple):
@@ -32,46 +43,94 @@ class Turn(NamedTuple):
     now_ms: int
     wake_at_ms: int | None
     """When to look again, if nothing happens before; None: only an event can change the answer."""
-    gate_opens_at_ms: int
-    """When the last of the gates in the way opens; 0 where none is closed."""
-    gate_strikes: int
-    """The most refusals in a row of any of them."""
+    gate: Gate
+    """Of those in the way the one that opens last."""
     unfinished: int
     """Pending and leased requests of the prompts that the run serves."""
     late: int
     """Answers that came after their attempt was taken from this run."""
     lost: bool
     """Another process has declared this run dead: it must not start another call."""
+    out_of_funds: bool
+    """There was a request that the run's funds may not pay for."""
 
 
-def turn(conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], budget: int) -> Turn:
-    """Record what has finished, plan, and lease at most ``budget`` requests."""
+class _Dealt(NamedTuple):
+    """What a turn has done under one limit."""
+
+    limit: Limit
+    leases: list[Lease]
+    wake_at_ms: int | None
+    out_of_funds: bool
+
+
+def turn(
+    conn: sqlite3.Connection, scope: Scope, finished: Sequence[Finish], allowance: Allowance
+) -> Turn:
+    """Record what has finished, plan, and lease what limits and allowance let start."""
     now_ms = ledger_time_ms(conn, scope.clock())
-    late = record(conn, scope, finished, now_ms)
+    before = limits(conn, scope.policy.guard_ms)
+    after = dict(before)
+    late = record(conn, scope, finished, after, now_ms)
     lost = not _beat(conn, scope.run_id, late, now_ms)
+    if lost:
+        allowance = NOTHING
     served = _served(conn, scope)
-    leases: list[Lease] = []
-    wakes: list[int] = []
-    in_the_way = [limit for limit in limits(conn) if limit.id in {row.limit_id for row in served}]
-    for limit in in_the_way:
-        prompt_ids = [row.prompt_id for row in served if row.limit_id == limit.id]
-        step = plan(look(conn, limit, prompt_ids, scope.policy.guard_ms, now_ms), now_ms)
-        room = 0 if lost else min(step.room, budget - len(leases))
-        if room > 0:
-            drawn = _draw(conn, scope, prompt_ids, room, now_ms)
-            leases += _lease(conn, scope.run_id, limit.id, drawn, now_ms)
-        if step.wake_at_ms is not None:
-            wakes.append(step.wake_at_ms)
+    dealt: list[_Dealt] = []
+    for limit_id in sorted({row.limit_id for row in served}):
+        prompt_ids = [row.prompt_id for row in served if row.limit_id == limit_id]
+        deal = _deal(conn, scope, after[limit_id], prompt_ids, allowance, now_ms)
+        after[limit_id] = deal.limit
+        allowance = allowance.after(deal.leases)
+        dealt.append(deal)
+    save(conn, before, after, now_ms)
+    wakes = [deal.wake_at_ms for deal in dealt if deal.wake_at_ms is not None]
     return Turn(
-        leases=leases,
+        leases=[lease for deal in dealt for lease in deal.leases],
         now_ms=now_ms,
         wake_at_ms=min(wakes, default=None),
-        gate_opens_at_ms=max((limit.gate_opens_at_ms for limit in in_the_way), default=0),
-        gate_strikes=max((limit.gate_strikes for limit in in_the_way), default=0),
+        gate=max((_gate(deal.limit) for deal in dealt), default=OPEN),
         unfinished=sum(row.unfinished for row in served),
         late=late,
         lost=lost,
+        out_of_funds=any(deal.out_of_funds for deal in dealt),
     )
+
+
+def _deal(
+    conn: sqlite3.Connection,
+    scope: Scope,
+    limit: Limit,
+    prompt_ids: Sequence[int],
+    allowance: Allowance,
+    now_ms: int,
+) -> _Dealt:
+    """Lease what may start under one limit."""
+    outlook = look(conn, limit, prompt_ids, now_ms)
+    limit = tried(conn, limit, outlook, now_ms)
+    step = plan(outlook._replace(pace=limit.pace), now_ms)
+    room = min(step.room, allowance.calls)
+    # Whether an outage is over is tried with a request that has never failed: others may fail by
+    # themselves.
+    outage = limit.pace.gate_cause == "outage"
+    drawn = _draw(conn, scope, prompt_ids, room, now_ms, fresh_first=outage)
+    chosen = affordable(conn, drawn, limit.quota, step.tokens, allowance)
+    wake_at_ms = step.wake_at_ms if len(drawn) == step.room else outlook.next_due_at_ms
+    if chosen.leases:
+        limit = _lease(conn, scope.run_id, limit, chosen.leases, now_ms)
+    if chosen.held_by == "tokens":
+        wake_at_ms = next_tokens_ms(limit.pace)
+    return _Dealt(limit, chosen.leases, wake_at_ms, chosen.held_by == "funds")
+
+
+OPEN = Gate(0, 0, 0, "")
+
+
+def _gate(limit: Limit) -> Gate:
+    pace = limit.pace
+    if pace.gate_cause is None:
+        return OPEN
+    return Gate(pace.gate_opens_at_ms, pace.gate_since_ms, pace.gate_strikes, pace.gate_cause)
 
 
 def restamp(
@@ -85,11 +144,20 @@ def restamp(
     and an arrival: the attempts keep their places in the window all the while.
     """
     now_ms = ledger_time_ms(conn, clock())
-    kept = conn.executemany(
-        "UPDATE attempts SET started_at_ms = ? WHERE request_id = ? AND number = ?"
-        " AND finished_at_ms IS NULL",
-        [(now_ms, lease.request_id, lease.number) for lease in leases],
-    ).rowcount
+    kept = 0
+    for lease in leases:
+        # They are counted anew, so that the count goes with the time; the old places stay taken.
+        conn.execute(
+            "UPDATE limits SET started = started + 1 WHERE id ="
+            " (SELECT limit_id FROM attempts WHERE request_id = ? AND number = ?)",
+            (lease.request_id, lease.number),
+        )
+        kept += conn.execute(
+            "UPDATE attempts SET started_at_ms = ?,"
+            " nth = (SELECT started FROM limits WHERE id = limit_id)"
+            " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
+            (now_ms, lease.request_id, lease.number),
+        ).rowcount
     return now_ms, kept
 
 
@@ -131,29 +199,44 @@ def _served(conn: sqlite3.Connection, scope: Scope) -> list[Served]:
 
 
 def _lease(
-    conn: sqlite3.Connection, run_id: int, limit_id: int, drawn: Sequence[Lease], now_ms: int
-) -> Sequence[Lease]:
-    """Lease requests: from here on they are this run's."""
+    conn: sqlite3.Connection, run_id: int, limit: Limit, leases: Sequence[Lease], now_ms: int
+) -> Limit:
+    """Lease requests: from here on they are this run's. Returns the limit after that."""
     conn.executemany(
         "UPDATE requests SET state = 'leased', attempts = ? WHERE id = ?",
-        [(lease.number, lease.request_id) for lease in drawn],
+        [(lease.number, lease.request_id) for lease in leases],
     )
     conn.executemany(
-        "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
-        " VALUES (?, ?, ?, ?, ?)",
-        [(lease.request_id, lease.number, run_id, limit_id, now_ms) for lease in drawn],
+        "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms, nth,"
+        " tokens_reserved) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (lease.request_id, lease.number, run_id, limit.id, now_ms, nth, lease.tokens)
+            for nth, lease in enumerate(leases, limit.started + 1)
+        ],
     )
-    return drawn
+    tokens = sum(lease.tokens or 0 for lease in leases)
+    pace = started(limit.pace, limit.quota, len(leases), now_ms)
+    pace = used_tokens(pace, limit.quota, tokens, now_ms)
+    return limit._replace(pace=pace, started=limit.started + len(leases))
 
 
 def _draw(
-    conn: sqlite3.Connection, scope: Scope, prompt_ids: Sequence[int], room: int, now_ms: int
+    conn: sqlite3.Connection,
+    scope: Scope,
+    prompt_ids: Sequence[int],
+    room: int,
+    now_ms: int,
+    *,
+    fresh_first: bool,
 ) -> list[Lease]:
     """Choose up to ``room`` requests: those that have waited first, then fresh ones in order."""
+    if room <= 0:
+        return []
     if scope.request_id is not None:
         return _draw_one(conn, scope.request_id, now_ms)
     drawn: list[Lease] = []
-    for draw in (_draw_waiting, _draw_fresh):
+    orders = (_draw_fresh, _draw_waiting) if fresh_first else (_draw_waiting, _draw_fresh)
+    for draw in orders:
         for prompt_id in prompt_ids:
             if len(drawn) < room:
                 drawn += draw(conn, prompt_id, now_ms, room - len(drawn))
@@ -167,7 +250,7 @@ def _draw_one(conn: sqlite3.Connection, request_id: int, now_ms: int) -> list[Le
         " WHERE requests.id = ? AND state = 'pending' AND due_at_ms <= ?",
         (request_id, now_ms),
     )
-    return list(map(Lease._make, rows))
+    return list(itertools.starmap(Lease, rows))
 
 
 def _draw_waiting(conn: sqlite3.Connection, prompt_id: int, now_ms: int, room: int) -> list[Lease]:
@@ -178,7 +261,7 @@ def _draw_waiting(conn: sqlite3.Connection, prompt_id: int, now_ms: int, room: i
         " ORDER BY due_at_ms, requests.id LIMIT ?",
         (prompt_id, now_ms, room),
     )
-    return list(map(Lease._make, rows))
+    return list(itertools.starmap(Lease, rows))
 
 
 def _draw_fresh(conn: sqlite3.Connection, prompt_id: int, now_ms: int, room: int) -> list[Lease]:
@@ -190,4 +273,4 @@ def _draw_fresh(conn: sqlite3.Connection, prompt_id: int, now_ms: int, room: int
         " ORDER BY requests.id LIMIT ?",
         (prompt_id, room),
     )
-    return list(map(Lease._make, rows))
+    return list(itertools.starmap(Lease, rows))

@@ -15,6 +15,8 @@ from typing import Any
 from crawler.providers.protocol import ProviderError
 from crawler.states import Outcome
 
+PER_DAY = ("per day", "(RPD)", "(TPD)", "exceeded your current quota")
+"""How servers say that it is the quota of the day, or the money, that is gone."""
 REASON_LENGTH = 300
 TRANSIENT_CODES = frozenset({408, 409, 425})
 _STATUS = re.compile("[45][0-9]{2}")
@@ -42,11 +44,13 @@ _NAMED: Mapping[str, Outcome] = MappingProxyType(
 
 def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:
     """Return the error that a response with another status than 200 stands for."""
+    outcome, message = _outcome(status), _message(body, key)
     return ProviderError(
-        _outcome(status),
-        f"HTTP {status}: {_message(body, key)}",
+        outcome,
+        f"HTTP {status}: {message}",
         status_code=status,
         retry_after_ms=retry_after_ms(headers, time.time()) or None,  # 0 s is no advice
+        daily=outcome is Outcome.THROTTLED and any(sign in message for sign in PER_DAY),
     )
 
 

@@ -52,6 +52,7 @@ class ProviderError(Exception):
         retry_after_ms: the pause that the server asked for, if it did; 0 where the server is well
             and only its answer was no good.
         answer: what the call brought all the same: a text that is no good, what it used.
+        daily: the quota that refused the call is one for the day.
 
     """
 
@@ -63,6 +64,7 @@ class ProviderError(Exception):
         status_code: int | None = None,
         retry_after_ms: int | None = None,
         answer: Answer | None = None,
+        daily: bool = False,
     ) -> None:
         if outcome is Outcome.SUCCEEDED:
             raise ValueError("a call that succeeded is no error: return an Answer")
@@ -75,6 +77,7 @@ class ProviderError(Exception):
         self.status_code = status_code
         self.retry_after_ms = retry_after_ms
         self.answer = answer
+        self.daily = daily
 
 
 class Provider(Protocol):

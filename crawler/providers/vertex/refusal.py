@@ -4,6 +4,8 @@ Rule: by the status code and by what it says, never by an exception's class. UNA
 four meanings, and RESOURCE_EXHAUSTED three.
 """
 
+from typing import Any
+
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
@@ -12,8 +14,6 @@ from crawler.providers.protocol import ProviderError
 from crawler.states import Outcome
 
 REASON_LENGTH = 300
-DAY_PAUSE_MS = 3_600_000
-"""When to look again after a quota for the day is gone and nobody says when it comes back."""
 
 # google/rpc/code.proto names these equivalents.
 HTTP_STATUS = {
@@ -67,8 +67,6 @@ def refusal(error: grpc.aio.AioRpcError) -> ProviderError:
     pause_ms = retry_delay_ms(error)
     if name == "RESOURCE_EXHAUSTED" and TOO_LARGE in said:
         outcome = Outcome.REJECTED
-    elif name == "RESOURCE_EXHAUSTED" and any(sign in said for sign in PER_DAY):
-        pause_ms = pause_ms or DAY_PAUSE_MS
     elif name == "UNAVAILABLE" and CREDENTIALS_FAILED in said:
         outcome = Outcome.DENIED
     elif name == "UNAVAILABLE" and any(sign in said for sign in NOBODY_THERE):
@@ -80,21 +78,32 @@ def refusal(error: grpc.aio.AioRpcError) -> ProviderError:
         f"{name}: {' '.join(said.split())}"[:REASON_LENGTH],
         status_code=HTTP_STATUS.get(name),
         retry_after_ms=pause_ms,
+        daily=outcome is Outcome.THROTTLED and _is_daily(error),
     )
+
+
+def _is_daily(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether it is the quota of the day: its name, in the message or beside it."""
+    said = [error.details() or "", *map(str, _details(error, error_details_pb2.QuotaFailure))]
+    return any(sign in text for sign in PER_DAY for text in said)
 
 
 def retry_delay_ms(error: grpc.aio.AioRpcError) -> int | None:
     """Return the pause that the server asks for (google.rpc.RetryInfo), in ms; None if none."""
+    for info in _details(error, error_details_pb2.RetryInfo):
+        pause_ms: int = info.retry_delay.ToMilliseconds()
+        return pause_ms if pause_ms > 0 else None  # 0 s is no advice
+    return None
+
+
+def _details(error: grpc.aio.AioRpcError, kind: Any) -> list[Any]:
+    """Return what the server says of an error beside its message, of one kind."""
     for key, value in error.trailing_metadata() or ():
         if key != "grpc-status-details-bin":
             continue
         try:
             details = status_pb2.Status.FromString(value).details
-            for detail in details:
-                if detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-                    info = error_details_pb2.RetryInfo.FromString(detail.value)
-                    pause_ms = info.retry_delay.ToMilliseconds()
-                    return pause_ms if pause_ms > 0 else None  # 0 s is no advice
+            return [kind.FromString(d.value) for d in details if d.Is(kind.DESCRIPTOR)]
         except DecodeError:
-            return None
-    return None
+            return []
+    return []

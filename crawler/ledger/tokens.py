@@ -1,0 +1,175 @@
+"""Tokens and money: what a call will probably use, what it may use at the most, what it did use.
+
+Rule: what is taken from a limit before a call is settled after it, so that no estimate is wrong for
+longer than its call lasts.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crawler.pace import Quota
+
+WEIGHT = 0.05
+"""Of one answer in the mean of all; the first ones weigh more."""
+MOST_OUT = "max_output_tokens"
+
+
+class Lease(NamedTuple):
+    """A request handed out: its open attempt is (request_id, number)."""
+
+    request_id: int
+    number: int
+    prompt_id: int
+    word: str
+    fields: str | None
+    tokens: int | None = None
+    """What it was taken to use, where its limit counts tokens."""
+    cost: float = 0.0
+    """What it may cost at the most, where the run's funds are bounded."""
+    refusal: str | None = None
+    """Why it can't be sent; None if it can."""
+
+
+class Allowance(NamedTuple):
+    """What a run may still start. Funds are tokens, or money with the prices of a token."""
+
+    calls: int
+    funds: float | None = None
+    """None: any."""
+    price_in: float = 1.0
+    price_out: float = 1.0
+
+    def cost(self, tokens_in: int, tokens_out: int) -> float:
+        """Return what so many tokens cost."""
+        return tokens_in * self.price_in + tokens_out * self.price_out
+
+    def after(self, leases: Sequence[Lease]) -> "Allowance":
+        """Return what is left when these have been started."""
+        funds = self.funds
+        if funds is not None:
+            funds -= sum(lease.cost for lease in leases)
+        return self._replace(calls=self.calls - len(leases), funds=funds)
+
+
+NOTHING = Allowance(0)
+ANYTHING = Allowance(2**31)
+
+
+class Chosen(NamedTuple):
+    """Requests that may start, and what holds back the next: ``tokens``, ``funds`` or nothing."""
+
+    leases: list[Lease]
+    held_by: str | None
+
+
+class Usual(NamedTuple):
+    """What is known of the calls of a prompt."""
+
+    chars: int
+    """Of its template."""
+    bytes: int
+    """Of its template and parameters."""
+    tokens_per_char: float
+    tokens_out_mean: float
+    most_out: int | None
+    """The most tokens that an answer may have, where the prompt says so."""
+
+    def estimate(self, word: str, fields: str | None) -> int:
+        """Return the tokens that a call about a word will probably use, its answer's included."""
+        chars = self.chars + len(word) + len(fields or "")
+        return max(1, round(chars * self.tokens_per_char + self.tokens_out_mean))
+
+    def most(self, word: str, fields: str | None) -> tuple[int, int]:
+        """Return the tokens that a call about a word can use, in and out.
+
+        No token is shorter than a byte. Where the prompt sets no most, four times the mean.
+        """
+        tokens_in = self.bytes + len((word + (fields or "")).encode())
+        return tokens_in, self.most_out or round(4 * self.tokens_out_mean)
+
+
+def usual(conn: sqlite3.Connection, prompt_id: int) -> Usual:
+    """Return what is known of the calls of a prompt."""
+    row = conn.execute(
+        "SELECT length(template), length(CAST(template || params AS BLOB)), tokens_per_char,"
+        f" tokens_out_mean, json_extract(params, '$.{MOST_OUT}')"
+        " FROM prompts JOIN tallies ON prompt_id = id WHERE id = ?",
+        (prompt_id,),
+    ).fetchone()
+    return Usual._make(row)
+
+
+def affordable(
+    conn: sqlite3.Connection,
+    drawn: list[Lease],
+    quota: Quota,
+    tokens: int | None,
+    allowance: Allowance,
+) -> Chosen:
+    """Return those of the drawn requests, in their order, that tokens and funds suffice for.
+
+    ``tokens`` are those that may be used now, but for the last request; None: any number.
+    """
+    if tokens is None and allowance.funds is None:
+        return Chosen(drawn, None)
+    known: dict[int, Usual] = {}
+    leases: list[Lease] = []
+    for lease in drawn:
+        if lease.prompt_id not in known:
+            known[lease.prompt_id] = usual(conn, lease.prompt_id)
+        priced = _priced(lease, known[lease.prompt_id], quota, allowance)
+        if allowance.funds is not None and priced.cost > allowance.funds:
+            return Chosen(leases, "funds")
+        if tokens is not None and tokens <= 0:
+            return Chosen(leases, "tokens")
+        allowance = allowance.after([priced])
+        tokens = None if tokens is None else tokens - (priced.tokens or 0)
+        leases.append(priced)
+    return Chosen(leases, None)
+
+
+def _priced(lease: Lease, known: Usual, quota: Quota, allowance: Allowance) -> Lease:
+    if allowance.funds is not None:
+        lease = lease._replace(cost=allowance.cost(*known.most(lease.word, lease.fields)))
+    most = quota.tokens_per_minute
+    if most is None:
+        return lease
+    tokens = known.estimate(lease.word, lease.fields)
+    if tokens <= most:
+        return lease._replace(tokens=tokens)
+    refusal = f"it needs some {tokens} tokens, and the limit allows {most} a minute"
+    return lease._replace(cost=0.0, refusal=refusal)
+
+
+def settled(
+    conn: sqlite3.Connection,
+    request_id: int,
+    tokens_in: int | None,
+    tokens_out: int | None,
+    reserved: int,
+) -> int:
+    """Learn from what a call has used; return by how much that is more than was reserved.
+
+    Where it is not known what it used, the estimate stands.
+    """
+    if tokens_in is None or tokens_out is None:
+        return 0
+    if tokens_in + tokens_out:
+        _learn(conn, request_id, tokens_in, tokens_out)
+    return tokens_in + tokens_out - reserved
+
+
+def _learn(conn: sqlite3.Connection, request_id: int, tokens_in: int, tokens_out: int) -> None:
+    prompt_id, chars, calls = conn.execute(
+        "SELECT prompts.id, length(template) + length(text) + coalesce(length(fields), 0),"
+        " succeeded FROM requests JOIN words ON words.id = word_id"
+        " JOIN prompts ON prompts.id = requests.prompt_id"
+        " JOIN tallies ON tallies.prompt_id = prompts.id WHERE requests.id = ?",
+        (request_id,),
+    ).fetchone()
+    conn.execute(
+        "UPDATE tallies SET tokens_per_char = tokens_per_char + ?1 * (?2 - tokens_per_char),"
+        " tokens_out_mean = tokens_out_mean + ?1 * (?3 - tokens_out_mean) WHERE prompt_id = ?4",
+        (max(WEIGHT, 1 / max(1, calls)), tokens_in / chars, tokens_out, prompt_id),
+    )
