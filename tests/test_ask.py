@@ -71,7 +71,7 @@ def test_bad_input_changes_nothing(db, tmp_path):
     assert not other.exists()
 
 
-def test_a_prompt_that_a_python_function_answers_is_not_asked_from_here(db):
+def test_a_prompt_that_a_python_function_answers_is_read_and_not_asked_from_here(db):
     async def main():
         async def answer(prompt):
             return prompt
@@ -79,8 +79,14 @@ def test_a_prompt_that_a_python_function_answers_is_not_asked_from_here(db):
         await crawl(["a"], prompt="{word}", provider=answer, model="m", database=db, name="mine")
 
     asyncio.run(main())
-    assert "can't be asked from here" in told(ask(db, "b", name="mine"), 2)[0]
-    assert rows(db, "SELECT text FROM words") == [("a",)]
+    crawler("--db", db, "add", "c", "--prompt", "mine")
+    before = rows(db, "SELECT * FROM requests"), rows(db, "SELECT * FROM words")
+    for word in ("b", "c"):
+        assert "can't be asked from here" in told(ask(db, word, name="mine"), 2)[0]
+    assert (rows(db, "SELECT * FROM requests"), rows(db, "SELECT * FROM words")) == before
+    ran = ask(db, "a", name="mine")
+    assert (ran.code, ran.out) == (0, "a\n"), "what it has answered is read all the same"
+    assert "not asked again" in ran.err
 
 
 def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):

@@ -213,6 +213,17 @@ def test_another_model_is_asked_for_as_many_as_are_wanted_now(db):
     assert counts == [("gemini-2.5-flash", "3"), ("gemini-2.5-pro", "9")]
 
 
+def test_another_model_for_the_words_writes_no_other_list(db, emulated):
+    seed(db, TOPIC, "--count", "3")
+    run = ("--db", db, "run", "--model", "gemini-2.5-pro")
+    assert crawler(*run).code == 0
+    lists = "SELECT version, model, succeeded FROM progress WHERE prompt = 'word-list'"
+    assert rows(db, lists) == [(1, "gemini-2.5-flash", 1)]
+    assert rows(db, "SELECT sum(succeeded) FROM progress WHERE prompt = 'notes'") == [(3,)]
+    assert crawler(*run, "--prompt", "word-list").code == 0
+    assert rows(db, lists)[1:] == [(2, "gemini-2.5-pro", 1)]
+
+
 def test_a_topic_is_normalised_as_words_are(db):
     seed(db, "cafe\u0301 words", "--count", "3")
     ran = seed(db, "caf\u00e9 words", "--count", "3")

@@ -320,12 +320,17 @@ def test_each_location_has_its_host(use_key, monkeypatch, location, target):
     assert location_of(found.resource) == (location.strip() or "global")
 
 
-def test_a_location_that_is_none_is_refused(use_key, monkeypatch):
+@pytest.mark.parametrize("location", ["evil.com/", "Europe-West4"])
+def test_a_location_that_is_none_is_refused_by_the_name_of_its_variable(
+    use_key, monkeypatch, location
+):
     use_key()
-    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "evil.com/")
-    with pytest.raises(CrawlerError) as error:
+    monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", location)
+    with pytest.raises(CrawlerError, match="GOOGLE_CLOUD_LOCATION") as error:
         find_access(MODEL)
+    assert location in error.value.cause
     assert error.value.exit_code == Exit.CONFIGURATION
+    assert find_access(GLOBAL).resource == GLOBAL, "a full name says itself where it is"
 
 
 def test_without_a_project_only_a_full_name_will_do(use_key):

@@ -7,13 +7,14 @@ import click
 
 from crawler.builtin import STUDY_NOTES
 from crawler.cli.add import check_fields
-from crawler.cli.one import answer_one, put_request, stored_result
+from crawler.cli.one import answer_one, put_request
 from crawler.cli.options import database_option, endpoint_option, found, named_prompt
 from crawler.cli.terminal import moment, print_line, printable, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
 from crawler.ledger.control import word_id
-from crawler.ledger.intake import Word
+from crawler.ledger.intake import Prompt, Word
+from crawler.ledger.report import answer
 from crawler.providers.protocol import Call
 from crawler.words import word_of
 
@@ -35,23 +36,29 @@ def ask(word: str, name: str, db: Path) -> None:
         found(None, name)  # and no file is made for nothing
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
-        if writer.run(word_id, given.text) is None:
-            check_fields(prompt, [Word(given.text, {})])
-        request_id = writer.run(put_request, prompt, given, wall_ms())
-    known = stored_result(db, prompt, given.text)
-    if known.text is not None:
+        known = writer.run(answer, prompt.id, given.text)
+        if known is None:
+            if writer.run(word_id, given.text) is None:
+                check_fields(prompt, [Word(given.text, {})])
+            request_id = writer.run(put_request, prompt, given, wall_ms())
+    if known is None:
+        _ask(db, prompt, given.text, request_id)
+    else:
         print_line(printable(known.text))
         tell(f"answered at {moment(known.finished_at_ms)}; not asked again")
-        return
+
+
+def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:
+    """Ask, and print the answer as it comes. Raises CrawlerError if there is none."""
     reader = _Reader()
     try:
-        answer = answer_one(db, prompt, given.text, request_id, reader.read)
+        found = answer_one(db, prompt, word, request_id, reader.read)
     finally:
         reader.end_line()
     if reader.gone is not None:
         raise reader.gone
-    if reader.number != answer.attempts:
-        print_line(printable(answer.text))  # of a provider that tells nothing, or another process
+    if reader.number != found.attempts:
+        print_line(printable(found.text))  # of a provider that tells nothing, or another process
 
 
 class _Reader:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.builtin import STUDY_NOTES, WORD_LIST, study_notes
 from crawler.cli.options import MOST, Duration, database_option, endpoint_option, found
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
@@ -40,7 +40,7 @@ Examples:
     "--per-minute", type=click.IntRange(1, MOST), help="Calls that may start in any 60 s."
 )
 @click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
-@click.option("--model", help="Ask this model instead: a new version of the prompts.")
+@click.option("--model", help="Likewise this model. What wrote the list of words stays as it is.")
 @click.option("--prompt", "name", help="Only this prompt.")
 @click.option("--watch", is_flag=True, help="Stay when all is done, and wait for more words.")
 @click.option("--deadline", type=Duration(), help="Start no call after this time: 90s, 10m, 2h.")
@@ -111,7 +111,9 @@ def _apply(
     else:
         chosen = [found(current_prompt(conn, name), name)]
     if provider or model:
-        chosen = [_retarget(conn, prompt, provider, model) for prompt in chosen]
+        # A list of words that is there is not written, and paid for, once more by another model.
+        asked = [prompt for prompt in chosen if name or prompt.name != WORD_LIST]
+        chosen = [_retarget(conn, prompt, provider, model) for prompt in asked]
     _set_limit(conn, chosen, concurrency, per_minute)
     return chosen
 

@@ -190,12 +190,14 @@ def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:
 
 def result(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result:
     """Return what became of one word that the prompt has a request for."""
-    row = conn.execute(
-        f"{_RESULT} FROM words JOIN requests ON word_id = words.id {_RESULT_JOINS}"
-        " WHERE prompt_id = ? AND words.text = ?",
-        (prompt_id, word),
-    ).fetchone()
-    return _result(row)
+    [found] = _results_of(conn, prompt_id, word)
+    return found
+
+
+def answer(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result | None:
+    """Return the answer about a word; None where there is none, or not yet."""
+    answered = [row for row in _results_of(conn, prompt_id, word) if row.text is not None]
+    return answered[0] if answered else None
 
 
 def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
@@ -213,6 +215,15 @@ def field_names(conn: sqlite3.Connection) -> list[str]:
         " GROUP BY key ORDER BY min(words.id), min(json_each.id)"
     ).fetchall()
     return [name for (name,) in rows]
+
+
+def _results_of(conn: sqlite3.Connection, prompt_id: int, word: str) -> list[Result]:
+    rows = conn.execute(
+        f"{_RESULT} FROM words JOIN requests ON word_id = words.id {_RESULT_JOINS}"
+        " WHERE prompt_id = ? AND words.text = ?",
+        (prompt_id, word),
+    )
+    return list(map(_result, rows))
 
 
 _RESULT = (

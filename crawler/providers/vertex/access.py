@@ -28,6 +28,8 @@ TOKEN_TIMEOUT_S = 30
 SECRET = re.compile(r"[\w.+/=%-]{60,}")
 """What looks like a token or a signature."""
 
+_LOCATION = re.compile(r"[a-z0-9-]+")
+
 Headers = tuple[tuple[str, str], ...]
 
 
@@ -60,6 +62,13 @@ def find_access(model: str) -> Access:
             "the Google Cloud project is not known",
             "neither GOOGLE_CLOUD_PROJECT nor the credentials name one",
             "export GOOGLE_CLOUD_PROJECT=your-project",
+            Exit.CONFIGURATION,
+        )
+    if not model.startswith("projects/") and not _LOCATION.fullmatch(location):
+        raise CrawlerError(
+            "GOOGLE_CLOUD_LOCATION is no location of Google Cloud",
+            f"it is {location!r}, and should look like europe-west4 (in lower case), us or global",
+            "export GOOGLE_CLOUD_LOCATION=global",
             Exit.CONFIGURATION,
         )
     resource = resource_name(model, project, location)
