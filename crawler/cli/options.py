@@ -22,6 +22,7 @@ from crawler.providers import kind_of
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
 
+_AMOUNT = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _DURATION = re.compile(r"(\d+)\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -55,6 +56,39 @@ class Number(click.ParamType[int]):
         if not (value.isdecimal() and 0 < int(value) <= MOST):
             self.fail(f"{value!r} is neither a number nor none", param, ctx)
         return int(value)
+
+
+class Budget(click.ParamType[float]):
+    """How much to spend: a number above 0."""
+
+    name = "budget"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number."""
+        if isinstance(value, float):
+            return value
+        if not _AMOUNT.fullmatch(value) or not 0 < float(value) <= MOST:
+            self.fail(f"{value!r} is no number above 0: 200000 or 2.50", param, ctx)
+        return float(value)
+
+
+class Price(click.ParamType[tuple[float, float]]):
+    """What a million tokens cost, in and out."""
+
+    name = "price"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float]:
+        """Return both prices."""
+        if isinstance(value, tuple):
+            return value
+        price_in, _, price_out = value.partition("/")
+        if not (_AMOUNT.fullmatch(price_in) and _AMOUNT.fullmatch(price_out)):
+            self.fail(f"{value!r} is not IN/OUT, such as 0.30/2.50", param, ctx)
+        return float(price_in), float(price_out)
 
 
 class Moment(click.ParamType[int]):

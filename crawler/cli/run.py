@@ -10,7 +10,15 @@ from pathlib import Path
 import click
 
 from crawler.builtin import STUDY_NOTES, WORD_LIST, study_notes
-from crawler.cli.options import MOST, Duration, database_option, endpoint_option, found
+from crawler.cli.options import (
+    MOST,
+    Budget,
+    Duration,
+    Price,
+    database_option,
+    endpoint_option,
+    found,
+)
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
@@ -23,6 +31,7 @@ from crawler.ledger.intake import (
     put_limit,
     put_prompt,
 )
+from crawler.ledger.tokens import ANYTHING, Allowance
 from crawler.policy import Policy
 from crawler.providers import check_params, kind_of, model_for
 
@@ -45,6 +54,18 @@ Examples:
 @click.option("--watch", is_flag=True, help="Stay when all is done, and wait for more words.")
 @click.option("--deadline", type=Duration(), help="Start no call after this time: 90s, 10m, 2h.")
 @click.option("--limit", "max_calls", type=click.IntRange(1, MOST), help="Start this many calls.")
+@click.option(
+    "--budget",
+    type=Budget(),
+    metavar="N|SUM",
+    help="Spend at the most this many tokens, as 200000; or, with --price, money, as 2.50.",
+)
+@click.option(
+    "--price",
+    type=Price(),
+    metavar="IN/OUT",
+    help="What a million tokens cost, of prompts and of answers: 0.30/2.50.",
+)
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
 @click.option("--max-failures", type=click.IntRange(1, MOST), help="Of one word.  [default: 20]")
 @endpoint_option
@@ -58,6 +79,8 @@ def run(
     name: str | None,
     deadline: int | None,
     max_calls: int | None,
+    budget: float | None,
+    price: tuple[float, float] | None,
     timeout: int | None,
     max_failures: int | None,
     *,
@@ -69,6 +92,7 @@ def run(
     one stops at once; what was in flight is asked again by the next run.
     """
     policy = _policy(timeout, max_failures)
+    funds = _funds(budget, price)
     with reading(db):
         pass  # a run has something to do only where words have been added
     with writing(db, wall_ms()) as writer:
@@ -81,9 +105,24 @@ def run(
         watch=watch,
         deadline_ms=deadline,
         max_calls=max_calls,
+        funds=funds,
         prompt_ids=(chosen[0].id,) if name else None,
     )
     return crawl(db, policy, options)
+
+
+def _funds(budget: float | None, price: tuple[float, float] | None) -> Allowance:
+    """Return what a run may spend."""
+    if price is not None and budget is None:
+        raise click.UsageError("--price says what tokens cost; --budget says how much to spend")
+    if budget is None:
+        return ANYTHING
+    if price is None:
+        if budget != int(budget):
+            raise click.UsageError("a budget without --price is a number of tokens")
+        return ANYTHING._replace(funds=budget)
+    price_in, price_out = (of_a_million / 10**6 for of_a_million in price)
+    return ANYTHING._replace(funds=budget, price_in=price_in, price_out=price_out)
 
 
 def _policy(timeout_ms: int | None, max_failures: int | None) -> Policy:

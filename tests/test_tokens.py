@@ -1,0 +1,131 @@
+"""Tokens and funds: estimated before, settled after, and never more than there are."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.funds import Funds
+from crawler.ledger import audit, control, tokens
+from crawler.ledger import turn as turns
+from crawler.ledger.record import Finish
+from crawler.states import Outcome
+from tests.conftest import Ledger
+
+
+def limited(most, **facts):
+    ledger = Ledger(concurrency=1_000, **facts)
+    control.set_tokens_per_minute(ledger.conn, "quota", most, ledger.now_ms)
+    control.set_adaptive(ledger.conn, "quota", ledger.now_ms, adaptive=False)
+    return ledger
+
+
+def used(ledger, lease, tokens_in, tokens_out, **facts):
+    facts = {"tokens_in": tokens_in, "tokens_out": tokens_out, **facts}
+    return ledger.finish(lease, Outcome.SUCCEEDED, **facts)
+
+
+@pytest.mark.parametrize(("most", "out"), [(6_000, 90), (60_000, 400), (3_000, 20)])
+def test_tokens_of_a_minute_are_used_and_not_exceeded(most, out):
+    """The first estimates are wrong (250 tokens an answer); what is used is what counts."""
+    ledger = limited(most)
+    ledger.add(map(str, range(3_000)))
+    began_ms, in_flight, spent = ledger.now_ms, [], []
+    while ledger.now_ms < began_ms + 300_000:
+        ended = [entry for entry in in_flight if entry[0] <= ledger.now_ms]
+        in_flight = [entry for entry in in_flight if entry[0] > ledger.now_ms]
+        finished = [used(ledger, lease, 5, out) for _, lease in ended]
+        done = ledger.turn(*finished)
+        in_flight += [(ledger.now_ms + 2_000, lease) for lease in done.leases]
+        spent += [ledger.now_ms] * len(done.leases)
+        wakes = [entry[0] for entry in in_flight] + [done.wake_at_ms or 2**62]
+        ledger.now_ms = max(ledger.now_ms + 1, min(wakes))
+    each = 5 + out
+    for first in spent:
+        within = [at for at in spent if first <= at < first + 60_000]
+        assert (len(within) - 1) * each <= most
+    late = [at for at in spent if at >= began_ms + 60_000]
+    assert len(late) * each >= 0.95 * 4 * most
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
+
+
+def test_a_request_that_no_minute_has_tokens_for_is_refused_with_a_reason():
+    ledger = limited(200)
+    ledger.add(["short", "long " * 500])
+    leases = ledger.turn().leases
+    while len(leases) < 2:
+        ledger.now_ms += 60_000
+        leases += ledger.turn().leases
+    reasons = {lease.word[:5]: lease.refusal for lease in leases}
+    assert "tokens, and the limit allows 200 a minute" in reasons["long "]
+
+
+def test_refused_calls_give_their_tokens_back():
+    ledger = limited(10_000)
+    ledger.add(map(str, range(50)))
+    (lease,) = ledger.turn(budget=1).leases
+    assert lease.tokens > 0
+    taken = ledger.row("SELECT tokens_tat_us FROM limits")[0]
+    ledger.turn(ledger.finish(lease, Outcome.THROTTLED), budget=0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits")[0] < taken
+    assert ledger.row("SELECT tokens_out_mean FROM tallies")[0] == 250, "it tells nothing"
+
+
+def test_estimates_follow_what_answers_take():
+    ledger = limited(1_000_000)
+    ledger.add(map(str, range(200)))
+    for _ in range(60):
+        ledger.now_ms += 1_000
+        ledger.turn(*(used(ledger, lease, 12, 31) for lease in ledger.turn().leases), budget=0)
+    usual = tokens.usual(ledger.conn, ledger.prompt.id)
+    assert abs(usual.estimate("123", None) - 43) <= 3
+
+
+def test_without_a_limit_nothing_is_estimated(ledger):
+    ledger.add("ab")
+    assert [lease.tokens for lease in ledger.turn().leases] == [None, None]
+
+
+@given(
+    funds=st.integers(0, 20_000),
+    answers=st.lists(st.integers(0, 50), min_size=30, max_size=30),
+    at_once=st.integers(1, 8),
+)
+def test_no_more_is_spent_than_was_given(funds, answers, at_once):
+    ledger = Ledger(concurrency=at_once)
+    ledger.conn.execute("DROP TRIGGER prompts_are_immutable")
+    ledger.conn.execute("UPDATE prompts SET params = '{\"max_output_tokens\": 50}'")
+    ledger.add(map(str, range(30)))
+    purse = Funds(tokens.ANYTHING._replace(funds=float(funds)))
+    answers, spent, finished = iter(answers), 0, []
+    while True:
+        done = turns.turn(ledger.conn, ledger.scope(), finished, purse.left(100))
+        finished = []
+        for lease in done.leases:
+            purse.begun(lease)
+        for lease in done.leases:
+            out = next(answers)
+            spent += 9 + out
+            finished.append(used(ledger, lease, 9, out))
+            purse.ended(finished[-1])
+        if not done.leases:
+            break
+        ledger.now_ms += 1_000
+    assert spent <= funds
+    most = tokens.Allowance(1).cost(*tokens.usual(ledger.conn, 1).most("29", None))
+    assert done.out_of_funds == (done.unfinished > 0)
+    assert done.unfinished == 0 or funds - spent < most, "what is left would pay for no other"
+
+
+def test_who_does_not_say_what_it_used_has_used_the_most():
+    purse = Funds(tokens.ANYTHING._replace(funds=100.0, price_in=2.0, price_out=3.0))
+    lease = tokens.Lease(1, 1, 1, "w", None, cost=40.0)
+    purse.begun(lease)
+    assert purse.left(1).funds == 60
+    purse.ended(Finish(1, 1, 5, Outcome.SUCCEEDED, text="t"))
+    assert purse.left(1).funds == 60
+    purse.begun(lease)
+    purse.ended(Finish(1, 1, 5, Outcome.SUCCEEDED, text="t", tokens_in=3, tokens_out=4))
+    assert purse.left(1).funds == 60 - 3 * 2 - 4 * 3
+    purse.begun(lease)
+    purse.ended(Finish(1, 1, 5, Outcome.THROTTLED))
+    assert purse.left(1).funds == 42, "nobody pays for a refusal"
