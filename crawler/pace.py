@@ -22,6 +22,9 @@ NEVER_MS = -1_000_000_000
 
 BURST_SPREAD_US = 1_000_000
 """A whole window starts over this time, so that a first refusal is heard before all is out."""
+CAREFUL_FROM, CAREFUL = 2 / 3, 8
+"""From this share of the window on, starts of a burst are so much further apart: a limit may be set
+somewhat too high, and then few are refused."""
 RAMP_US, RAMP_MS = 50_000, 100
 """It begins with starts this far apart, and their rate doubles in so many ms: a server that is out
 of order is not asked by a whole flight before it can say so."""
@@ -112,6 +115,7 @@ class Pace(NamedTuple):
     bursting: bool = True
     """A whole window may start at once."""
     burst_began_at_ms: int = 0
+    burst_starts: int = 0
     served: int = 0
     """Calls that were let in, counted as long as it matters."""
     doubling: bool = False
@@ -248,9 +252,11 @@ def _interval_us(pace: Pace, quota: Quota, now_ms: int) -> int | None:
     cap = window_cap(pace, quota)
     if cap is None or not quota.adaptive:
         return None
-    age_ms = 0 if _is_idle(pace, now_ms) else now_ms - pace.burst_began_at_ms
-    ramp_us = RAMP_US * 2 ** (-age_ms / RAMP_MS)
-    return math.ceil(max(ramp_us, BURST_SPREAD_US / cap))
+    if _is_idle(pace, now_ms):
+        return RAMP_US
+    ramp_us = RAMP_US * 2 ** ((pace.burst_began_at_ms - now_ms) / RAMP_MS)
+    slower = CAREFUL if pace.burst_starts >= CAREFUL_FROM * cap else 1
+    return math.ceil(max(ramp_us, BURST_SPREAD_US / cap * slower))
 
 
 def _is_idle(pace: Pace, now_ms: int) -> bool:
@@ -273,12 +279,12 @@ def started(pace: Pace, quota: Quota, calls: int, now_ms: int) -> Pace:
     """Return the pace after calls have started."""
     interval_us = _interval_us(pace, quota, now_ms)
     if _is_idle(pace, now_ms):
-        pace = pace._replace(burst_began_at_ms=now_ms)
+        pace = pace._replace(burst_began_at_ms=now_ms, burst_starts=0)
     if pace.gate_cause is None and quota.adaptive and pace.rate is not None:
         pace = _grown(pace, quota, now_ms)
     if interval_us is not None:
         tat_us = max(pace.tat_us, now_ms * US) + calls * interval_us
-        pace = pace._replace(tat_us=tat_us)
+        pace = pace._replace(tat_us=tat_us, burst_starts=pace.burst_starts + calls)
     if pace.rate is None:
         return pace
     return pace._replace(starts_since_cut=pace.starts_since_cut + calls, grown_at_ms=now_ms)
@@ -342,12 +348,15 @@ def refused(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
         pace = _new_episode(pace, quota, refusal)
     else:
         longest_ms = max(MOST_GAP_MS, _gap_ms(pace, quota))
+        growth = 2
         if pace.gate_cause == "day":
             longest_ms = PARKED_GAP_MS
+        elif pace.bursting:
+            longest_ms, growth = WINDOW_MS, 3  # a whole window, it seems: see _closed
         pace = pace._replace(
             gate_strikes=pace.gate_strikes + 1,
             episode_refusals=pace.episode_refusals + 1,
-            gate_gap_ms=int(min(longest_ms, pace.gate_gap_ms * 2)),
+            gate_gap_ms=int(min(longest_ms, pace.gate_gap_ms * growth)),
         )
     return _closed(pace, quota, refusal)
 

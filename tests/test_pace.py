@@ -69,17 +69,20 @@ def paced(rate, quota=UNKNOWN, **facts):
     return Pace(bursting=False, rate=rate, plateau=rate, grown_at_ms=NOW_MS, **facts)
 
 
-def test_a_known_window_starts_within_two_seconds_and_begins_gently():
-    times, _ = starts_until(Pace(), KNOWN, NOW_MS + 2_000)
-    assert len(times) >= 600
+def test_a_known_window_starts_within_seconds_and_begins_and_ends_gently():
+    times, _ = starts_until(Pace(), KNOWN, NOW_MS + 4_000)
+    assert times[399] < NOW_MS + 1_100
+    assert times[599] < NOW_MS + 4_000
     assert sum(at < NOW_MS + 100 for at in times) <= 5, "a server out of order can say so"
+    last = [at for at in times[:600] if at >= times[450]]
+    assert len([at for at in last if at < times[450] + 100]) <= 12, "a limit may be too high"
 
 
 def test_the_first_refusals_teach_a_window_where_probes_find_it_used_up():
     pace = refused(Pace(), Quota(800), refusal(NOW_MS))
     assert (pace.gate_cause, pace.gate_opens_at_ms) == ("quota", NOW_MS + 303), "of 4 starts"
     pace, pauses = probed(pace, Quota(800), 4)
-    assert pauses == [606, 1_212, 2_424, 4_848]
+    assert pauses == [909, 2_727, 8_181, 24_543]
     pace = opened(pace, Quota(800), 600, NOW_MS + 60_000)
     assert (pace.gate_cause, pace.bursting, window_cap(pace, Quota(800))) == (None, True, 600)
 

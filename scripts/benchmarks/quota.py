@@ -36,14 +36,14 @@ def refusals(log):
 class Scene:
     """A database, a list of words, and a place for the emulator's log."""
 
-    def __init__(self, folder, name, words, *options):
+    def __init__(self, folder, name, words, *options, latency_ms=LATENCY_MS):
         self.database = folder / f"{name}.db"
         self.log = folder / f"{name}.jsonl"
         self._environment = {}
         listed = folder / f"{name}.txt"
         harness.write_words(listed, words)
         harness.prepare(self.database, listed, "--provider", "vertex")
-        self.emulator = ("--log", self.log, "--latency-ms", LATENCY_MS, *options)
+        self.emulator = ("--log", self.log, "--latency-ms", latency_ms, *options)
 
     def start(self, environment, *options):
         """Begin a run in the background."""
@@ -110,11 +110,10 @@ def together(folder, window):
 
 def too_high(folder, window, hint):
     """A limit a third above the quota."""
-    scene = Scene(
-        folder, f"high-{window}{hint}", 1000, "--per-minute", 600, "--window", window, hint
-    )
+    quota = ("--per-minute", 600, "--window", window, hint)
+    scene = Scene(folder, f"high-{window}{hint}", 1000, *quota, latency_ms=5)
     with harness.emulator(*scene.emulator) as environment:
-        run = scene.start(environment, "--per-minute", 800, "--concurrency", 200)
+        run = scene.start(environment, "--per-minute", 800)
         run.wait(300)
     refused, _ = refusals(scene.log)
     ((took_ms,),) = scene.rows("SELECT max(finished_at_ms) - min(started_at_ms) FROM attempts")

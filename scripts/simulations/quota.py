@@ -117,6 +117,20 @@ def shared(seeds, quotas=(60, 600), whos=("none", "const", "steps", "bursty")):
     _print("efficiency % / refused % / others %", ("quota", "", *whos, "all"), rows)
 
 
+def short(seeds):
+    """Short lists, known quota: a window at once, and not at an even pace."""
+    rows = []
+    for quota, items in ((600, 1000), (60, 20)):
+        for kind in ("fixed", "sliding", "bucket"):
+            runs = [
+                crawl(quota, kind, items=items, slots=400, latency_ms=5, seed=seed)
+                for seed in seeds
+            ]
+            seconds = max(run.end_ms for run in runs) / 1000
+            rows.append((quota, items, kind, f"{seconds:.1f}", max(r.client.refused for r in runs)))
+    _print("short lists", ("quota", "items", "server", "s", "refused"), rows)
+
+
 def too_high(seeds):
     """1,000 items at 600, told 800; with hints and without."""
     rows = []
@@ -215,7 +229,7 @@ def _print(title, head, rows):
     sys.stdout.flush()
 
 
-TABLES = (alone, shared, too_high, outage, restart, daily)
+TABLES = (alone, short, shared, too_high, outage, restart, daily)
 
 
 def main():
