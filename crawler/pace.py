@@ -317,10 +317,23 @@ def _period_ms(pace: Pace, now_ms: int) -> float:
     return min(LONGEST_MS, max(least_ms, affordable_ms))
 
 
+def is_calm(pace: Pace) -> bool:
+    """Tell whether an answer teaches nothing but that one more call was let in."""
+    return pace.gate_cause is None and not pace.failures
+
+
+def served(pace: Pace, calls: int) -> Pace:
+    """Return a calm pace after so many calls were let in."""
+    if pace.served >= MOST_SERVED:
+        return pace
+    return pace._replace(served=min(MOST_SERVED, pace.served + calls))
+
+
 def answered(pace: Pace, quota: Quota, started_at_ms: int, accepted: int, now_ms: int) -> Pace:
     """Return the pace after a call that was let in, whatever came of it."""
-    if pace.failures or pace.served < MOST_SERVED:
-        pace = pace._replace(failures=0, served=pace.served + 1)
+    if pace.failures:
+        pace = pace._replace(failures=0)
+    pace = served(pace, 1)
     if pace.gate_cause is not None and started_at_ms > pace.gate_closed_at_ms:
         return opened(pace, quota, accepted, now_ms)
     return pace

@@ -5,6 +5,7 @@ too late changes nothing.
 """
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from typing import NamedTuple
 from crawler.ledger.look import Limit, ledger_time_ms
 from crawler.ledger.pacing import Ended, learned
 from crawler.ledger.tokens import settled
-from crawler.pace import used_tokens
+from crawler.pace import is_calm, served, used_tokens
 from crawler.policy import Draw, Policy, verdict
 from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, Outcome, RequestState
 
@@ -86,14 +87,21 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
+    let_in: Counter[int] = Counter()
     for finish, attempt in closed:
         answered = finish.outcome is Outcome.SUCCEEDED
+        if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
+            let_in[attempt.limit_id] += 1  # the usual case, by the thousand
+            continue
         failures, cancelling = (0, 0) if answered else _budget(conn, finish.request_id)
         limit = _learn(conn, limits[attempt.limit_id], finish, attempt, failures)
         limits[attempt.limit_id] = limit
         if not answered:
             outage = limit.pace.gate_cause == "outage"
             _settle(conn, scope, finish, failures, cancelling, now_ms, outage=outage)
+    for limit_id, calls in let_in.items():
+        limit = limits[limit_id]
+        limits[limit_id] = limit._replace(pace=served(limit.pace, calls))
     return len(finished) - len(closed)
 
 
