@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -260,6 +261,37 @@ class TestRun:
         [limit] = json.loads(asked("limit", "--json").out)
         assert (limit["concurrency"], limit["per_minute"]) == (3, 70)
 
+    def test_a_budget_of_tokens_is_never_exceeded(self, do):
+        do("prompt", "add", "p", *SCRIPTED, "Define {word}", "--param", "max_output_tokens=40")
+        do("add", *map(str, range(100)), "--prompt", "p")
+        ran = do("run", "--budget", "500")
+        assert "the budget is used up" in told(ran, Exit.WORK_LEFT)[0]
+        [(used,)] = rows(do, "SELECT sum(tokens_in + tokens_out) FROM attempts")
+        assert 400 < used <= 500
+        told(do("run", "--budget", "0.0005", "--price", "0.30/2.50"), Exit.WORK_LEFT)
+        [(cost,)] = rows(
+            do,
+            "SELECT sum(tokens_in * 0.3 + tokens_out * 2.5) / 1e6 FROM attempts WHERE run_id = 2",
+        )
+        assert 0.0003 < cost <= 0.0005
+        assert do("run").code == Exit.DONE
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            ("--budget", "1.5"),
+            ("--budget", "0"),
+            ("--budget", "-3"),
+            ("--budget", "much"),
+            ("--price", "1/2"),
+            ("--budget", "1", "--price", "1"),
+            ("--budget", "1", "--price", "1/x"),
+        ],
+    )
+    def test_a_budget_that_is_none_is_refused(self, asked, options):
+        told(asked("run", *options), Exit.USAGE)
+        assert rows(asked, "SELECT count(*) FROM runs") == [(0,)]
+
     def test_which_limit_is_meant_has_to_be_clear(self, asked):
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}", "--limit", "other")
         _, cause, _ = told(asked("run", "--per-minute", "5"), Exit.USAGE)
@@ -296,7 +328,7 @@ class TestExitCodes:
                 asked("run", "--provider", "openai", "--model", "m"), Exit.WORK_LEFT
             )
         assert what == "the quota is used up; what is left stays pending"
-        assert re.fullmatch(r"the server asks to come back at \S+\+00:00", cause)
+        assert re.fullmatch(r"come back at 20\S+Z", cause)
 
     def test_nobody_at_the_address_is_69(self, asked, monkeypatch):
         with socket.socket() as bound:
@@ -545,8 +577,34 @@ class TestControl:
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}", "--limit", "other")
         assert asked("pause", "other").code == Exit.DONE
         found = json.loads(asked("limit", "--json").out)
-        assert [row["paused_at_ms"] is not None for row in found] == [False, True]
+        assert [row["held_by"] == "paused" for row in found] == [False, True]
         assert asked("resume", "other").code == Exit.DONE
+
+    def test_a_pause_may_end_by_itself(self, asked):
+        ran = asked("pause", "--until", "2h")
+        assert "is paused until 20" in ran.err
+        assert "paused until 20" in asked("status").out
+        [(until_ms,)] = rows(asked, "SELECT paused_until_ms - paused_at_ms FROM limits")
+        assert 7_199_000 <= until_ms <= 7_200_000
+        asked("pause", "--until", "2999-12-24T18:00")
+        assert "paused until 2999-12-2" in asked("status").out
+        asked("resume")
+        assert rows(asked, "SELECT paused_until_ms FROM limits") == [(None,)]
+
+    def test_a_time_of_the_day_is_the_next_one(self, asked):
+        now = datetime.now().astimezone()
+        asked("pause", "--until", f"{now:%H:%M}")
+        [(until_ms,)] = rows(asked, "SELECT paused_until_ms FROM limits")
+        assert timedelta(hours=22) < datetime.fromtimestamp(until_ms / 1000).astimezone() - now
+        asked("pause", "--until", f"{now + timedelta(hours=3):%H:%M}")
+        [(until_ms,)] = rows(asked, "SELECT paused_until_ms FROM limits")
+        ahead = datetime.fromtimestamp(until_ms / 1000).astimezone() - now
+        assert timedelta(hours=1) < ahead <= timedelta(hours=4)
+
+    @pytest.mark.parametrize("moment", ["25:00", "2020-01-01", "soon", "", "7:5", "90"])
+    def test_a_time_that_is_none_is_refused(self, asked, moment):
+        told(asked("pause", "--until", moment), Exit.USAGE)
+        assert rows(asked, "SELECT paused_at_ms FROM limits") == [(None,)]
 
     @pytest.mark.parametrize("command", ["pause", "resume", "limit"])
     def test_an_unknown_limit_is_told(self, asked, command):
@@ -555,8 +613,13 @@ class TestControl:
 
     def test_limits_are_set_and_shown(self, asked):
         ran = asked("limit", "scripted", "--per-minute", "600", "--concurrency", "50")
-        assert ran.out.split() == "limit concurrency per minute scripted 50 600".split()
-        assert asked("limit", "scripted", "--per-minute", "none").out.split()[-1] == "none"
+        assert ran.out.split()[-5:] == ["scripted", "50", "600", "none", "adaptive"]
+        options = ("--per-minute", "none", "--tokens-per-minute", "9000", "--fixed")
+        ran = asked("limit", "scripted", *options)
+        assert ran.out.split()[-5:] == ["scripted", "50", "none", "9000", "fixed"]
+        asked("limit", "scripted", "--adaptive", "--tokens-per-minute", "none")
+        [limit] = json.loads(asked("limit", "--json").out)
+        assert (limit["adaptive"], limit["tokens_per_minute"]) == (True, None)
 
     @pytest.mark.parametrize(
         "args",
@@ -567,6 +630,7 @@ class TestControl:
             ("scripted", "--per-minute", "many"),
             ("scripted", "--per-minute", "²"),
             ("scripted", "--per-minute", "9" * 30),
+            ("scripted", "--tokens-per-minute", "0"),
             ("scripted", "--concurrency", "0"),
             ("scripted", "--concurrency", "9" * 30),
         ],
@@ -609,6 +673,9 @@ class TestCheck:
             ("leased_is_open", f"{ATTEMPT}) VALUES (1, 2, 1, 1, 5)"),
             ("open_has_run", "UPDATE attempts SET finished_at_ms = NULL, outcome = NULL"),
             ("failed_has_cause", "UPDATE requests SET state = 'failed' WHERE id = 1"),
+            ("starts_are_counted", "UPDATE attempts SET nth = 1"),
+            ("starts_are_counted", "UPDATE limits SET started = 0"),
+            ("starts_are_in_order", "UPDATE attempts SET nth = 9 - nth, started_at_ms = nth"),
             ("tallies_agree", "UPDATE tallies SET pending = 7"),
             ("tallies_agree", "UPDATE tallies SET succeeded = 0"),
         ],

@@ -77,7 +77,7 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
         writer.run(_known, limit)
         writer.run(control.pause, limit, wall_ms(), until)
     ends = f" until {moment(until)}" if until is not None else ""
-    earlier = "before" if ends else "with"
+    earlier = "earlier with" if ends else "with"
     command = f"crawler resume {limit or ''}".rstrip()
     tell(f"{limit or 'everything'} is paused{ends}; go on {earlier} {command}")
 
@@ -141,7 +141,7 @@ def limit(
         print_json([as_record(row) for row in rows])
         return
     print_table(
-        ("limit", "concurrency", "per minute", "tokens per minute", "", "learned", ""),
+        ("limit", "concurrency", "per minute", "tokens per minute", "pace", "learned", "now"),
         [
             (
                 row.limit,

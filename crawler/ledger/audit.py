@@ -78,6 +78,21 @@ INVARIANTS = (
         " ('transient', 'rejected', 'blocked', 'abandoned'))",
     ),
     Invariant(
+        "starts_are_counted",
+        "each start has a number of its own among those of its limit, which knows the last",
+        "SELECT 'limit ' || limit_id || ' start ' || nth FROM attempts WHERE nth > 0"
+        " GROUP BY limit_id, nth HAVING count(*) > 1 UNION ALL"
+        " SELECT 'limit ' || limits.id FROM limits WHERE started <"
+        " (SELECT max(nth) FROM attempts WHERE limit_id = limits.id)",
+    ),
+    Invariant(
+        "starts_are_in_order",
+        "whoever has the higher number did not start earlier",
+        "SELECT 'request ' || request_id FROM (SELECT request_id, started_at_ms,"
+        " lag(started_at_ms) OVER (PARTITION BY limit_id ORDER BY nth) AS before_ms"
+        " FROM attempts WHERE nth > 0) WHERE before_ms > started_at_ms",
+    ),
+    Invariant(
         "tallies_agree",
         "the counts of a prompt agree with its requests",
         "SELECT 'prompt ' || prompt_id FROM tallies LEFT JOIN ("

@@ -96,7 +96,8 @@ def _set_quota(
     ).fetchall()
     for (limit_id,) in changed:
         rate = float(value) if name == "per_minute" and value is not None else None
-        note(conn, limit_id, [Change("set", rate, None, f"{name} = {value}")], now_ms)
+        told = "none" if value is None else value
+        note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
 
 
 _FORGET = (

@@ -251,8 +251,8 @@ def _limit_status(
     outlook = look(conn, limit, prompt_ids, now_ms)
     step = plan(outlook, now_ms)
     held_by, until_ms = None if step.room else step.held_by, step.wake_at_ms
-    if held_by is None and not outlook.in_flight and step.wake_at_ms is not None:
-        held_by = "backoff"
+    if held_by is None and not outlook.in_flight and outlook.next_due_at_ms is not None:
+        held_by, until_ms = "backoff", outlook.next_due_at_ms
     started, rate = _rate(conn, limit, now_ms)
     cap = window_cap(limit.pace, limit.quota)
     if cap is not None:
