@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from crawler.errors import CrawlerError, Exit
 from crawler.locks import LockTimeout, WriteLock
-from crawler.migrate import inspect, migrate
+from crawler.migrate import inspect, migrate, newest_version
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -142,19 +142,16 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
 
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a file for a command that only reads; never creates one. Raises CrawlerError."""
-    if not path.exists():
+    """Open a file for a command that only reads; never creates or changes one.
+
+    Raises CrawlerError, also for a file of an older version: an older program may be at work on it.
+    """
+    version, newest = require_database(path), newest_version()
+    if version < newest:
         raise CrawlerError(
-            f"there is no database at {path}",
-            "nothing has been added yet, or it is elsewhere",
-            f"crawler --db {path} add WORDS",
-            Exit.CONFIGURATION,
-        )
-    if inspect(path) == 0:
-        raise CrawlerError(
-            f"the database at {path} is empty",
-            "nothing has been added yet",
-            f"crawler --db {path} add WORDS",
+            f"the database at {path} is of an older version",
+            f"its schema is version {version}, and this program reads {newest}",
+            "when no older program is at work on it: crawler run, or any command that writes",
             Exit.CONFIGURATION,
         )
     with explained(path):
@@ -168,6 +165,26 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             yield conn
         finally:
             conn.close()
+
+
+def require_database(path: Path) -> int:
+    """Return the schema version of a file that has something in it. Raises CrawlerError."""
+    if not path.exists():
+        raise CrawlerError(
+            f"there is no database at {path}",
+            "nothing has been added yet, or it is elsewhere",
+            f"crawler --db {path} add WORDS",
+            Exit.CONFIGURATION,
+        )
+    version = inspect(path)
+    if version == 0:
+        raise CrawlerError(
+            f"the database at {path} is empty",
+            "nothing has been added yet",
+            f"crawler --db {path} add WORDS",
+            Exit.CONFIGURATION,
+        )
+    return version
 
 
 class Writer:

@@ -45,6 +45,11 @@ def migrations() -> list[Migration]:
     return found
 
 
+def newest_version() -> int:
+    """Return the schema version that this program writes."""
+    return len(migrations())
+
+
 def inspect(path: Path) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
 

@@ -10,6 +10,7 @@ minute is longer than the server's by a guard.
 
 from typing import NamedTuple
 
+from crawler.learning import verified_at_ms
 from crawler.pace import (
     Pace,
     Quota,
@@ -18,7 +19,6 @@ from crawler.pace import (
     most_in_flight,
     next_start_ms,
     next_tokens_ms,
-    verified_at_ms,
     window_cap,
 )
 

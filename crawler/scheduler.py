@@ -10,13 +10,12 @@ import random
 import socket
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
-from typing import NamedTuple
 
 from crawler.brake import Brake
 from crawler.calls import UnsendableError, to_call
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
+from crawler.ending import Ending, RunOptions, gate_ending
 from crawler.executor import Executor
 from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
@@ -43,37 +42,6 @@ BATCH = 256
 """Ends that are worth a turn at once."""
 TICK_MS = 1_000
 """How often the loop looks after dead runs and reports."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How far a run goes."""
-
-    watch: bool = False
-    """Stay when all is done, and wait for more words."""
-    deadline_ms: int | None = None
-    """How long to start calls, counted from the start of the run."""
-    max_calls: int | None = None
-    """How many calls to start at the most."""
-    funds: Allowance = ANYTHING
-    """What to spend at the most."""
-    prompt_ids: tuple[int, ...] | None = None
-    """The only prompts to serve; None for all."""
-    request_id: int | None = None
-    """The only request to serve; None for all of the prompts."""
-
-
-class Ending(NamedTuple):
-    """Why a run ended, and what it left.
-
-    ``reason`` is one of: done, signal, deadline, calls_used, funds_used, quota, outage, denied,
-    rejected, unreachable, lost.
-    """
-
-    reason: str
-    detail: str | None
-    unfinished: int
-    opens_at_ms: int | None = None
 
 
 class Scheduler:
@@ -305,17 +273,9 @@ class Scheduler:
             return Ending("calls_used", None, done.unfinished)
         if done.out_of_funds and not done.leases:
             return Ending("funds_used", None, done.unfinished)
-        return None if self._options.watch else self._gate_ending(done)
-
-    def _gate_ending(self, done: Turn) -> Ending | None:
-        """Return the reason to end that a closed gate is, if it takes too long to wait for it."""
-        gate, patience_ms = done.gate, self._policy.patience_ms
-        if gate.cause == "outage":
-            lasts_ms = self._clock() - gate.since_ms
-            return Ending("outage", None, done.unfinished) if lasts_ms > patience_ms else None
-        if gate.opens_at_ms - self._clock() >= patience_ms - TICK_MS:
-            return Ending("quota", gate.cause, done.unfinished, gate.opens_at_ms)
-        return None
+        if self._options.watch:
+            return None
+        return gate_ending(done.gate, done.unfinished, self._policy.patience_ms, self._clock())
 
     async def _pause(self, wake_at_ms: int | None) -> None:
         """Sleep until a call ends, somebody wakes us, or it is time to look again."""

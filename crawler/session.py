@@ -6,8 +6,8 @@ Rule: the only place that knows all of them.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 
+from crawler.ending import Ending, RunOptions
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor, OnText
 from crawler.ledger.intake import Prompt, prompt_by_id
@@ -16,7 +16,7 @@ from crawler.ledger.report import Status
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Provider, ProviderError
-from crawler.scheduler import Ending, RunOptions, Scheduler
+from crawler.scheduler import Scheduler
 from crawler.store import Store
 
 
@@ -69,56 +69,6 @@ async def crawl_store(
         return await scheduler.run()
     finally:
         await executor.close()
-
-
-def raise_for(ending: Ending) -> None:
-    """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
-    detail = ending.detail or ""
-    if ending.reason == "denied":
-        raise CrawlerError(
-            "the provider refuses to work for us; what is left stays pending",
-            detail,
-            "mend that (credentials come from the environment) and run again",
-            Exit.DENIED,
-        )
-    if ending.reason == "rejected":
-        raise CrawlerError(
-            "the provider rejects one request after another; what is left stays pending",
-            detail,
-            "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
-            " again: crawler retry, crawler run",
-            Exit.CONFIGURATION,
-        )
-    if ending.reason == "unreachable":
-        raise CrawlerError(
-            "the server can't be reached; what is left stays pending",
-            detail,
-            "check its address and the network; crawler resume, then crawler run",
-            Exit.UNREACHABLE,
-        )
-    if ending.reason == "outage":
-        raise CrawlerError(
-            "the server is out of order; what is left stays pending",
-            "it has failed every call for a quarter of an hour",
-            'crawler sql "select * from limit_history" shows since when; run again later',
-            Exit.UNREACHABLE,
-        )
-    if ending.reason == "funds_used":
-        raise CrawlerError(
-            "the budget is used up; what is left stays pending",
-            "another call could exceed it",
-            "run again with another --budget",
-            Exit.WORK_LEFT,
-        )
-    if ending.opens_at_ms is not None:
-        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
-        quota = "the quota of the day" if detail == "day" else "the quota"
-        raise CrawlerError(
-            f"{quota} is used up; what is left stays pending",
-            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
-            "run again after that, or leave crawler run --watch running",
-            Exit.WORK_LEFT,
-        )
 
 
 def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Prompt]:

@@ -2,6 +2,7 @@
 schema is brought up to date wholly or not at all."""
 
 import os
+import random
 import re
 import sqlite3
 import subprocess
@@ -12,8 +13,13 @@ import pytest
 from crawler import migrate as migrate_module
 from crawler.database import reading, transact, writing
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.audit import check
+from crawler.ledger.record import Scope
+from crawler.ledger.tokens import ANYTHING
+from crawler.ledger.turn import turn
 from crawler.locks import WriteLock
 from crawler.migrate import APPLICATION_ID, Migration, migrate, migrations, statements
+from crawler.policy import Policy
 from tests.program import crawler, state_of, told
 
 READS = [
@@ -252,13 +258,43 @@ def test_an_older_file_gets_what_it_lacks_and_keeps_its_rows(tmp_path, known):
     path = tmp_path / "x.db"
     crawler("--db", path, "add", "w")
     known(*migrations(), EXTRA)
-    assert crawler("--db", path, "status").code == Exit.DONE
+    before = state_of(tmp_path)
+    assert "older version" in told(crawler("--db", path, "status"), Exit.CONFIGURATION)[0]
+    assert state_of(tmp_path) == before, "an older program may be at work on it"
     assert crawler("--db", path, "add", "v").code == Exit.DONE
     with reading(path) as conn:
         assert schema_of(conn)[0] == EXTRA.version
         assert conn.execute("SELECT x FROM extra").fetchall() == [(1,)]
         assert conn.execute("SELECT concurrency FROM limits").fetchall() == [(77,)]
         assert conn.execute("SELECT text FROM words ORDER BY id").fetchall() == [("w",), ("v",)]
+
+
+def test_a_file_from_before_quotas_were_learned_opens_no_burst(empty, known, monkeypatch):
+    """Its attempts have no numbers yet, and still they are in the window."""
+    now_ms = 1_000_000_000_000
+    known(*migrations()[:2])
+    migrate(empty, now_ms)
+    empty.executescript(f"""
+        INSERT INTO limits (name, concurrency, per_minute, gate_strikes) VALUES ('q', 50, 20, 2);
+        INSERT INTO prompts (name, version, template, provider, model, params, limit_id, current,
+            created_at_ms) VALUES ('p', 1, '{{word}}', 'scripted', 'm', '{{}}', 1, 1, 1);
+        INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms)
+            VALUES (1, 'h', '0', {now_ms}, {now_ms});
+        WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
+            INSERT INTO words (text, added_at_ms) SELECT i, 1 FROM n;
+        INSERT INTO requests (word_id, prompt_id) SELECT id, 1 FROM words;
+        UPDATE requests SET state = 'leased', attempts = 1 WHERE id <= 20;
+        INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)
+            SELECT id, 1, 1, 1, {now_ms} FROM requests WHERE id <= 20;
+    """)
+    monkeypatch.undo()
+    migrate(empty, now_ms)
+    clock = [now_ms + 30_000]
+    scope = Scope(run_id=1, policy=Policy(), clock=lambda: clock[0], draw=random.randint)
+    assert turn(empty, scope, [], ANYTHING).leases == []
+    clock[0] = now_ms + 60_601
+    assert len(turn(empty, scope, [], ANYTHING).leases) > 0
+    assert [finding for finding in check(empty) if finding.broken] == []
 
 
 def test_a_migration_that_fails_leaves_nothing_behind(tmp_path, known):

@@ -6,20 +6,17 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crawler import learning
 from crawler import pace as paces
+from crawler.learning import Refusal, answered, failed, opened, refused
 from crawler.pace import (
     Pace,
     Quota,
-    Refusal,
-    answered,
-    failed,
     free_starts,
     free_tokens,
     most_in_flight,
     next_start_ms,
     next_tokens_ms,
-    opened,
-    refused,
     started,
     used_tokens,
     window_cap,
@@ -98,21 +95,21 @@ def test_the_first_refusals_teach_an_even_pace_where_the_first_probe_is_let_in()
 
 def test_of_an_unknown_quota_that_takes_no_bursts_the_rate_doubles_until_a_refusal():
     pace = opened(refused(Pace(), UNKNOWN, refusal(NOW_MS, accepted=7)), UNKNOWN, 7, NOW_MS)
-    assert (pace.rate, pace.doubling) == (paces.FIRST_RATE, True)
+    assert (pace.rate, pace.doubling) == (learning.FIRST_RATE, True)
     times, pace = starts_until(pace, UNKNOWN, NOW_MS + 32_000)
-    assert 8 * paces.FIRST_RATE < pace.rate <= 16.1 * paces.FIRST_RATE
+    assert 8 * learning.FIRST_RATE < pace.rate <= 16.1 * learning.FIRST_RATE
     assert len(times) > 100
     at_ms = NOW_MS + 32_100
     pace = refused(pace, UNKNOWN, refusal(at_ms, accepted=300))
     assert not pace.doubling
-    assert pace.rate < 0.7 * 16.1 * paces.FIRST_RATE
+    assert pace.rate < 0.7 * 16.1 * learning.FIRST_RATE
 
 
 def test_few_that_were_accepted_are_no_window():
     pace = refused(Pace(), UNKNOWN, refusal(NOW_MS, accepted=2))
     pace, _ = probed(pace, UNKNOWN, 4, accepted=2)
     pace = opened(pace, UNKNOWN, 0, NOW_MS + 60_000)
-    assert (pace.bursting, pace.rate) == (False, paces.FIRST_RATE)
+    assert (pace.bursting, pace.rate) == (False, learning.FIRST_RATE)
 
 
 def test_a_refusal_cuts_the_rate_and_it_comes_back_and_goes_beyond():
@@ -295,7 +292,7 @@ def test_whatever_happens_it_keeps_its_promises(steps, quota):
                 found = refusal(now_ms, started_at_ms=started_at_ms, accepted=50, **facts)
                 pace = refused(pace, quota, found)
         if pace.rate is not None:
-            assert paces.FEWEST * paces.CUT - 1e-9 <= pace.rate <= quota.ceiling
+            assert learning.FEWEST * paces.CUT - 1e-9 <= pace.rate <= quota.ceiling
         assert quota.adaptive or pace.rate is None
         if pace.gate_cause is not None:
             assert pace.gate_closed_at_ms < pace.gate_opens_at_ms <= now_ms + 900_000

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from crawler.clock import wall_ms
+from crawler.ending import RunOptions, raise_for
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import audit, control, intake, turn
 from crawler.ledger.report import status
@@ -15,8 +16,7 @@ from crawler.locks import RunLock, run_is_alive
 from crawler.logs import silent
 from crawler.policy import Policy
 from crawler.providers.protocol import Answer, ProviderError
-from crawler.scheduler import RunOptions
-from crawler.session import crawl_store, raise_for
+from crawler.session import crawl_store
 from crawler.states import Outcome
 from crawler.store import open_store
 from tests.conftest import assert_no_thread_is_left

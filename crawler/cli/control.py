@@ -11,7 +11,7 @@ from crawler.cli.options import MOST, Moment, Number, database_option, found
 from crawler.cli.status import held_line
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
 from crawler.clock import boot_id, since_boot_ms, wall_ms
-from crawler.database import Writer, reading, writing
+from crawler.database import Writer, reading, require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.clocks import read_ms
@@ -178,8 +178,8 @@ def _set(
 
 def _open(db: Path) -> AbstractContextManager[Writer]:
     """Open a database for a change; like a command that reads, never creates one."""
-    with reading(db):
-        return writing(db, wall_ms())
+    require_database(db)
+    return writing(db, wall_ms())
 
 
 def _chosen(

@@ -16,14 +16,15 @@ from pathlib import Path
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
 from crawler.clock import boot_id, since_boot_ms, wall_ms
+from crawler.ending import Ending, RunOptions, raise_for
 from crawler.errors import Exit
 from crawler.ledger.clocks import read_ms
 from crawler.ledger.report import Status
 from crawler.ledger.report import status as status_of
 from crawler.logs import Log, json_lines, silent
 from crawler.policy import Policy
-from crawler.scheduler import Ending, RunOptions, Scheduler
-from crawler.session import crawl_store, raise_for
+from crawler.scheduler import Scheduler
+from crawler.session import crawl_store
 from crawler.store import open_store
 
 REPORT_EVERY_S = 10

@@ -12,6 +12,7 @@ from crawler.cli.crawl import started
 from crawler.cli.status import held_line
 from crawler.cli.terminal import tell
 from crawler.database import reading
+from crawler.ending import Ending, RunOptions, raise_for
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import OnText
 from crawler.ledger.control import ask_for
@@ -19,8 +20,7 @@ from crawler.ledger.intake import Prompt, Word, add_words
 from crawler.ledger.report import Result, Status, result
 from crawler.logs import silent
 from crawler.policy import Policy
-from crawler.scheduler import Ending, RunOptions
-from crawler.session import crawl_store, raise_for
+from crawler.session import crawl_store
 from crawler.store import open_store
 
 

@@ -20,7 +20,7 @@ from crawler.cli.options import (
     found,
 )
 from crawler.clock import wall_ms
-from crawler.database import reading, writing
+from crawler.database import require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.intake import (
@@ -93,13 +93,12 @@ def run(
     """
     policy = _policy(timeout, max_failures)
     funds = _funds(budget, price)
-    with reading(db):
-        pass  # a run has something to do only where words have been added
+    require_database(db)  # a run has something to do only where words have been added
     with writing(db, wall_ms()) as writer:
         chosen = writer.run(_apply, name, provider, model, concurrency, per_minute)
     # From here on it is a running crawl; what only that needs is imported now.
     from crawler.cli.crawl import crawl  # noqa: PLC0415
-    from crawler.scheduler import RunOptions  # noqa: PLC0415
+    from crawler.ending import RunOptions  # noqa: PLC0415
 
     options = RunOptions(
         watch=watch,

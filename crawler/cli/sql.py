@@ -50,8 +50,9 @@ Examples:
 @click.option("--timeout", default=DEFAULT_TIMEOUT_S, show_default=True, help="In seconds.")
 @database_option
 def sql(query: str, form: str | None, timeout: int, db: Path) -> None:
-    """Ask the database in SQL; views are results, failures, progress, throughput_per_minute.
+    """Ask the database in SQL.
 
+    Views are results, failures, progress, throughput_per_minute and limit_history.
     A prompt whose answers have a schema has a view of its own: study-notes has study_notes.
     """
     if query == "-":

@@ -30,12 +30,12 @@ import by_hand
 import harness
 
 from crawler import store
+from crawler.ending import RunOptions
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.providers import scripted
 from crawler.providers.protocol import Call
-from crawler.scheduler import RunOptions
 from crawler.session import crawl_store
 
 ANSWER_WORDS = 100

@@ -7,7 +7,8 @@ import heapq
 import itertools
 from collections import deque
 
-from crawler.pace import Pace, Refusal, answered, failed, opened, refused, started, verified_at_ms
+from crawler.learning import Refusal, answered, failed, opened, refused, verified_at_ms
+from crawler.pace import Pace, started
 from crawler.plan import Outlook, plan
 from crawler.policy import Policy, verdict
 from crawler.states import Outcome, RequestState
