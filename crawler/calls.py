@@ -6,7 +6,7 @@ Rule: pure.
 import json
 
 from crawler.ledger.intake import Prompt
-from crawler.ledger.tokens import Lease
+from crawler.ledger.lease import Lease
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
 from crawler.template import Template

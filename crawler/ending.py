@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.tokens import ANYTHING, Allowance
+from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.ledger.turn import Gate
 
 SLACK_MS = 1_000

@@ -4,8 +4,8 @@ Rule: pure. A call is paid for at the most that it can cost when it begins, and 
 when it ends.
 """
 
+from crawler.ledger.lease import Allowance, Lease
 from crawler.ledger.record import Finish, usage
-from crawler.ledger.tokens import Allowance, Lease
 
 
 class Funds:

@@ -21,9 +21,9 @@ from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.lease import ANYTHING, NOTHING, Allowance, Lease
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.tokens import ANYTHING, NOTHING, Allowance, Lease
 from crawler.ledger.turn import Turn, restamp, start_run, turn
 from crawler.locks import LockTimeout, RunLock
 from crawler.logs import Log

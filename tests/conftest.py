@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from crawler.database import SETTINGS
-from crawler.ledger import control, intake, record, tokens
+from crawler.ledger import control, intake, record
 from crawler.ledger import turn as turns
+from crawler.ledger.lease import Allowance, Lease
 from crawler.migrate import migrate
 from crawler.policy import Policy
 from crawler.states import Outcome
@@ -57,14 +58,14 @@ class Ledger:
     def turn(
         self, *finished: record.Finish, budget: int = 2**31, run_id: int | None = None
     ) -> turns.Turn:
-        return turns.turn(self.conn, self.scope(run_id), finished, tokens.Allowance(budget))
+        return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget))
 
     def fix(self, per_minute: int) -> None:
         """Set a limit that is kept as it is set: all its starts at once, and no more."""
         control.set_per_minute(self.conn, "quota", per_minute, self.now_ms)
         control.set_adaptive(self.conn, "quota", self.now_ms, adaptive=False)
 
-    def finish(self, lease: tokens.Lease, outcome: Outcome, **facts) -> record.Finish:
+    def finish(self, lease: Lease, outcome: Outcome, **facts) -> record.Finish:
         if outcome is Outcome.SUCCEEDED:
             facts.setdefault("text", f"about {lease.word}")
         return record.Finish(lease.request_id, lease.number, self.now_ms, outcome, **facts)

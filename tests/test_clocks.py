@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.ledger import record, turn
 from crawler.ledger.clocks import IDLE_MS, agree_offset_ms, read_ms
-from crawler.ledger.tokens import Allowance
+from crawler.ledger.lease import Allowance
 from crawler.states import Outcome
 from tests.conftest import Ledger
 

@@ -14,8 +14,8 @@ from crawler import migrate as migrate_module
 from crawler.database import reading, transact, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.audit import check
+from crawler.ledger.lease import ANYTHING
 from crawler.ledger.record import Scope
-from crawler.ledger.tokens import ANYTHING
 from crawler.ledger.turn import turn
 from crawler.locks import WriteLock
 from crawler.migrate import APPLICATION_ID, Migration, migrate, migrations, statements

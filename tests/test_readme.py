@@ -12,7 +12,7 @@ SESSIONS = [block.text for block in blocks(README) if block.language == "console
 
 
 def test_every_console_session_prints_what_it_shows(tmp_path):
-    assert len(SESSIONS) == 4
+    assert len(SESSIONS) == 5
     [command] = re.findall(r"^    (crawler emulator .*)$", README, re.MULTILINE)
     shell = Shell(tmp_path)
     with shell.emulator(command):

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from crawler.funds import Funds
 from crawler.ledger import audit, control, tokens
+from crawler.ledger import lease as leases
 from crawler.ledger import turn as turns
 from crawler.ledger.record import Finish
 from crawler.states import Outcome
@@ -95,7 +96,7 @@ def test_no_more_is_spent_than_was_given(funds, answers, at_once):
     ledger.conn.execute("DROP TRIGGER prompts_are_immutable")
     ledger.conn.execute("UPDATE prompts SET params = '{\"max_output_tokens\": 50}'")
     ledger.add(map(str, range(30)))
-    purse = Funds(tokens.ANYTHING._replace(funds=float(funds)))
+    purse = Funds(leases.ANYTHING._replace(funds=float(funds)))
     answers, spent, finished = iter(answers), 0, []
     while True:
         done = turns.turn(ledger.conn, ledger.scope(), finished, purse.left(100))
@@ -111,14 +112,14 @@ def test_no_more_is_spent_than_was_given(funds, answers, at_once):
             break
         ledger.now_ms += 1_000
     assert spent <= funds
-    most = tokens.Allowance(1).cost(*tokens.usual(ledger.conn, 1).most("29", None))
+    most = leases.Allowance(1).cost(*tokens.usual(ledger.conn, 1).most("29", None))
     assert done.out_of_funds == (done.unfinished > 0)
     assert done.unfinished == 0 or funds - spent < most, "what is left would pay for no other"
 
 
 def test_who_does_not_say_what_it_used_has_used_the_most():
-    purse = Funds(tokens.ANYTHING._replace(funds=100.0, price_in=2.0, price_out=3.0))
-    lease = tokens.Lease(1, 1, 1, "w", None, cost=40.0)
+    purse = Funds(leases.ANYTHING._replace(funds=100.0, price_in=2.0, price_out=3.0))
+    lease = leases.Lease(1, 1, 1, "w", None, cost=40.0)
     purse.begun(lease)
     assert purse.left(1).funds == 60
     purse.ended(Finish(1, 1, 5, Outcome.SUCCEEDED, text="t"))

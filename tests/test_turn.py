@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from crawler.ledger import audit, control, intake, look, record, report, turn
 from crawler.ledger import turn as turns
-from crawler.ledger.tokens import Allowance
+from crawler.ledger.lease import Allowance
 from crawler.pace import WINDOW_MS
 from crawler.policy import Policy
 from crawler.states import Outcome, RequestState

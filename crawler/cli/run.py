@@ -31,7 +31,7 @@ from crawler.ledger.intake import (
     put_limit,
     put_prompt,
 )
-from crawler.ledger.tokens import ANYTHING, Allowance
+from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.policy import Policy
 from crawler.providers import check_params, kind_of, model_for
 

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from crawler.ledger.lease import NOTHING, Allowance, Lease
 from crawler.ledger.look import (
     Limit,
     Served,
@@ -20,7 +21,7 @@ from crawler.ledger.look import (
 )
 from crawler.ledger.pacing import save, tried
 from crawler.ledger.record import Finish, Scope, record
-from crawler.ledger.tokens import NOTHING, Allowance, Lease, affordable
+from crawler.ledger.tokens import affordable
 from crawler.pace import next_tokens_ms, started, used_tokens
 from crawler.plan import plan
 
