@@ -15,6 +15,7 @@ from crawler.errors import CrawlerError
 from crawler.executor import LocalExecutor
 from crawler.ledger.audit import check
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
+from crawler.ledger.lease import Allowance
 from crawler.ledger.record import Scope
 from crawler.ledger.turn import start_run, turn
 from crawler.locks import WriteLock
@@ -324,9 +325,9 @@ def test_whatever_a_provider_says_can_be_recorded(outcome, text, counts):
             clock=lambda: 1_700_000_000_000,
             draw=random.Random(0).randint,
         )
-        [lease] = turn(conn, scope, [], 1).leases
+        [lease] = turn(conn, scope, [], Allowance(1)).leases
         ends = ends_of(say, a_call("cat", lease.request_id, number=lease.number))
-        assert turn(conn, scope, ends, 0).late == 0
+        assert turn(conn, scope, ends, Allowance(0)).late == 0
         assert [finding for finding in check(conn) if finding.broken] == []
         recorded = conn.execute("SELECT outcome FROM attempts").fetchall()
         later = conn.execute(

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -22,6 +23,14 @@ from crawler.store import open_store
 from tests.conftest import assert_no_thread_is_left
 
 QUICK = Policy(backoff_base_ms=1, backoff_cap_ms=1)
+HURRIED = Policy(guard_ms=10**9, patience_ms=10**9)
+"""For a clock that hurries: a hop to the database takes seconds on it, and a nap minutes."""
+
+
+def hurrying():
+    """Return a clock on which a second lasts a millisecond."""
+    began_s = time.monotonic()
+    return lambda: 10**12 + int((time.monotonic() - began_s) * 10**6)
 
 
 class Asked:
@@ -202,7 +211,7 @@ def test_a_server_that_was_never_there_ends_the_run():
     async def main():
         provider = Asked(fails(Outcome.UNAVAILABLE))
         async with a_store(map(str, range(9))) as store:
-            ending = await crawled(store, provider)
+            ending = await crawled(store, provider, HURRIED, clock=hurrying())
             assert (ending.reason, ending.unfinished) == ("unreachable", 9)
         assert len(provider.words) <= 4 + QUICK.unreachable_strikes
         with pytest.raises(CrawlerError, match="reached"):
@@ -223,7 +232,8 @@ def test_a_server_that_has_been_there_is_waited_for():
             return Answer("back")
 
         async with a_store(map(str, range(20)), concurrency=2) as store:
-            assert (await crawled(store, Asked(answer))).reason == "done"
+            ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
+            assert ending.reason == "done"
             assert await store.run(counts) == {"succeeded": 20}
 
     asyncio.run(main())
@@ -663,7 +673,8 @@ def test_a_server_that_refuses_for_its_quota_has_been_reached():
             return Answer("x")
 
         async with a_store("abc", concurrency=1) as store:
-            assert (await crawled(store, Asked(answer))).reason == "done"
+            ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
+            assert ending.reason == "done"
 
     asyncio.run(main())
 
@@ -681,7 +692,8 @@ def test_of_the_calls_a_run_remembers_those_in_flight_alone():
 
         known = []
         async with a_store(map(str, range(100))) as store:
-            assert (await crawled(store, Asked(answer), on_start=started.append)).reason == "done"
+            facts = {"clock": hurrying(), "on_start": started.append}
+            assert (await crawled(store, Asked(answer), HURRIED, **facts)).reason == "done"
         assert max(known) <= 4
         assert started[0]._brake._prompt_of == {}
 

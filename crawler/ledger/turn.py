@@ -111,10 +111,10 @@ def _deal(
     limit = tried(conn, limit, outlook, now_ms)
     step = plan(outlook._replace(pace=limit.pace), now_ms)
     room = min(step.room, allowance.calls)
-    # Whether an outage is over is tried with a request that has never failed: others may fail by
-    # themselves.
-    outage = limit.pace.gate_cause == "outage"
-    drawn = _draw(conn, scope, prompt_ids, room, now_ms, fresh_first=outage)
+    # Whether an outage is over is tried by turns with a request that has never failed and with one
+    # that has: either kind may fail by itself.
+    by_turns = limit.pace.gate_cause == "outage" and limit.pace.gate_strikes % 2 == 1
+    drawn = _draw(conn, scope, prompt_ids, room, now_ms, fresh_first=by_turns)
     chosen = affordable(conn, drawn, limit.quota, step.tokens, allowance)
     wake_at_ms = step.wake_at_ms if len(drawn) == step.room else outlook.next_due_at_ms
     if chosen.leases:

@@ -21,9 +21,10 @@ from typing import Any
 from crawler.clock import wall_ms
 from crawler.database import SCHEDULER_CHECKPOINT_PAGES, configure, prepare_file, transact
 from crawler.ledger import control
+from crawler.ledger.lease import Allowance, Lease
 from crawler.ledger.look import limits
 from crawler.ledger.record import Finish, Scope, end_run
-from crawler.ledger.turn import Lease, Turn, start_run, turn
+from crawler.ledger.turn import Turn, start_run, turn
 from crawler.locks import WriteLock
 from crawler.policy import Policy
 from crawler.states import Outcome
@@ -44,13 +45,17 @@ class Hand:
         run_id = self.run(start_run, 0, "by hand", "0", clock())
         self._scope = Scope(run_id=run_id, policy=Policy(), clock=clock, draw=random.randint)
 
-    def run(self, transaction: Callable[..., Any], *args: Any) -> Any:
+    def run(self, transaction: Callable[..., Any], *args: Any, **facts: Any) -> Any:
         """Run a function of the ledger as one transaction."""
-        return transact(self.conn, self._lock, transaction, *args)
+        return transact(self.conn, self._lock, transaction, *args, **facts)
 
     def turn(self, finished: Sequence[Finish], budget: int) -> Turn:
         """Record what has finished and lease as many as the budget allows."""
-        return self.run(turn, self._scope, finished, budget)
+        return self.run(turn, self._scope, finished, Allowance(budget))
+
+    def forgive(self) -> None:
+        """Forget that the server was out of order."""
+        self.run(control.end_outage, self._clock())
 
     def answers(self, leases: Sequence[Lease], filler: str = FILLER) -> list[Finish]:
         """Return the success of every lease."""
@@ -116,19 +121,23 @@ def fill(path: Path, outcome: str) -> int:
     clock = wall_ms
     done = 0
     with opened(path, lambda: clock() - TWO_DAYS_MS) as hand:
-        before = limits(hand.conn)
+        before = limits(hand.conn, 0).values()
         for limit in before:
             hand.run(control.set_concurrency, limit.name, 2 * FILL_BATCH)
+            hand.run(control.set_adaptive, limit.name, clock(), adaptive=False)
         ends = hand.answers if outcome == "succeeded" else hand.failures
         finished: list[Finish] = []
         while True:
-            leases = hand.turn(finished, FILL_BATCH).leases
+            hand.turn(finished, 0)
+            hand.forgive()
+            leases = hand.turn([], FILL_BATCH).leases
             if not leases:
                 break
             finished = ends(leases)
             done += len(leases)
         for limit in before:
             hand.run(control.set_concurrency, limit.name, limit.concurrency)
+            hand.run(control.set_adaptive, limit.name, clock(), adaptive=True)
     return done
 
 

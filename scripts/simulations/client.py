@@ -114,7 +114,7 @@ class Client:
 
     def _start(self):
         now_ms = self._world.now_ms
-        probing = self.pace.gate_cause == "outage"
+        probing = self.pace.gate_cause == "outage" and self.pace.gate_strikes % 2 == 1
         if self._waiting and self._waiting[0][0] <= now_ms and not (probing and self._fresh):
             _, item = heapq.heappop(self._waiting)
         else:
