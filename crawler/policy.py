@@ -112,8 +112,8 @@ def verdict(
         return Verdict(RequestState.PENDING, failures, now_ms)
     if outage and is_out_of_order(outcome, retry_after_ms):
         # Not at once, so that another one tries next: this one may fail whatever the server does.
-        due_at_ms = now_ms + backoff_ms(policy, max(1, failures), draw)
-        return Verdict(RequestState.PENDING, failures, due_at_ms)
+        pause_ms = max(backoff_ms(policy, max(1, failures), draw), retry_after_ms or 0)
+        return Verdict(RequestState.PENDING, failures, now_ms + pause_ms)
     failures += 1
     if failures >= policy.max_failures or truncated >= policy.max_truncated:
         return Verdict(RequestState.FAILED, failures, 0)

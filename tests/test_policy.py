@@ -113,3 +113,24 @@ def test_an_answer_that_is_cut_off_again_and_again_is_not_paid_for_for_ever(trun
     gone = truncated >= POLICY.max_truncated
     assert judged.state is (RequestState.FAILED if gone else RequestState.PENDING)
     assert judged.failures == failures + 1
+
+
+@given(failures=st.integers(0, 19), asked_ms=st.none() | st.integers(1, 10**9))
+def test_an_outage_costs_nothing_and_the_server_says_when_to_come_back(failures, asked_ms):
+    judged = verdict(
+        POLICY,
+        Outcome.TRANSIENT,
+        failures=failures,
+        retry_after_ms=asked_ms,
+        now_ms=NOW_MS,
+        draw=lambda low, high: high,
+        outage=True,
+    )
+    assert (judged.state, judged.failures) == (RequestState.PENDING, failures)
+    assert judged.due_at_ms >= NOW_MS + max(POLICY.backoff_base_ms, asked_ms or 0)
+
+
+def test_an_answer_that_is_no_good_is_no_outages_fault():
+    facts = {"failures": 3, "now_ms": NOW_MS, "draw": lambda low, high: high, "outage": True}
+    judged = verdict(POLICY, Outcome.TRANSIENT, retry_after_ms=0, **facts)
+    assert judged.failures == 4
