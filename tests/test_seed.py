@@ -171,6 +171,13 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(db, emulated):
     assert_sound(db)
 
 
+def test_an_emulator_is_told_what_goes_wrong_with_a_list_by_its_topic(db):
+    with emulator(word_fault="fish=safety") as refusing:
+        assert seed(db, "fish", "--endpoint", refusing.endpoint).code == 3
+        assert seed(db, "birds", "--endpoint", refusing.endpoint).code == 0
+        assert [line["word"] for line in refusing.log()] == ["fish", "birds"]
+
+
 def test_the_question_says_how_many_and_where_to_go_on():
     template = Template(word_list("vertex", "m", {}).template)
     first, later = list_word("birds", None, []), list_word("birds", 7, ["owl", "wren"])
