@@ -438,6 +438,15 @@ class TestExport:
         for cell in (cell for row in table for cell in row):
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
 
+    def test_the_fields_are_those_of_its_own_words(self, answered, tmp_path):
+        answered("prompt", "add", "q", *SCRIPTED, "{word}")
+        (tmp_path / "other.csv").write_text("word,pos\nother,noun\n")
+        answered("add", "other.csv", "--prompt", "q")
+        header = answered("export", "--prompt", "p").out.splitlines()[0].split(",")
+        assert header[1:5] == ["text", "gloss", "'=evil", "state"]
+        header = answered("export", "--prompt", "q").out.splitlines()[0].split(",")
+        assert header[1:4] == ["text", "pos", "state"]
+
     @pytest.mark.parametrize("name", ["notes", "notes-wal", "notes-lock"])
     def test_it_never_replaces_the_database(self, answered, tmp_path, name):
         (tmp_path / "crawl.db").rename(tmp_path / "notes")

@@ -208,11 +208,13 @@ def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
     return bool(succeeded)
 
 
-def field_names(conn: sqlite3.Connection) -> list[str]:
-    """Return the names of all fields that words have, as they first appear."""
+def field_names(conn: sqlite3.Connection, prompt_id: int) -> list[str]:
+    """Return the names of all fields that the words of a prompt version have, as they appear."""
     rows: list[tuple[Any]] = conn.execute(
-        "SELECT key FROM words, json_each(words.fields) WHERE words.fields IS NOT NULL"
-        " GROUP BY key ORDER BY min(words.id), min(json_each.id)"
+        "SELECT key FROM requests JOIN words ON words.id = word_id, json_each(words.fields)"
+        " WHERE prompt_id = ? AND words.fields IS NOT NULL"
+        " GROUP BY key ORDER BY min(words.id), min(json_each.id)",
+        (prompt_id,),
     ).fetchall()
     return [name for (name,) in rows]
 
