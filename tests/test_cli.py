@@ -6,6 +6,7 @@ import io
 import json
 import re
 import resource
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -19,7 +20,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.cli.terminal import as_json, printable
+from crawler.cli.terminal import as_json, printable, quoted
 from crawler.errors import Exit
 from tests.program import crawler, crawler_process, told
 
@@ -134,6 +135,15 @@ class TestAdd:
     def test_a_directory_is_no_list(self, asked, tmp_path):
         what, _, _ = told(asked("add", str(tmp_path), "--prompt", "p"), Exit.USAGE)
         assert what == f"{tmp_path} is a directory"
+
+    @pytest.mark.parametrize("text", ["", "\n  \n"])
+    def test_an_empty_list_is_told(self, asked, tmp_path, text):
+        (tmp_path / "none.txt").write_text(text)
+        ran = asked("add", "none.txt", "-", "--prompt", "p", stdin=text)
+        assert ran.err.splitlines()[:2] == [
+            "none.txt has no word in it",
+            "standard input has no word in it",
+        ]
 
     def test_words_that_lack_a_needed_field_are_not_added(self, asked, tmp_path):
         asked("prompt", "add", "q", *SCRIPTED, "{word} is {gloss}[[, a {kind}]]")
@@ -414,6 +424,8 @@ class TestShow:
     def test_an_unknown_word_is_told(self, asked):
         _, _, hint = told(asked("show", "nope"), Exit.USAGE)
         assert hint == "crawler add nope"
+        _, _, hint = told(asked("show", "no such"), Exit.USAGE)
+        assert hint == 'crawler add "no such"'
 
 
 class TestExport:
@@ -664,6 +676,13 @@ class TestErrors:
     def test_every_error_is_three_lines(self, asked, args, code):
         told(asked(*args), code)
 
+    @pytest.mark.parametrize("command", ["ask", "seed", "show"])
+    def test_several_words_where_one_is_meant_need_quotes(self, asked, command):
+        _, cause, hint = told(asked(command, "a", "b c"), Exit.USAGE)
+        assert "quoted" in cause
+        assert hint == f'crawler {command} "a b c"'
+        assert told(asked(command), Exit.USAGE)[1].startswith("Missing argument")
+
     @pytest.mark.parametrize(("args", "hint"), [((), "crawler"), (("prompt",), "crawler prompt")])
     def test_no_command_is_told_and_where_to_look(self, do, args, hint):
         found = told(do(*args), Exit.USAGE)
@@ -803,6 +822,11 @@ def test_no_text_is_active_and_json_keeps_it_exactly(text):
         said = as_json({"k": text}, indent)
         assert not DANGEROUS.search(said)
         assert json.loads(said) == {"k": text}
+
+
+@given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from("a '\"$`\\!*~"))))
+def test_a_quoted_text_is_one_word_to_the_shell(text):
+    assert shlex.split(quoted(text)) == [printable(text)]
 
 
 WHAT_IT_HAS_IMPORTED = """

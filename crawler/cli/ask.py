@@ -8,7 +8,7 @@ import click
 from crawler.builtin import STUDY_NOTES
 from crawler.cli.add import check_fields
 from crawler.cli.one import answer_one, put_request
-from crawler.cli.options import database_option, endpoint_option, found, named_prompt
+from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
 from crawler.cli.terminal import moment, print_line, printable, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
@@ -20,7 +20,7 @@ from crawler.words import word_of
 
 
 @click.command(epilog="Examples: crawler ask laconic · crawler ask laconic --prompt define")
-@click.argument("word")
+@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_text)
 @click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
 @endpoint_option
 @database_option

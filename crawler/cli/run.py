@@ -44,9 +44,15 @@ Examples:
   crawler run --provider openai --model gpt-4o-mini --limit 20
   crawler run --watch                           stay, and wait for more words""",
 )
-@click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
 @click.option(
-    "--per-minute", type=click.IntRange(1, MOST), help="Calls that may start in any 60 s."
+    "--concurrency",
+    type=click.IntRange(1, MOST),
+    help="Calls in flight at once; the limit is set to it.",
+)
+@click.option(
+    "--per-minute",
+    type=click.IntRange(1, MOST),
+    help="Calls that may start in any 60 s; likewise.",
 )
 @click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
 @click.option("--model", help="Likewise this model. What wrote the list of words stays as it is.")
@@ -87,6 +93,8 @@ def run(
     watch: bool,
 ) -> int:
     """Ask about every word that has no answer yet.
+
+    What --concurrency and --per-minute say is kept in the file, and is so for the next run, too.
 
     Ctrl-C stops politely: nothing more is started, and what is in flight is waited for. A second
     one stops at once; what was in flight is asked again by the next run.

@@ -15,8 +15,15 @@ import click
 from crawler.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
 from crawler.cli.add import check_fields, report_added
 from crawler.cli.one import answer_one, put_request
-from crawler.cli.options import MOST, database_option, endpoint_option, named_prompt, named_value
-from crawler.cli.terminal import printable, tell
+from crawler.cli.options import (
+    MOST,
+    database_option,
+    endpoint_option,
+    named_prompt,
+    named_value,
+    one_text,
+)
+from crawler.cli.terminal import printable, quoted, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
 from crawler.errors import CrawlerError, Exit
@@ -46,7 +53,7 @@ Examples:
   crawler seed "Romance loanwords in English" --count 200 --provider vertex
 Run it again to go on where it was interrupted, or with a larger --count for more.""",
 )
-@click.argument("topic")
+@click.argument("topic", nargs=-1, required=True, metavar="TOPIC", callback=one_text)
 @click.option("--count", type=click.IntRange(1, MOST), help="How many; asked on until they are.")
 @click.option("--prompt", "name", default=STUDY_NOTES, help="To be asked.", show_default=True)
 @click.option(
@@ -215,7 +222,7 @@ class _Seeding:
             raise CrawlerError(
                 "there is no word in the answer",
                 "the model wrote something else than a list",
-                f'crawler show "{self._asked}" shows it; ask another: --model, --provider',
+                f"crawler show {quoted(self._asked)} shows it; ask another: --model, --provider",
                 Exit.SOME_FAILED,
             )
         if self._missing():
