@@ -7,12 +7,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor, OnText
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.look import served_prompts, served_request
-from crawler.ledger.report import Status
+from crawler.ledger.report import Status, Vain
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Provider, ProviderError
@@ -71,54 +72,90 @@ async def crawl_store(
         await executor.close()
 
 
-def raise_for(ending: Ending) -> None:
+def raise_for(ending: Ending, again: str = "crawler run") -> None:
     """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
-    detail = ending.detail or ""
-    if ending.reason == "denied":
-        raise CrawlerError(
-            "the provider refuses to work for us; what is left stays pending",
-            detail,
-            "mend that (credentials come from the environment) and run again",
+    error = error_of(ending, again)
+    if error is not None:
+        raise error
+
+
+def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
+    """Return what is told of an ending that somebody has to mend, or to wait for; else None.
+
+    Args:
+        ending: the run's.
+        again: the command that goes on when that is done.
+
+    """
+    if ending.reason in _TO_MEND:
+        what, cause, hint, code = _TO_MEND[ending.reason]
+        hint = hint.replace("{again}", again)
+        return CrawlerError(f"{what}; {_PENDING}", cause or ending.detail or "", hint, code)
+    if ending.opens_at_ms is None:
+        return None
+    opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
+    quota = "the quota of the day" if ending.detail == "day" else "the quota"
+    return CrawlerError(
+        f"{quota} is used up; {_PENDING}",
+        f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
+        f"{again} after that, or leave crawler run --watch running",
+        Exit.WORK_LEFT,
+    )
+
+
+_PENDING = "what is left stays pending"
+_MEND_PROMPT = (
+    "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
+    " again: crawler retry, crawler run"
+)
+_TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
+    {
+        "denied": (
+            "the provider refuses to work for us",
+            None,
+            "mend that (credentials come from the environment), then {again}",
             Exit.DENIED,
-        )
-    if ending.reason == "rejected":
-        raise CrawlerError(
-            "the provider rejects one request after another; what is left stays pending",
-            detail,
-            "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
-            " again: crawler retry, crawler run",
+        ),
+        "rejected": (
+            "the provider rejects one request after another",
+            None,
+            _MEND_PROMPT,
             Exit.CONFIGURATION,
-        )
-    if ending.reason == "unreachable":
-        raise CrawlerError(
-            "the server can't be reached; what is left stays pending",
-            detail,
-            "check its address and the network; crawler resume, then crawler run",
+        ),
+        "unreachable": (
+            "the server can't be reached",
+            None,
+            "check its address and the network, then {again}",
             Exit.UNREACHABLE,
-        )
-    if ending.reason == "outage":
-        raise CrawlerError(
-            "the server is out of order; what is left stays pending",
+        ),
+        "outage": (
+            "the server is out of order",
             "it has failed every call for a quarter of an hour",
-            'crawler sql "select * from limit_history" shows since when; run again later',
+            'crawler sql "select * from limit_history" shows since when; later {again}',
             Exit.UNREACHABLE,
-        )
-    if ending.reason == "funds_used":
-        raise CrawlerError(
-            "the budget is used up; what is left stays pending",
+        ),
+        "funds_used": (
+            "the budget is used up",
             "another call could exceed it",
-            "run again with another --budget",
+            "{again} with another --budget",
             Exit.WORK_LEFT,
-        )
-    if ending.opens_at_ms is not None:
-        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
-        quota = "the quota of the day" if detail == "day" else "the quota"
-        raise CrawlerError(
-            f"{quota} is used up; what is left stays pending",
-            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
-            "run again after that, or leave crawler run --watch running",
-            Exit.WORK_LEFT,
-        )
+        ),
+    }
+)
+"""What, cause (None: the ending's own), hint and exit code, by the reason of an ending."""
+
+
+def all_rejected(vain: Vain) -> CrawlerError:
+    """Return what is told of a prompt whose list was too short for the run to stop before its end.
+
+    As with a longer one: no request of it was ever served, so it is no word's fault.
+    """
+    return CrawlerError(
+        f"the provider has rejected every request of the prompt {vain.prompt!r}: {vain.failed}",
+        vain.reason,
+        _MEND_PROMPT,
+        Exit.CONFIGURATION,
+    )
 
 
 def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Prompt]:

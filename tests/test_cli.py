@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from crawler.cli.terminal import as_json, printable, quoted
 from crawler.errors import Exit
-from tests.program import crawler, crawler_process, told
+from tests.program import crawler, crawler_process, crawler_terminal, told
 
 SCRIPTED = ("--provider", "scripted", "--template")
 DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -288,6 +288,43 @@ class TestExitCodes:
         do("add", "a", "--prompt", "p")
         assert do("run").code == Exit.SOME_FAILED
         assert rows(do, "SELECT word, outcome, attempts FROM failures") == [("a", "rejected", 1)]
+
+    def test_a_short_list_of_which_all_is_rejected_is_78_and_no_words_fault(
+        self, asked, monkeypatch
+    ):
+        with server(404, b'{"error": "there is no model typo"}') as url:
+            monkeypatch.setenv("OPENAI_BASE_URL", url)
+            ran = asked("run", "--provider", "openai", "--model", "typo")
+            what, cause, hint = told(ran, Exit.CONFIGURATION)
+            assert what == "the provider has rejected every request of the prompt 'p': 2"
+            assert cause == "HTTP 404: there is no model typo"
+            assert hint.startswith("mend the model or the parameters")
+            assert asked("run").code == Exit.CONFIGURATION, "it is still so"
+        assert asked("run", "--provider", "scripted", "--model", "scripted").code == Exit.DONE
+
+    def test_words_that_lack_a_field_are_the_words_fault(self, asked):
+        asked("prompt", "add", "p", *SCRIPTED, "{word}: {gloss}")
+        assert asked("run").code == Exit.SOME_FAILED
+
+    def test_on_a_terminal_what_has_to_be_mended_is_not_to_be_run_again(self, asked, tmp_path):
+        (tmp_path / "list.txt").write_text("\n".join(f"word{n}" for n in range(30)))
+        asked("add", "list.txt", "--prompt", "p")
+        with server(404, b"{}") as url:
+            ran = crawler_terminal(
+                *("run", "--provider", "openai", "--model", "typo"), env={"OPENAI_BASE_URL": url}
+            )
+        assert ran.code == Exit.CONFIGURATION
+        assert "left (rejected)" in ran.out
+        assert "hint: mend the model or the parameters" in ran.out
+        assert "go on with" not in ran.out
+
+    def test_on_a_terminal_the_answers_to_read_are_those_about_words(self, asked):
+        assert asked("seed", "birds", "--prompt", "p").code == Exit.DONE
+        ran = crawler_terminal("run")
+        [query] = re.findall(r'read: crawler sql "(.*)"', ran.out)
+        words = [word for word, _ in rows(asked, query)]
+        assert words[:2] == ["b", "a"]
+        assert not any(word.startswith("list of") for word in words)
 
     def test_a_word_may_not_fail_for_ever(self, do):
         do("prompt", "add", "p", *SCRIPTED, "{word}", "--param", 'errors={"transient": 1}')

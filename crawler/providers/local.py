@@ -59,7 +59,7 @@ def find_weights(model: str) -> Path:
             raise CrawlerError(
                 f"there is no model {model!r}",
                 f"it is neither {EMBEDDED_MODEL} nor a GGUF file",
-                "crawler run --provider local --model /path/to/model.gguf",
+                "name one that is there: --model /path/to/model.gguf",
                 Exit.CONFIGURATION,
             )
         return path
