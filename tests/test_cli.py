@@ -237,6 +237,44 @@ class TestPrompt:
         assert cause in why
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("provider", "options", "code", "cause"),
+        [
+            ("local", ("--model", "no.gguf"), 78, "nor a GGUF file"),
+            ("local", ("--model", "t.txt"), 78, "none in the format GGUF"),
+            ("local", ("--model", "."), 78, "nor a GGUF file"),
+            ("local", ("--param", "temprature=1"), 2, "is temperature meant?"),
+            ("local", ("--param", "temperature=hot"), 2, "'hot', and has to be a number"),
+            ("local", ("--param", "temperature=true"), 2, "has to be a number"),
+            ("local", ("--param", "max_output_tokens=1.5"), 2, "has to be a whole number"),
+            ("local", ("--param", 'checks=["spelling"]'), 2, "a list of ends_as_sentence and"),
+            ("vertex", ("--model", "gemini 2.5"), 2, "no blank"),
+            ("vertex", ("--param", "allow_truncated=yes"), 2, "has to be true or false"),
+            ("openai", ("--model", "m", "--param", "allow_truncated=1"), 2, "true or false"),
+        ],
+    )
+    def test_what_can_not_work_is_refused_at_once(
+        self, do, tmp_path, provider, options, code, cause
+    ):
+        (tmp_path / "t.txt").write_text("no model")
+        given = ("--template", "{word}", "--provider", provider, *options)
+        assert cause in told(do("prompt", "add", "q", *given), code)[1]
+        assert not (tmp_path / "crawl.db").exists()
+
+    def test_a_local_model_of_ones_own_and_its_parameters_are_taken(self, do, tmp_path):
+        (tmp_path / "m.gguf").write_bytes(b"GGUF and more")
+        params = ["temperature=0", "seed=3", 'stop=["."]', "stop=x", "top_k=5", "cache_prompt=true"]
+        options = [option for param in params for option in ("--param", param)]
+        given = ("--template", "{word}", "--provider", "local", "--model", "m.gguf", *options)
+        assert do("prompt", "add", "q", *given).code == Exit.DONE
+
+    def test_a_template_that_does_not_name_the_word_is_asked_about(self, do):
+        ran = do("prompt", "add", "q", *SCRIPTED, "Define {wrod}.")
+        assert ran.err == (
+            "q version 1 added\n"
+            "is that meant? There is no {word} in the template; of a word is told only its wrod\n"
+        )
+
     def test_the_list_marks_the_current_ones(self, asked):
         asked("prompt", "add", "p", *SCRIPTED, "Define {word}")
         lines = asked("prompt", "list").out.splitlines()

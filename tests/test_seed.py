@@ -294,9 +294,7 @@ def test_a_lister_that_is_refused_stops_no_run(db, monkeypatch):
 
 
 @pytest.mark.parametrize(("listed", "left"), [(True, "pending"), (False, "cancelled")])
-def test_a_list_that_was_stopped_waits_only_for_who_has_listed(
-    db, emulated, listed, left
-):
+def test_a_list_that_was_stopped_waits_only_for_who_has_listed(db, emulated, listed, left):
     if listed:
         seed(db, "birds", "--count", "3")
     with emulator(fault="resource_exhausted=1") as busy:

@@ -29,6 +29,7 @@ LAYERS = [
     ["providers", "providers.protocol", "providers.json_answer"],
     ["providers.answer_check", "providers.event_stream", "providers.openai_refusal"],
     ["providers.openai_stream"],
+    ["providers.local_params"],
     ["builtin", "providers.function", "providers.scripted", "providers.openai"],
     ["providers.local", "providers.local_child", "providers.vertex", "providers.vertex.messages"],
     [

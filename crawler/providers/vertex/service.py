@@ -38,7 +38,14 @@ async def connect(model: str) -> AsyncIterator[Provider]:
 
 
 def check_params(model: str, params: Mapping[str, Any]) -> None:
-    """Refuse parameters that can't be sent. Raises CrawlerError."""
+    """Refuse a name that is none, and parameters that can't be sent. Raises CrawlerError."""
+    if any(map(str.isspace, model)):
+        raise CrawlerError(
+            f"there is no model {model!r}",
+            "the name of a model has no blank in it",
+            "--model gemini-2.5-flash, for example",
+            Exit.USAGE,
+        )
     try:
         shape(model, resource_name(model, "project", "location"), params)
     except ValueError as error:
