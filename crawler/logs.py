@@ -21,6 +21,7 @@ EVENTS = frozenset(
         "gate_closed",
         "late_answers_refused",
         "progress_reported",
+        "prompt_changed",
         "run_ended",
         "run_started",
         "start_restamped",

@@ -297,6 +297,47 @@ class TestRun:
         assert do("run", "--provider", "scripted").code == Exit.DONE
         assert rows(do, "SELECT provider, word FROM results") == [("scripted", "cat")]
 
+    @pytest.mark.parametrize(
+        ("options", "code"),
+        [
+            (("--provider", "openai", "--model", "m"), Exit.DENIED),
+            (("--provider", "local", "--model", "no.gguf"), Exit.CONFIGURATION),
+            (("--provider", "vertex", "--model", "two words"), Exit.USAGE),
+        ],
+    )
+    def test_who_can_not_be_asked_changes_nothing(self, asked, options, code):
+        assert asked("run").code == Exit.DONE
+        before = (
+            rows(asked, "SELECT * FROM prompts"),
+            states(asked),
+            rows(asked, "SELECT * FROM limits"),
+        )
+        told(asked("run", *options), code)
+        after = (
+            rows(asked, "SELECT * FROM prompts"),
+            states(asked),
+            rows(asked, "SELECT * FROM limits"),
+        )
+        assert after == before
+
+    def test_a_new_version_is_told_with_the_way_back(self, asked):
+        assert asked("run").code == Exit.DONE
+        ran = crawler_terminal("run", "--model", "other one", "--limit", "1")
+        first = ran.out.splitlines()[0]
+        version, again, back = first.split("; ")
+        assert version == "p version 2 (scripted, other one)"
+        assert again == "2 words are asked about again"
+        command = back.removeprefix("back: crawler ")
+        assert command == "run --prompt p --provider scripted --model scripted"
+        ran = asked(*command.split())
+        assert ran.code == Exit.DONE
+        changed = json.loads(ran.err.splitlines()[0])
+        assert (changed["event"], changed["version"]) == ("prompt_changed", 1)
+        assert changed["back"].endswith('--model "other one"')
+        assert changed["words"] == 0, "all have their answers"
+        assert rows(asked, "SELECT count(*) FROM attempts") == [(3,)]
+        assert "prompt_changed" not in asked(*command.split()).err
+
     def test_only_one_prompt(self, asked):
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}")
         asked("add", "c", "--prompt", "q")

@@ -54,7 +54,7 @@ LAYERS = [
     ["cli.status"],
     ["cli.live"],
     ["cli.crawl"],
-    ["cli.one"],
+    ["cli.one", "cli.retarget"],
     [
         "cli.add",
         "cli.ask",
