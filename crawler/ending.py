@@ -3,6 +3,7 @@
 Rule: pure. What ends a run is decided here or is told by the scheduler; what it means is only here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.lease import ANYTHING, Allowance
+from crawler.ledger.report import Vain
 from crawler.ledger.turn import Gate
 
 SLACK_MS = 1_000
@@ -57,63 +59,87 @@ def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> E
     return None
 
 
-class _Told(NamedTuple):
-    """What an ending tells: what, why (None: the run's own detail), what to do, the exit code."""
-
-    what: str
-    cause: str | None
-    hint: str
-    code: Exit
+def raise_for(ending: Ending, again: str = "crawler run") -> None:
+    """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
+    error = error_of(ending, again)
+    if error is not None:
+        raise error
 
 
-_TOLD = MappingProxyType(
+def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
+    """Return what is told of an ending that somebody has to mend, or to wait for; else None.
+
+    Args:
+        ending: the run's.
+        again: the command that goes on when that is done.
+
+    """
+    if ending.reason in _TO_MEND:
+        what, cause, hint, code = _TO_MEND[ending.reason]
+        hint = hint.replace("{again}", again)
+        return CrawlerError(f"{what}; {_PENDING}", cause or ending.detail or "", hint, code)
+    if ending.opens_at_ms is None:
+        return None
+    opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
+    quota = "the quota of the day" if ending.detail == "day" else "the quota"
+    return CrawlerError(
+        f"{quota} is used up; {_PENDING}",
+        f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
+        f"{again} after that, or leave crawler run --watch running",
+        Exit.WORK_LEFT,
+    )
+
+
+_PENDING = "what is left stays pending"
+_MEND_PROMPT = (
+    "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
+    " again: crawler retry, crawler run"
+)
+_TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
     {
-        "denied": _Told(
+        "denied": (
             "the provider refuses to work for us",
             None,
-            "mend that (credentials come from the environment) and run again",
+            "mend that (credentials come from the environment), then {again}",
             Exit.DENIED,
         ),
-        "rejected": _Told(
+        "rejected": (
             "the provider rejects one request after another",
             None,
-            "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
-            " again: crawler retry, crawler run",
+            _MEND_PROMPT,
             Exit.CONFIGURATION,
         ),
-        "unreachable": _Told(
+        "unreachable": (
             "the server can't be reached",
             None,
-            "check its address and the network, then crawler run",
+            "check its address and the network, then {again}",
             Exit.UNREACHABLE,
         ),
-        "outage": _Told(
+        "outage": (
             "the server is out of order",
             "it has failed every call for a quarter of an hour",
-            'crawler sql "select * from limit_history" shows since when; run again later',
+            'crawler sql "select * from limit_history" shows since when; later {again}',
             Exit.UNREACHABLE,
         ),
-        "funds_used": _Told(
+        "funds_used": (
             "the budget is used up",
             "another call could exceed it",
-            "run again with another --budget",
+            "{again} with another --budget",
             Exit.WORK_LEFT,
         ),
     }
 )
+"""What, cause (None: the ending's own), hint and exit code, by the reason of an ending."""
 
 
-def raise_for(ending: Ending) -> None:
-    """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
-    told = _TOLD.get(ending.reason)
-    if ending.opens_at_ms is not None:
-        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
-        told = _Told(
-            "the quota of the day is used up" if ending.detail == "day" else "the quota is used up",
-            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
-            "run again after that, or leave crawler run --watch running",
-            Exit.WORK_LEFT,
-        )
-    if told is not None:
-        cause = told.cause or ending.detail or ""
-        raise CrawlerError(f"{told.what}; what is left stays pending", cause, told.hint, told.code)
+def all_rejected(vain: Vain) -> CrawlerError:
+    """Return what is told of a prompt whose list was too short for the run to stop before its end.
+
+    As with a longer one: no request of it was ever served, so it is no word's fault.
+    """
+    return CrawlerError(
+        f"the provider has rejected every request of the prompt {vain.prompt!r}: {vain.failed}",
+        vain.reason,
+        _MEND_PROMPT,
+        Exit.CONFIGURATION,
+    )

@@ -6,8 +6,9 @@ ever one of them.
 
 import logging
 import sys
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TextIO, cast
+from typing import Any, NoReturn, TextIO, cast
 
 import structlog
 
@@ -20,6 +21,7 @@ EVENTS = frozenset(
         "gate_closed",
         "late_answers_refused",
         "progress_reported",
+        "prompt_changed",
         "run_ended",
         "run_started",
         "start_restamped",
@@ -55,6 +57,21 @@ def json_lines(level: int = logging.INFO, stream: TextIO | None = None) -> Log:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
+    )
+    return log
+
+
+def heard(on_warning: Callable[[str, Mapping[str, Any]], None]) -> Log:
+    """Return a logger that writes nothing, and tells each warning: its event and its fields."""
+
+    def tell(_: object, __: str, fields: MutableMapping[str, Any]) -> NoReturn:
+        on_warning(fields.pop("event"), fields)
+        raise structlog.DropEvent
+
+    log: Log = structlog.wrap_logger(
+        None,
+        processors=[tell],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
     )
     return log
 

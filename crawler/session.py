@@ -5,8 +5,9 @@ Rule: the only place that knows all of them.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
+from crawler.clock import wall_ms
 from crawler.ending import Ending, RunOptions
 from crawler.errors import CrawlerError, Exit
 from crawler.executor import LocalExecutor, OnText
@@ -63,7 +64,7 @@ async def crawl_store(
     )
     try:
         for prompt in await store.run(_prompts_with_work, options):
-            await _connect(executor, prompt)
+            await _connect(executor, prompt.provider, prompt.model)
         if on_start is not None:
             on_start(scheduler)
         return await scheduler.run()
@@ -79,12 +80,22 @@ def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Pr
     return [prompt_by_id(conn, row.prompt_id) for row in served]
 
 
-async def _connect(executor: LocalExecutor, prompt: Prompt) -> None:
+async def connect_once(targets: Sequence[tuple[str, str]]) -> None:
+    """Connect to each (provider, model) and part again. Raises CrawlerError if that fails."""
+    executor = LocalExecutor(wall_ms, lambda: None)
     try:
-        await executor.connect(prompt.provider, prompt.model)
+        for provider, model in targets:
+            await _connect(executor, provider, model)
+    finally:
+        await executor.close()
+
+
+async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
+    try:
+        await executor.connect(provider, model)
     except ProviderError as error:
         raise CrawlerError(
-            f"provider {prompt.provider!r} can't be reached",
+            f"provider {provider!r} can't be reached",
             error.reason,
             "mend that and run again, or ask another: crawler run --provider NAME",
             Exit.UNREACHABLE,

@@ -3,11 +3,12 @@
 import hashlib
 import io
 import os
+import pty
 import re
 import sqlite3
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import NamedTuple
 
 from crawler.cli import main
@@ -46,6 +47,26 @@ def crawler_process(*args, stdin=b"", env=None):
         env={**os.environ, **(env or {})},
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def crawler_terminal(*args, env=None):
+    """Run the program in a process of its own, with a terminal for all that it prints."""
+    ours, its = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "crawler", *map(str, args)],
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=its,
+        stderr=its,
+    ) as running:
+        os.close(its)
+        shown = b""
+        with suppress(OSError):  # the terminal is gone when nobody holds it any more
+            while part := os.read(ours, 65_536):
+                shown += part
+        os.close(ours)
+        code = running.wait(60)
+    return Ran(code, shown.decode().replace("\r\n", "\n"), "")
 
 
 def told(ran, code):

@@ -58,10 +58,13 @@ class Shell:
             self._env.pop(name, None)
 
     def run(self, command):
-        """Return what a command line prints; what is exported stays so."""
+        """Return what a command line prints; what is exported stays so, until it is unset."""
         exported = re.fullmatch(r"export (\w+)=(\S+)", command)
         if exported:
             self._env[exported[1]] = exported[2]
+            return ""
+        if forgotten := re.fullmatch(r"unset (\w+)", command):
+            self._env.pop(forgotten[1], None)
             return ""
         return self._output(["/bin/sh", "-c", command])
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import resource
+import shlex
 import socket
 import sqlite3
 import subprocess
@@ -20,9 +21,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.cli.terminal import as_json, printable
+from crawler.cli.terminal import as_json, printable, quoted
 from crawler.errors import Exit
-from tests.program import crawler, crawler_process, told
+from tests.program import crawler, crawler_process, crawler_terminal, told
 
 SCRIPTED = ("--provider", "scripted", "--template")
 DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -136,6 +137,15 @@ class TestAdd:
         what, _, _ = told(asked("add", str(tmp_path), "--prompt", "p"), Exit.USAGE)
         assert what == f"{tmp_path} is a directory"
 
+    @pytest.mark.parametrize("text", ["", "\n  \n"])
+    def test_an_empty_list_is_told(self, asked, tmp_path, text):
+        (tmp_path / "none.txt").write_text(text)
+        ran = asked("add", "none.txt", "-", "--prompt", "p", stdin=text)
+        assert ran.err.splitlines()[:2] == [
+            "none.txt has no word in it",
+            "standard input has no word in it",
+        ]
+
     def test_words_that_lack_a_needed_field_are_not_added(self, asked, tmp_path):
         asked("prompt", "add", "q", *SCRIPTED, "{word} is {gloss}[[, a {kind}]]")
         (tmp_path / "list.csv").write_text("word,gloss\nc,\nd,x\n")
@@ -228,6 +238,44 @@ class TestPrompt:
         assert cause in why
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("provider", "options", "code", "cause"),
+        [
+            ("local", ("--model", "no.gguf"), 78, "nor a GGUF file"),
+            ("local", ("--model", "t.txt"), 78, "none in the format GGUF"),
+            ("local", ("--model", "."), 78, "nor a GGUF file"),
+            ("local", ("--param", "temprature=1"), 2, "is temperature meant?"),
+            ("local", ("--param", "temperature=hot"), 2, "'hot', and has to be a number"),
+            ("local", ("--param", "temperature=true"), 2, "has to be a number"),
+            ("local", ("--param", "max_output_tokens=1.5"), 2, "has to be a whole number"),
+            ("local", ("--param", 'checks=["spelling"]'), 2, "a list of ends_as_sentence and"),
+            ("vertex", ("--model", "gemini 2.5"), 2, "no blank"),
+            ("vertex", ("--param", "allow_truncated=yes"), 2, "has to be true or false"),
+            ("openai", ("--model", "m", "--param", "allow_truncated=1"), 2, "true or false"),
+        ],
+    )
+    def test_what_can_not_work_is_refused_at_once(
+        self, do, tmp_path, provider, options, code, cause
+    ):
+        (tmp_path / "t.txt").write_text("no model")
+        given = ("--template", "{word}", "--provider", provider, *options)
+        assert cause in told(do("prompt", "add", "q", *given), code)[1]
+        assert not (tmp_path / "crawl.db").exists()
+
+    def test_a_local_model_of_ones_own_and_its_parameters_are_taken(self, do, tmp_path):
+        (tmp_path / "m.gguf").write_bytes(b"GGUF and more")
+        params = ["temperature=0", "seed=3", 'stop=["."]', "stop=x", "top_k=5", "cache_prompt=true"]
+        options = [option for param in params for option in ("--param", param)]
+        given = ("--template", "{word}", "--provider", "local", "--model", "m.gguf", *options)
+        assert do("prompt", "add", "q", *given).code == Exit.DONE
+
+    def test_a_template_that_does_not_name_the_word_is_asked_about(self, do):
+        ran = do("prompt", "add", "q", *SCRIPTED, "Define {wrod}.")
+        assert ran.err == (
+            "q version 1 added\n"
+            "is that meant? There is no {word} in the template; of a word is told only its wrod\n"
+        )
+
     def test_the_list_marks_the_current_ones(self, asked):
         asked("prompt", "add", "p", *SCRIPTED, "Define {word}")
         lines = asked("prompt", "list").out.splitlines()
@@ -249,6 +297,47 @@ class TestRun:
         do("add", "cat")
         assert do("run", "--provider", "scripted").code == Exit.DONE
         assert rows(do, "SELECT provider, word FROM results") == [("scripted", "cat")]
+
+    @pytest.mark.parametrize(
+        ("options", "code"),
+        [
+            (("--provider", "openai", "--model", "m"), Exit.DENIED),
+            (("--provider", "local", "--model", "no.gguf"), Exit.CONFIGURATION),
+            (("--provider", "vertex", "--model", "two words"), Exit.USAGE),
+        ],
+    )
+    def test_who_can_not_be_asked_changes_nothing(self, asked, options, code):
+        assert asked("run").code == Exit.DONE
+        before = (
+            rows(asked, "SELECT * FROM prompts"),
+            states(asked),
+            rows(asked, "SELECT * FROM limits"),
+        )
+        told(asked("run", *options), code)
+        after = (
+            rows(asked, "SELECT * FROM prompts"),
+            states(asked),
+            rows(asked, "SELECT * FROM limits"),
+        )
+        assert after == before
+
+    def test_a_new_version_is_told_with_the_way_back(self, asked):
+        assert asked("run").code == Exit.DONE
+        ran = crawler_terminal("run", "--model", "other one", "--limit", "1")
+        first = ran.out.splitlines()[0]
+        version, again, back = first.split("; ")
+        assert version == "p version 2 (scripted, other one)"
+        assert again == "2 words are asked about again"
+        command = back.removeprefix("back: crawler ")
+        assert command == "run --prompt p --provider scripted --model scripted"
+        ran = asked(*command.split())
+        assert ran.code == Exit.DONE
+        changed = json.loads(ran.err.splitlines()[0])
+        assert (changed["event"], changed["version"]) == ("prompt_changed", 1)
+        assert changed["back"].endswith('--model "other one"')
+        assert changed["words"] == 0, "all have their answers"
+        assert rows(asked, "SELECT count(*) FROM attempts") == [(3,)]
+        assert "prompt_changed" not in asked(*command.split()).err
 
     def test_only_one_prompt(self, asked):
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}")
@@ -310,6 +399,43 @@ class TestExitCodes:
         do("add", "a", "--prompt", "p")
         assert do("run").code == Exit.SOME_FAILED
         assert rows(do, "SELECT word, outcome, attempts FROM failures") == [("a", "rejected", 1)]
+
+    def test_a_short_list_of_which_all_is_rejected_is_78_and_no_words_fault(
+        self, asked, monkeypatch
+    ):
+        with server(404, b'{"error": "there is no model typo"}') as url:
+            monkeypatch.setenv("OPENAI_BASE_URL", url)
+            ran = asked("run", "--provider", "openai", "--model", "typo")
+            what, cause, hint = told(ran, Exit.CONFIGURATION)
+            assert what == "the provider has rejected every request of the prompt 'p': 2"
+            assert cause == "HTTP 404: there is no model typo"
+            assert hint.startswith("mend the model or the parameters")
+            assert asked("run").code == Exit.CONFIGURATION, "it is still so"
+        assert asked("run", "--provider", "scripted", "--model", "scripted").code == Exit.DONE
+
+    def test_words_that_lack_a_field_are_the_words_fault(self, asked):
+        asked("prompt", "add", "p", *SCRIPTED, "{word}: {gloss}")
+        assert asked("run").code == Exit.SOME_FAILED
+
+    def test_on_a_terminal_what_has_to_be_mended_is_not_to_be_run_again(self, asked, tmp_path):
+        (tmp_path / "list.txt").write_text("\n".join(f"word{n}" for n in range(30)))
+        asked("add", "list.txt", "--prompt", "p")
+        with server(404, b"{}") as url:
+            ran = crawler_terminal(
+                *("run", "--provider", "openai", "--model", "typo"), env={"OPENAI_BASE_URL": url}
+            )
+        assert ran.code == Exit.CONFIGURATION
+        assert "left (rejected)" in ran.out
+        assert "hint: mend the model or the parameters" in ran.out
+        assert "go on with" not in ran.out
+
+    def test_on_a_terminal_the_answers_to_read_are_those_about_words(self, asked):
+        assert asked("seed", "birds", "--prompt", "p").code == Exit.DONE
+        ran = crawler_terminal("run")
+        [query] = re.findall(r'read: crawler sql "(.*)"', ran.out)
+        words = [word for word, _ in rows(asked, query)]
+        assert words[:2] == ["b", "a"]
+        assert not any(word.startswith("list of") for word in words)
 
     def test_a_word_may_not_fail_for_ever(self, do):
         do("prompt", "add", "p", *SCRIPTED, "{word}", "--param", 'errors={"transient": 1}')
@@ -446,6 +572,8 @@ class TestShow:
     def test_an_unknown_word_is_told(self, asked):
         _, _, hint = told(asked("show", "nope"), Exit.USAGE)
         assert hint == "crawler add nope"
+        _, _, hint = told(asked("show", "no such"), Exit.USAGE)
+        assert hint == 'crawler add "no such"'
 
 
 class TestExport:
@@ -469,6 +597,15 @@ class TestExport:
         assert table[1][2:5] == ["'@x", "1", "succeeded"]
         for cell in (cell for row in table for cell in row):
             assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+    def test_the_fields_are_those_of_its_own_words(self, answered, tmp_path):
+        answered("prompt", "add", "q", *SCRIPTED, "{word}")
+        (tmp_path / "other.csv").write_text("word,pos\nother,noun\n")
+        answered("add", "other.csv", "--prompt", "q")
+        header = answered("export", "--prompt", "p").out.splitlines()[0].split(",")
+        assert header[1:5] == ["text", "gloss", "'=evil", "state"]
+        header = answered("export", "--prompt", "q").out.splitlines()[0].split(",")
+        assert header[1:4] == ["text", "pos", "state"]
 
     @pytest.mark.parametrize("name", ["notes", "notes-wal", "notes-lock"])
     def test_it_never_replaces_the_database(self, answered, tmp_path, name):
@@ -722,6 +859,13 @@ class TestErrors:
     def test_every_error_is_three_lines(self, asked, args, code):
         told(asked(*args), code)
 
+    @pytest.mark.parametrize("command", ["ask", "seed", "show"])
+    def test_several_words_where_one_is_meant_need_quotes(self, asked, command):
+        _, cause, hint = told(asked(command, "a", "b c"), Exit.USAGE)
+        assert "quoted" in cause
+        assert hint == f'crawler {command} "a b c"'
+        assert told(asked(command), Exit.USAGE)[1].startswith("Missing argument")
+
     @pytest.mark.parametrize(("args", "hint"), [((), "crawler"), (("prompt",), "crawler prompt")])
     def test_no_command_is_told_and_where_to_look(self, do, args, hint):
         found = told(do(*args), Exit.USAGE)
@@ -861,6 +1005,11 @@ def test_no_text_is_active_and_json_keeps_it_exactly(text):
         said = as_json({"k": text}, indent)
         assert not DANGEROUS.search(said)
         assert json.loads(said) == {"k": text}
+
+
+@given(text=st.text(alphabet=st.one_of(st.characters(), st.sampled_from("a '\"$`\\!*~"))))
+def test_a_quoted_text_is_one_word_to_the_shell(text):
+    assert shlex.split(quoted(text)) == [printable(text)]
 
 
 WHAT_IT_HAS_IMPORTED = """

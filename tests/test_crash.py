@@ -202,6 +202,31 @@ def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path):
     assert text.endswith('limit 5"\r\n')
 
 
+def test_on_a_terminal_the_second_signal_says_how_to_go_on(tmp_path):
+    words = [f"word{n}" for n in range(20)]
+    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(
+            [*PROGRAM, "run"], env=crawl.env, stderr=theirs, start_new_session=True
+        )
+        os.close(theirs)
+        assert witness.asked.wait(20)
+        process.send_signal(signal.SIGINT)
+        shown = b""
+        while b"stopping" not in shown:
+            shown += os.read(ours, 10_000)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(SAME_SIGNAL_S)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):
+            while part := os.read(ours, 10_000):
+                shown += part
+        os.close(ours)
+        assert process.wait(5) == Exit.WORK_LEFT
+        assert crawl.start("--concurrency", "50").wait(20) == Exit.DONE
+    assert shown.endswith(b"stopped; go on with: crawler run\r\n")
+
+
 def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
     words = [f"word{n}" for n in range(30)]
     with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:

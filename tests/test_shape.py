@@ -32,6 +32,7 @@ LAYERS = [
     ["providers", "providers.protocol", "providers.json_answer"],
     ["providers.answer_check", "providers.event_stream", "providers.openai_refusal"],
     ["providers.openai_stream"],
+    ["providers.local_params"],
     ["builtin", "providers.function", "providers.scripted", "providers.openai"],
     ["providers.local", "providers.local_child", "providers.vertex", "providers.vertex.messages"],
     [
@@ -56,7 +57,7 @@ LAYERS = [
     ["cli.status"],
     ["cli.live"],
     ["cli.crawl"],
-    ["cli.one"],
+    ["cli.one", "cli.retarget"],
     [
         "cli.add",
         "cli.ask",

@@ -59,11 +59,11 @@ def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None
 
 def _read(source: str, column: str | None) -> list[Word]:
     if source == "-":
-        return read_list(sys.stdin, "standard input", column)
+        return _not_silent(read_list(sys.stdin, "standard input", column), "standard input")
     path = Path(source)
     if path.is_file():
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            return read_list(stream, path.name, column)
+            return _not_silent(read_list(stream, path.name, column), path.name)
     if path.is_dir():
         raise CrawlerError(
             f"{source} is a directory",
@@ -80,6 +80,13 @@ def _read(source: str, column: str | None) -> list[Word]:
         )
     word = word_of(source, {})
     return [word] if word else []
+
+
+def _not_silent(words: list[Word], name: str) -> list[Word]:
+    """Return the words of a list; of one that has none it is said."""
+    if not words:
+        tell(f"{name} has no word in it")
+    return words
 
 
 def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:

@@ -7,9 +7,9 @@ import click
 
 from crawler.builtin import STUDY_NOTES
 from crawler.cli.add import check_fields
-from crawler.cli.one import answer_one, put_request
-from crawler.cli.options import database_option, endpoint_option, found, named_prompt
-from crawler.cli.terminal import moment, print_line, printable, tell
+from crawler.cli.one import Asked, answer_one, put_request
+from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
+from crawler.cli.terminal import moment, print_line, printable, quoted, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
 from crawler.ledger.control import word_id
@@ -20,12 +20,12 @@ from crawler.words import word_of
 
 
 @click.command(epilog="Examples: crawler ask laconic · crawler ask laconic --prompt define")
-@click.argument("word")
+@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_text)
 @click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
 @endpoint_option
 @database_option
 def ask(word: str, name: str, db: Path) -> None:
-    """Ask about one word now, and print the answer as it comes.
+    """Ask about one word now, and print the answer; on a terminal as it comes.
 
     It is recorded like any other, under the same limit; what has an answer is not asked again.
     """
@@ -49,20 +49,26 @@ def ask(word: str, name: str, db: Path) -> None:
 
 
 def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:
-    """Ask, and print the answer as it comes. Raises CrawlerError if there is none."""
-    reader = _Reader()
+    """Ask, and print the answer; on a terminal as it comes. Raises CrawlerError if there is none.
+
+    Elsewhere only the answer that is on record is printed: what failed before it is none.
+    """
+    named = "" if prompt.name == STUDY_NOTES else f" --prompt {quoted(prompt.name)}"
+    asked = Asked(f"answer about {printable(word)!r}", f"crawler ask {quoted(word)}{named}")
+    reader = _Reader() if sys.stdout.isatty() else None
     try:
-        found = answer_one(db, prompt, word, request_id, reader.read)
+        found = answer_one(db, prompt, word, request_id, asked, reader)
     finally:
-        reader.end_line()
-    if reader.gone is not None:
+        if reader is not None:
+            reader.end_line()
+    if reader is not None and reader.gone is not None:
         raise reader.gone
-    if reader.number != found.attempts:
+    if reader is None or reader.number != found.attempts:
         print_line(printable(found.text))  # of a provider that tells nothing, or another process
 
 
 class _Reader:
-    """Prints the pieces of an answer, without the blanks around it: as it is stored.
+    """Prints the pieces of an answer on a terminal, without the blanks around it: as it is stored.
 
     Whoever reads along may go away. That costs no answer: what comes then is not printed, and why
     is told in the end.
@@ -94,8 +100,6 @@ class _Reader:
 
     def _begin(self, call: Call) -> None:
         self.end_line()
-        if self.number:
-            tell("that attempt failed; asked again")
         self.number = call.number
         self._blanks = ""
         self._print(call.prefill)

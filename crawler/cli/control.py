@@ -9,7 +9,7 @@ import click
 
 from crawler.cli.options import MOST, Moment, Number, database_option, found
 from crawler.cli.status import held_line
-from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
+from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, quoted, tell
 from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.database import Writer, reading, require_database, writing
 from crawler.errors import CrawlerError, Exit
@@ -196,7 +196,7 @@ def _chosen(
             raise CrawlerError(
                 f"there is no word {printable(word)!r}",
                 "it has not been added to this database; nothing was changed",
-                f"crawler add {printable(word)}",
+                f"crawler add {quoted(word)}",
                 Exit.USAGE,
             )
     return prompt_ids, [word_id for word_id in word_ids if word_id is not None] or None

@@ -11,15 +11,17 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from crawler.builtin import WORD_LIST
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
 from crawler.clock import boot_id, since_boot_ms, wall_ms
-from crawler.ending import Ending, RunOptions, raise_for
-from crawler.errors import Exit
+from crawler.ending import Ending, RunOptions, all_rejected, error_of
+from crawler.errors import CrawlerError, Exit
 from crawler.ledger.clocks import read_ms
-from crawler.ledger.report import Status
+from crawler.ledger.report import Status, Vain, vain_prompts
 from crawler.ledger.report import status as status_of
 from crawler.logs import Log, json_lines, silent
 from crawler.policy import Policy
@@ -36,18 +38,25 @@ def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
     """Run the crawl of a file; return the exit code. Raises CrawlerError."""
     live = Live() if sys.stderr.isatty() else None
     try:
-        ending, status = asyncio.run(_crawl(db, policy, options, live))
+        ending, status, vain = asyncio.run(_crawl(db, policy, options, live))
     finally:
         if live:
             live.stop()
+    error = error_of(ending)
+    if error is None and vain and not ending.unfinished:
+        error = all_rejected(vain[0])
     if live:
-        _tell_ending(ending, status)
-    return _exit_code(ending, status)
+        _tell_ending(ending, status, error)
+    if error is not None:
+        raise error
+    if ending.unfinished:
+        return Exit.WORK_LEFT
+    return Exit.SOME_FAILED if status.failed else Exit.DONE
 
 
 async def _crawl(
     db: Path, policy: Policy, options: RunOptions, live: Live | None
-) -> tuple[Ending, Status]:
+) -> tuple[Ending, Status, list[Vain]]:
     log = silent() if live else json_lines()
     async with open_store(db) as store:
         ending = await crawl_store(
@@ -63,7 +72,7 @@ async def _crawl(
         status = await store.run(_final_status, policy.guard_ms)
         if live:
             live.show(status)
-        return ending, status
+        return ending, status, await store.run(vain_prompts, options.prompt_ids)
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
@@ -74,18 +83,17 @@ def started(
     scheduler: Scheduler,
     say: Callable[[str], None] | None,
     clean_up: Callable[[], None] | None = None,
+    again: str = "crawler run",
 ) -> None:
     """Do what a process has to do when its run begins; see `_obey_signals`."""
     # What has been imported by now stays. A provider's library can be a million objects, and
     # looking through them for garbage again and again took 40 % of the time of a fast crawl.
     gc.freeze()
-    _obey_signals(scheduler, say, clean_up)
+    _obey_signals(scheduler, say or (lambda _: None), clean_up or (lambda: None), again)
 
 
 def _obey_signals(
-    scheduler: Scheduler,
-    say: Callable[[str], None] | None,
-    clean_up: Callable[[], None] | None,
+    scheduler: Scheduler, say: Callable[[str], None], clean_up: Callable[[], None], again: str
 ) -> None:
     """Stop politely at the first signal and at once at the second, after a cleaning up."""
     first_at_s: float | None = None
@@ -95,12 +103,13 @@ def _obey_signals(
         if first_at_s is not None:
             if time.monotonic() - first_at_s < SAME_SIGNAL_S:
                 return
-            if clean_up is not None:
+            with suppress(OSError):  # the terminal may be gone
                 clean_up()
+                say(f"stopped; go on with: {again}")
             os._exit(Exit.WORK_LEFT)  # the open attempts are `abandoned` at the next start
         first_at_s = time.monotonic()
         scheduler.stop("signal")
-        if say is not None:
+        with suppress(OSError):
             say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
 
     loop = asyncio.get_running_loop()
@@ -132,21 +141,17 @@ def _reporter(log: Log) -> Callable[[Status], None]:
     return report
 
 
-def _tell_ending(ending: Ending, status: Status) -> None:
+def _tell_ending(ending: Ending, status: Status, error: CrawlerError | None) -> None:
+    """Tell how it ended; where an error follows, that says how to go on."""
     succeeded = status.succeeded
     failed = status.failed
     tell(f"{succeeded} succeeded, {failed} failed, {ending.unfinished} left ({ending.reason})")
     if failed:
         tell('why: crawler sql "select word, outcome, reason from failures"')
-    if ending.unfinished:
+    if ending.unfinished and error is None:
         tell("go on with: crawler run")
     if succeeded:
-        tell('read: crawler sql "select word, text from results limit 5"')
-
-
-def _exit_code(ending: Ending, status: Status) -> int:
-    """Return the exit code of an ending. Raises CrawlerError where there is something to mend."""
-    raise_for(ending)
-    if ending.unfinished:
-        return Exit.WORK_LEFT
-    return Exit.SOME_FAILED if status.failed else Exit.DONE
+        # A list that a model has written is an answer, too, and the first one.
+        listed = any(row.prompt == WORD_LIST and row.succeeded for row in status.progress)
+        words = f" where prompt <> '{WORD_LIST}'" if listed else ""
+        tell(f'read: crawler sql "select word, text from results{words} limit 5"')

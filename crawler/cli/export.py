@@ -44,7 +44,7 @@ def export(
     form = form or ("jsonl" if output.endswith(".jsonl") else "csv")
     with reading(db) as conn:
         prompt = found(current_prompt(conn, name), name)
-        fields = field_names(conn)
+        fields = field_names(conn, prompt.id)
         with _target(output, db, force=force) as stream:
             tally = _Tally()
             rows = tally.counted(results(conn, prompt.id))

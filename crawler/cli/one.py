@@ -6,22 +6,44 @@ whoever ends this process early finds it pending.
 
 import asyncio
 import sqlite3
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from crawler.cli.crawl import started
-from crawler.cli.status import held_line
-from crawler.cli.terminal import tell
+from crawler.cli.status import held_line, is_soon
+from crawler.cli.terminal import quoted, tell
 from crawler.database import reading
 from crawler.ending import Ending, RunOptions, raise_for
 from crawler.errors import CrawlerError, Exit
-from crawler.executor import OnText
 from crawler.ledger.control import ask_for
 from crawler.ledger.intake import Prompt, Word, add_words
 from crawler.ledger.report import Result, Status, result
-from crawler.logs import silent
+from crawler.logs import heard
 from crawler.policy import Policy
+from crawler.providers.protocol import Call
 from crawler.session import crawl_store
+from crawler.states import Outcome
 from crawler.store import open_store
+
+
+class Asked(NamedTuple):
+    """How a person speaks of a request."""
+
+    what: str
+    """What is asked for."""
+    again: str
+    """The command that asks for it again."""
+
+
+class Reader(Protocol):
+    """Who reads an answer along as it comes."""
+
+    def read(self, call: Call, text: str) -> None:
+        """Read a piece of a call's answer."""
+
+    def end_line(self) -> None:
+        """Let others have a line of their own."""
 
 
 def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: int) -> int:
@@ -41,44 +63,74 @@ def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: in
 
 
 def answer_one(
-    db: Path, prompt: Prompt, word: str, request_id: int, on_text: OnText | None = None
+    db: Path,
+    prompt: Prompt,
+    word: str,
+    request_id: int,
+    asked: Asked,
+    reader: Reader | None = None,
 ) -> Result:
     """Ask until there is an answer, and return it. Raises CrawlerError if there is none."""
-    ending = asyncio.run(_ask(db, request_id, prompt.limit, on_text))
-    raise_for(ending)
+    ending = asyncio.run(_ask(db, request_id, prompt.limit, asked, reader))
+    raise_for(ending, asked.again)
     found = stored_result(db, prompt, word)
     if found.text is None:
-        raise _unanswered(found, ending)
+        raise _unanswered(found, ending, asked)
     return found
 
 
-async def _ask(db: Path, request_id: int, limit: str, on_text: OnText | None) -> Ending:
+async def _ask(
+    db: Path, request_id: int, limit: str, asked: Asked, reader: Reader | None
+) -> Ending:
+    aside = _Aside(limit, reader)
     async with open_store(db) as store:
         return await crawl_store(
             store,
             Policy(),
             RunOptions(request_id=request_id),
-            silent(),
-            on_status=_Waiting(limit).show,
-            on_start=lambda scheduler: started(scheduler, tell),
-            on_text=on_text,
+            heard(aside.hear),
+            on_status=aside.show,
+            on_start=lambda scheduler: started(scheduler, aside.say, again=asked.again),
+            on_text=aside.read if reader is not None else None,
         )
 
 
-class _Waiting:
-    """Tells, once each, what the request waits for."""
+class _Aside:
+    """Tells, on lines of its own, why an attempt has failed and what the request waits for."""
 
-    def __init__(self, limit: str) -> None:
+    def __init__(self, limit: str, reader: Reader | None) -> None:
         self._limit = limit
+        self._reader = reader
+        self._is_read = False  # a piece of an attempt that has not failed has come
         self._told: str | None = None
+
+    def read(self, call: Call, text: str) -> None:
+        self._is_read = True
+        if self._reader is not None:
+            self._reader.read(call, text)
+
+    def hear(self, event: str, fields: Mapping[str, Any]) -> None:
+        if event != "attempt_failed":
+            return
+        self._is_read = False
+        self._told = None
+        # What closes a gate is told with the wait for it, and what is final in the end.
+        if fields["outcome"] is Outcome.TRANSIENT:
+            self.say(f"attempt {fields['number']} failed: {fields['reason']}")
 
     def show(self, status: Status) -> None:
         for limit in status.limits:
-            if limit.limit == self._limit and limit.held_by != self._told:
-                self._told = limit.held_by
-                held = held_line(limit, status.now_ms)
-                if held:
-                    tell(held)
+            if limit.limit != self._limit or self._is_read or is_soon(limit, status.now_ms):
+                continue
+            held = held_line(limit, status.now_ms)
+            if held and limit.held_by != self._told:
+                self.say(held)
+            self._told = limit.held_by
+
+    def say(self, text: str) -> None:
+        if self._reader is not None:
+            self._reader.end_line()
+        tell(text)
 
 
 def stored_result(db: Path, prompt: Prompt, word: str) -> Result:
@@ -87,17 +139,17 @@ def stored_result(db: Path, prompt: Prompt, word: str) -> Result:
         return result(conn, prompt.id, word)
 
 
-def _unanswered(found: Result, ending: Ending) -> CrawlerError:
+def _unanswered(found: Result, ending: Ending, asked: Asked) -> CrawlerError:
     if found.state == "pending":
         return CrawlerError(
-            f"there is no answer about {found.word!r} yet",
-            f"it was stopped ({ending.reason}); the request stays pending",
-            "ask again, or crawler run",
+            f"there is no {asked.what} yet",
+            f"it was stopped ({ending.reason})",
+            asked.again,
             Exit.WORK_LEFT,
         )
     return CrawlerError(
-        f"there is no answer about {found.word!r}",
+        f"there is no {asked.what}",
         found.reason or f"the request was {found.state} meanwhile",
-        "crawler show tells of every attempt; ask again to try anew",
+        f"{asked.again} asks anew; crawler show {quoted(found.word)} tells of every attempt",
         Exit.SOME_FAILED,
     )

@@ -6,6 +6,7 @@ Rule: a value is checked where it is typed, so that nothing has happened when it
 import json
 import os
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import click
 
 from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.cli.terminal import quoted
 from crawler.clock import wall_ms
 from crawler.database import Writer
 from crawler.errors import CrawlerError, Exit
@@ -136,6 +138,21 @@ def _emulator(ctx: click.Context, param: click.Parameter, value: str | None) -> 
     if value is not None:
         # Where the provider looks for it: an address is never written to the database.
         os.environ["VERTEX_EMULATOR_HOST"] = value
+
+
+def one_text(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> str:
+    """Return the one text that an argument is. Raises CrawlerError for several."""
+    if len(value) == 1:
+        return value[0]
+    if not value:
+        raise click.MissingParameter(ctx=ctx, param=param)
+    whole = " ".join(value)
+    raise CrawlerError(
+        f"there are {len(value)} arguments where one is meant",
+        "what has blanks in it must be quoted",
+        f"{ctx.command_path} {quoted(whole)}",
+        Exit.USAGE,
+    )
 
 
 endpoint_option = click.option(

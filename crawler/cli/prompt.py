@@ -77,6 +77,12 @@ def add(
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
         tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
+    names = Template(spec.template).all_names()
+    if "word" not in names:
+        tell(
+            f"is that meant? There is no {{word}} in the template; of a word is told only its"
+            f" {' and '.join(sorted(names))}"
+        )
 
 
 @prompt.command("list", epilog="Example: crawler prompt list --json")

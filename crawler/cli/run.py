@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-from crawler.builtin import STUDY_NOTES, WORD_LIST, study_notes
 from crawler.cli.options import (
     MOST,
     Budget,
@@ -17,23 +16,22 @@ from crawler.cli.options import (
     Price,
     database_option,
     endpoint_option,
-    found,
+)
+from crawler.cli.retarget import (
+    Changed,
+    changes,
+    chosen_prompts,
+    put_change,
+    report_changed,
+    require_reachable,
 )
 from crawler.clock import wall_ms
 from crawler.database import require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
-from crawler.ledger.intake import (
-    Prompt,
-    PromptSpec,
-    current_prompt,
-    prompts,
-    put_limit,
-    put_prompt,
-)
+from crawler.ledger.intake import Prompt
 from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.policy import Policy
-from crawler.providers import check_params, kind_of, model_for
 
 
 @click.command(
@@ -44,9 +42,15 @@ Examples:
   crawler run --provider openai --model gpt-4o-mini --limit 20
   crawler run --watch                           stay, and wait for more words""",
 )
-@click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
 @click.option(
-    "--per-minute", type=click.IntRange(1, MOST), help="Calls that may start in any 60 s."
+    "--concurrency",
+    type=click.IntRange(1, MOST),
+    help="Calls in flight at once; the limit is set to it.",
+)
+@click.option(
+    "--per-minute",
+    type=click.IntRange(1, MOST),
+    help="Calls that may start in any 60 s; likewise.",
 )
 @click.option("--provider", help="Ask this provider instead: a new version of the prompts.")
 @click.option("--model", help="Likewise this model. What wrote the list of words stays as it is.")
@@ -88,14 +92,20 @@ def run(
 ) -> int:
     """Ask about every word that has no answer yet.
 
+    What --concurrency and --per-minute say is kept in the file, and is so for the next run, too.
+
     Ctrl-C stops politely: nothing more is started, and what is in flight is waited for. A second
     one stops at once; what was in flight is asked again by the next run.
     """
     policy = _policy(timeout, max_failures)
     funds = _funds(budget, price)
     require_database(db)  # a run has something to do only where words have been added
+    with writing(db, wall_ms()) as writer:  # also of an older version: now it is read
+        planned = writer.run(changes, name, provider, model)
+    require_reachable(planned)
     with writing(db, wall_ms()) as writer:
-        chosen = writer.run(_apply, name, provider, model, concurrency, per_minute)
+        chosen, done = writer.run(_apply, name, provider, model, concurrency, per_minute)
+    report_changed(done)
     # From here on it is a running crawl; what only that needs is imported now.
     from crawler.cli.crawl import crawl  # noqa: PLC0415
     from crawler.ending import RunOptions  # noqa: PLC0415
@@ -141,40 +151,16 @@ def _apply(
     model: str | None,
     concurrency: int | None,
     per_minute: int | None,
-) -> list[Prompt]:
-    """Write to the database what the options say, all of it or nothing; return the prompts."""
-    if name is None:
-        known = prompts(conn)
-        chosen = [row for row in known if row.current and row.provider != "function"]
-    else:
-        chosen = [found(current_prompt(conn, name), name)]
-    if provider or model:
-        # A list of words that is there is not written, and paid for, once more by another model.
-        asked = [prompt for prompt in chosen if name or prompt.name != WORD_LIST]
-        chosen = [_retarget(conn, prompt, provider, model) for prompt in asked]
+) -> tuple[list[Prompt], list[Changed]]:
+    """Write to the database what the options say, all of it or nothing.
+
+    Returns the prompts, and those of them that have changed.
+    """
+    done = [put_change(conn, change) for change in changes(conn, name, provider, model)]
+    asked = provider or model
+    chosen = [changed.new for changed in done] if asked else chosen_prompts(conn, name)
     _set_limit(conn, chosen, concurrency, per_minute)
-    return chosen
-
-
-def _retarget(
-    conn: sqlite3.Connection, old: Prompt, provider: str | None, model: str | None
-) -> Prompt:
-    """Make a prompt ask another provider or model, and ask it about the same words."""
-    name = provider or old.provider
-    wanted = model_for(name, model or (old.model if name == old.provider else None))
-    if old.name == STUDY_NOTES and old.template == study_notes(old.provider, old.model).template:
-        spec = study_notes(name, wanted)
-    else:
-        spec = PromptSpec(old.name, old.template, name, wanted, old.params)
-    check_params(spec.provider, spec.model, spec.params)
-    # The same provider counts the same quota, whichever model it is asked for.
-    limit_id = put_limit(
-        conn, old.limit if name == old.provider else name, kind_of(name).concurrency
-    )
-    new, _ = put_prompt(conn, spec, limit_id, wall_ms())
-    if new.id != old.id:
-        control.supersede(conn, old.id, new.id)
-    return new
+    return chosen, done
 
 
 def _set_limit(

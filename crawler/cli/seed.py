@@ -13,26 +13,35 @@ from typing import Any
 import click
 
 from crawler.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
-from crawler.cli.add import check_fields, report_added
-from crawler.cli.one import answer_one, put_request
-from crawler.cli.options import MOST, database_option, endpoint_option, named_prompt, named_value
-from crawler.cli.terminal import printable, tell
+from crawler.cli.add import report_added
+from crawler.cli.one import Asked, answer_one, put_request
+from crawler.cli.options import (
+    MOST,
+    database_option,
+    endpoint_option,
+    named_prompt,
+    named_value,
+    one_text,
+)
+from crawler.cli.terminal import printable, quoted, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.control import cancel, word_id
 from crawler.ledger.intake import (
     Added,
     Prompt,
+    PromptSpec,
     Word,
     add_words,
-    current_prompt,
     put_limit,
     put_prompt,
 )
-from crawler.ledger.report import Result, result, results
+from crawler.ledger.report import Result, has_answers, last_answered, result, results
 from crawler.model_list import CUT_OFF, REPEATED, LeftOut, read_items
 from crawler.providers import check_params, kind_of, model_for
 from crawler.states import RequestState
+from crawler.template import Template
 from crawler.words import word_of
 
 MOST_PARTS = 100
@@ -46,11 +55,12 @@ Examples:
   crawler seed "Romance loanwords in English" --count 200 --provider vertex
 Run it again to go on where it was interrupted, or with a larger --count for more.""",
 )
-@click.argument("topic")
+@click.argument("topic", nargs=-1, required=True, metavar="TOPIC", callback=one_text)
 @click.option("--count", type=click.IntRange(1, MOST), help="How many; asked on until they are.")
 @click.option("--prompt", "name", default=STUDY_NOTES, help="To be asked.", show_default=True)
 @click.option(
-    "--provider", help="Who writes the list.  [default: who did last, else who answers the prompt]"
+    "--provider",
+    help="Who writes the list.  [default: who wrote the last one, else who answers the prompt]",
 )
 @click.option("--model", help="Likewise.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
@@ -75,10 +85,23 @@ def seed(
         raise click.UsageError("there is no topic")
     with writing(db, wall_ms()) as writer:
         target = named_prompt(writer, name)
-        check_fields(target, [given])
+        _check_listable(target)
         named = dict(named_value(text) for text in params)
         lister = writer.run(_put_lister, target, provider, model, named)
     _Seeding(db, given.text, count, lister, target).run()
+
+
+def _check_listable(target: Prompt) -> None:
+    """Refuse a prompt that needs more of a word than a model's list has. Raises CrawlerError."""
+    needed = sorted(Template(target.template).required_names() - {"word"})
+    if needed:
+        raise CrawlerError(
+            f"a list that a model writes can't be asked about with the prompt {target.name!r}",
+            f"it needs {', '.join(needed)}, and such a list has nothing but words",
+            f"crawler add LIST.csv --prompt {quoted(target.name)}, with that column; or put that"
+            " part of the template in [[ ]] to make it optional",
+            Exit.USAGE,
+        )
 
 
 def _put_lister(
@@ -88,11 +111,12 @@ def _put_lister(
     model: str | None,
     params: Mapping[str, Any],
 ) -> Prompt:
-    """Return the prompt that lists, as the options, the last time or the target have it."""
-    last = current_prompt(conn, WORD_LIST)
-    if last is not None and not (provider or model or params):
-        return last
+    """Return the prompt that lists, as the options, the last list or the target have it."""
+    last = last_answered(conn, WORD_LIST)
     usual = last or target
+    if last is not None and not (provider or model or params):
+        spec = PromptSpec(last.name, last.template, last.provider, last.model, last.params)
+        return put_prompt(conn, spec, put_limit(conn, last.limit, 1), wall_ms())[0]
     name = provider or usual.provider
     wanted = model_for(name, model or (usual.model if name == usual.provider else None))
     limit_id = put_limit(conn, name, kind_of(name).concurrency)
@@ -109,6 +133,12 @@ def _put_part(
     part = _known(conn, lister, part) or part
     request_id = put_request(conn, lister, part, now_ms)
     return request_id, result(conn, lister.id, part.text)
+
+
+def _cancel(conn: sqlite3.Connection, lister_id: int, part: str) -> None:
+    part_id = word_id(conn, part)
+    assert part_id is not None
+    cancel(conn, [lister_id], [part_id])
 
 
 def _known(conn: sqlite3.Connection, lister: Prompt, part: Word) -> Word | None:
@@ -170,7 +200,28 @@ class _Seeding:
         request_id, known = self._put(part)
         if known.text is not None:
             return known
-        return answer_one(self._db, self._lister, known.word, request_id)
+        try:
+            return answer_one(self._db, self._lister, known.word, request_id, self._told())
+        except CrawlerError as error:
+            self._give_up(known.word, error)
+            if error.exit_code is Exit.WORK_LEFT:
+                raise
+            hint = f"{error.hint}; another writes the list with --model, --provider or --param"
+            raise CrawlerError(error.what, error.cause, hint, error.exit_code) from error
+
+    def _told(self) -> Asked:
+        named = "" if self._target.name == STUDY_NOTES else f" --prompt {quoted(self._target.name)}"
+        return Asked(f"list of {self._topic}", f"crawler seed {quoted(self._topic)}{named}")
+
+    def _give_up(self, part: str, error: CrawlerError) -> None:
+        """Leave no request that a run would stumble over.
+
+        One that was only stopped stays pending where its model has written a list before.
+        """
+        with writing(self._db, wall_ms()) as writer:
+            if error.exit_code is Exit.WORK_LEFT and writer.run(has_answers, self._lister.id):
+                return
+            writer.run(_cancel, self._lister.id, part)
 
     def _put(self, part: Word) -> tuple[int, Result]:
         """Put a part on record if it is not; return its request, and what is known of it."""
@@ -215,7 +266,7 @@ class _Seeding:
             raise CrawlerError(
                 "there is no word in the answer",
                 "the model wrote something else than a list",
-                f'crawler show "{self._asked}" shows it; ask another: --model, --provider',
+                f"crawler show {quoted(self._asked)} shows it; ask another: --model, --provider",
                 Exit.SOME_FAILED,
             )
         if self._missing():

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import database_option
-from crawler.cli.terminal import as_record, moment, print_json, print_line, printable, span
+from crawler.cli.options import database_option, one_text
+from crawler.cli.terminal import as_record, moment, print_json, print_line, printable, quoted, span
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.report import TimelineRow, timeline
@@ -14,7 +14,7 @@ from crawler.words import as_added
 
 
 @click.command(epilog="Example: crawler show abrogate")
-@click.argument("word")
+@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_text)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 def show(word: str, db: Path, *, as_json: bool) -> None:
@@ -25,7 +25,7 @@ def show(word: str, db: Path, *, as_json: bool) -> None:
         raise CrawlerError(
             f"there is no word {printable(word)!r}",
             "it has not been added to this database",
-            f"crawler add {printable(word)}",
+            f"crawler add {quoted(word)}",
             Exit.USAGE,
         )
     if as_json:

@@ -21,6 +21,8 @@ from crawler.ledger.report import status as status_of
 from crawler.locks import run_is_alive
 from crawler.policy import Policy
 
+SOON_MS = 1_000
+
 
 @click.command(
     epilog="Examples: crawler status · crawler status --json",
@@ -87,6 +89,8 @@ def held_line(limit: LimitStatus, now_ms: int) -> str:
     """Return what holds back more calls, in words; empty where nothing does."""
     soon = f" for {span(limit.until_ms - now_ms)}" if limit.until_ms else ""
     match limit.held_by:
+        case "per_minute" | "tokens_per_minute" | "backoff" if is_soon(limit, now_ms):
+            return ""
         case "paused":
             until = f" until {moment(limit.until_ms)}" if limit.until_ms else ""
             return f"paused{until}: crawler resume {printable(limit.limit)}"
@@ -101,6 +105,11 @@ def held_line(limit: LimitStatus, now_ms: int) -> str:
             return f"waits{soon} to try again"
         case _:
             return ""
+
+
+def is_soon(limit: LimitStatus, now_ms: int) -> bool:
+    """Tell whether a limit holds back more calls for less than a second, which nobody notices."""
+    return limit.until_ms is not None and limit.until_ms - now_ms < SOON_MS
 
 
 _GATES = {

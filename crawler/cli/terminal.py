@@ -5,6 +5,7 @@ title or turns the reading direction.
 """
 
 import json
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -21,6 +22,17 @@ def printable(value: object) -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_escaped(char) for char in text)
+
+
+def quoted(text: str) -> str:
+    """Return a text as the shell takes it for one word of a command, and nobody for anything else.
+
+    In double quotes where they do, as people write them.
+    """
+    text = printable(text)
+    if shlex.quote(text) == text:
+        return text
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def print_line(text: str = "") -> None:

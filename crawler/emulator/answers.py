@@ -18,6 +18,7 @@ CHARS_PER_TOKEN = 4
 LARGE_CHARS = 4_400_000
 """More than the 4 MB that a gRPC client takes if nobody told it to take more."""
 
+_TOPIC = re.compile(r"write a list of ([^\n]+?)\.?(?: Give \d+ of them\.)?(?:\n|$)", re.IGNORECASE)
 _QUOTED = re.compile(r'"([^"]+)"')
 _WORD = re.compile(r"\w[\w'’-]*")
 _ASKS_FOR_LIST = re.compile(r"\blist\b.*\bwords\b|^write a list\b", re.IGNORECASE | re.DOTALL)
@@ -66,7 +67,13 @@ def glosses() -> Mapping[str, _Gloss]:
 
 
 def word_of(prompt: str) -> str:
-    """Return what a prompt is about: what it quotes, else a word of the sample, else its last."""
+    """Return what a prompt is about: the topic of the list that it asks for, else what it quotes.
+
+    Where it does neither it is a word of the sample, else its last word.
+    """
+    topic = _TOPIC.match(prompt)
+    if topic:
+        return topic[1]
     quoted = _QUOTED.search(prompt)
     if quoted:
         return quoted[1]

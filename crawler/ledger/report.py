@@ -8,12 +8,17 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.look import Limit, first_start, limits, look, served_prompts
 from crawler.pace import WINDOW_MS, window_cap
 from crawler.plan import plan
 
 RATE_SAMPLE = 2_000
 """The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
+
+
+MOST_IN_VAIN = 1_000
+"""Failures of a prompt up to which they are looked at: a run stops long before there are more."""
 
 
 class Progress(NamedTuple):
@@ -89,6 +94,15 @@ class Status(NamedTuple):
             return 0
         rate = self.succeeded_per_minute
         return int(self.unfinished / rate * WINDOW_MS) if rate else None
+
+
+class Vain(NamedTuple):
+    """A prompt of which every request was rejected."""
+
+    prompt: str
+    failed: int
+    reason: str
+    """Of one of the rejections."""
 
 
 class TimelineRow(NamedTuple):
@@ -208,11 +222,45 @@ def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
     return bool(succeeded)
 
 
-def field_names(conn: sqlite3.Connection) -> list[str]:
-    """Return the names of all fields that words have, as they first appear."""
+def last_answered(conn: sqlite3.Connection, name: str) -> Prompt | None:
+    """Return the current version of a prompt, or else the newest one, that was ever answered."""
+    found = conn.execute(
+        "SELECT id FROM prompts JOIN tallies ON prompt_id = id WHERE name = ? AND succeeded > 0"
+        " ORDER BY current DESC, version DESC LIMIT 1",
+        (name,),
+    ).fetchone()
+    return None if found is None else prompt_by_id(conn, found[0])
+
+
+def vain_prompts(conn: sqlite3.Connection, prompt_ids: Sequence[int] | None) -> list[Vain]:
+    """Return the prompts that a server has refused to the last request, and never served.
+
+    Of the given ones, or of all that a program can serve. What never left this machine, because a
+    word lacks a field, says nothing of the prompt.
+    """
+    chosen, values = "current = 1 AND provider <> 'function'", tuple(prompt_ids or ())
+    if prompt_ids is not None:
+        chosen = f"prompts.id IN ({', '.join('?' * len(values))})"
+    rows = conn.execute(
+        "SELECT prompts.name, count(*), max(reason)"
+        " FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
+        " JOIN requests ON requests.prompt_id = prompts.id AND state = 'failed'"
+        " JOIN attempts ON request_id = requests.id AND number = requests.attempts"
+        f" WHERE succeeded = 0 AND pending + leased = 0 AND failed BETWEEN 1 AND ? AND {chosen}"
+        " GROUP BY prompts.id"
+        " HAVING min(outcome = 'rejected' AND status_code IS NOT NULL) ORDER BY prompts.id",
+        (MOST_IN_VAIN, *values),
+    )
+    return [Vain(name, failed, reason or "") for name, failed, reason in rows]
+
+
+def field_names(conn: sqlite3.Connection, prompt_id: int) -> list[str]:
+    """Return the names of all fields that the words of a prompt version have, as they appear."""
     rows: list[tuple[Any]] = conn.execute(
-        "SELECT key FROM words, json_each(words.fields) WHERE words.fields IS NOT NULL"
-        " GROUP BY key ORDER BY min(words.id), min(json_each.id)"
+        "SELECT key FROM requests JOIN words ON words.id = word_id, json_each(words.fields)"
+        " WHERE prompt_id = ? AND words.fields IS NOT NULL"
+        " GROUP BY key ORDER BY min(words.id), min(json_each.id)",
+        (prompt_id,),
     ).fetchall()
     return [name for (name,) in rows]
 

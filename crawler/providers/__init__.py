@@ -62,6 +62,13 @@ def check_params(provider: str, model: str, params: Mapping[str, Any]) -> None:
 
     A provider that takes any, and leaves it to its server to refuse some, has nothing to say here.
     """
+    if not isinstance(params.get("allow_truncated", True), bool):
+        raise CrawlerError(
+            "the parameter allow_truncated can't be used",
+            f"it is {params['allow_truncated']!r}, and has to be true or false",
+            "--param allow_truncated=true",
+            Exit.USAGE,
+        )
     module = importlib.import_module(kind_of(provider).module)
     check = getattr(module, "check_params", None)
     if check is not None:

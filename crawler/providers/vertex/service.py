@@ -38,7 +38,14 @@ async def connect(model: str) -> AsyncIterator[Provider]:
 
 
 def check_params(model: str, params: Mapping[str, Any]) -> None:
-    """Refuse parameters that can't be sent. Raises CrawlerError."""
+    """Refuse a name that is none, and parameters that can't be sent. Raises CrawlerError."""
+    if any(map(str.isspace, model)):
+        raise CrawlerError(
+            f"there is no model {model!r}",
+            "the name of a model has no blank in it",
+            "--model gemini-2.5-flash, for example",
+            Exit.USAGE,
+        )
     try:
         shape(model, resource_name(model, "project", "location"), params)
     except ValueError as error:
@@ -58,6 +65,8 @@ class Service:
         self._resource = access.resource
         self._channels = channels
         self._token = token
+        # Only an emulator is spoken to without credentials.
+        self._emulator = access.target if access.credentials is None else None
         self._shapes: dict[int, tuple[Mapping[str, Any], Shape]] = {}
 
     async def generate(self, call: Call) -> Answer:
@@ -67,7 +76,7 @@ class Service:
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
         asked, metadata = _request(made, call), await self._metadata(made)
-        with _refusals(), self._channels.use() as channel:
+        with _refusals(self._emulator), self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
             message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
         _require_read(message)
@@ -87,7 +96,7 @@ class Service:
         asked, metadata = _request(made, call), await self._metadata(made)
         messages: list[Any] = []
         try:
-            with _refusals(), self._channels.use() as channel:
+            with _refusals(self._emulator), self._channels.use() as channel:
                 async for message in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
@@ -121,12 +130,20 @@ class Service:
 
 
 @contextmanager
-def _refusals() -> Iterator[None]:
+def _refusals(emulator: str | None) -> Iterator[None]:
     """Raise what an error of gRPC says of the attempt in its place."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise refusal(error) from None  # its traceback is 40 frames of a library
+        told = refusal(error)
+        if emulator is not None and told.outcome is Outcome.UNAVAILABLE:
+            told.reason = _no_emulator(emulator, told.reason)
+        raise told from None  # its traceback is 40 frames of a library
+
+
+def _no_emulator(address: str, reason: str) -> str:
+    asked = f"is the emulator running? Nobody answers at {address}, as VERTEX_EMULATOR_HOST has it"
+    return f"{asked} ({reason})"
 
 
 def _request(made: Shape, call: Call) -> Any:
