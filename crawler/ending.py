@@ -14,9 +14,6 @@ from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.ledger.report import Vain
 from crawler.ledger.turn import Gate
 
-SLACK_MS = 1_000
-"""A gate that opens in a quarter of an hour less the time that it took to say so counts as one."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions:
@@ -51,10 +48,12 @@ class Ending(NamedTuple):
 
 def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> Ending | None:
     """Return the ending that a closed gate is, if it takes too long to wait for it."""
+    if gate.opens_at_ms <= now_ms:
+        return None  # whether it still is closed is about to be tried
     if gate.cause == "outage":
         lasts_ms = now_ms - gate.since_ms
         return Ending("outage", None, unfinished) if lasts_ms > patience_ms else None
-    if gate.opens_at_ms - now_ms >= patience_ms - SLACK_MS:
+    if gate.opens_at_ms - gate.closed_at_ms >= patience_ms:
         return Ending("quota", gate.cause, unfinished, gate.opens_at_ms)
     return None
 

@@ -84,7 +84,7 @@ def refused(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
     """Return the pace after a refusal. One episode closes the gate once, for everybody."""
     now_ms = refusal.finished_at_ms
     took_ms = now_ms - refusal.started_at_ms
-    pace = pace._replace(
+    pace = _still(pace, refusal.started_at_ms)._replace(
         refusal_ms=pace.refusal_ms + (took_ms - pace.refusal_ms) * 0.1,
         refusals_since_cut=pace.refusals_since_cut + 1,
         failures=0,
@@ -92,7 +92,8 @@ def refused(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
     )
     if pace.gate_cause == "outage":
         pace = _ajar(pace, now_ms)  # there is somebody, though he refuses
-    if refusal.started_at_ms <= pace.gate_closed_at_ms:
+    parks = refusal.daily and pace.gate_cause == "quota"
+    if refusal.started_at_ms <= pace.gate_closed_at_ms and not parks:
         pace = pace._replace(episode_refusals=pace.episode_refusals + 1)
         if pace.gate_cause is None or refusal.retry_after_ms is None:
             return pace
@@ -113,6 +114,16 @@ def refused(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
             gate_gap_ms=int(min(longest_ms, pace.gate_gap_ms * growth)),
         )
     return _closed(pace, quota, refusal)
+
+
+def _still(pace: Pace, probe_started_at_ms: int) -> Pace:
+    """Return the pace as a probe finds it that comes so late that nothing tells of the time before.
+
+    Nobody was there to try (a pause, no run): what it meets is no longer the same outage or day.
+    """
+    if pace.gate_cause is None or probe_started_at_ms - pace.gate_opens_at_ms < WINDOW_MS:
+        return pace
+    return pace._replace(gate_since_ms=probe_started_at_ms)
 
 
 def _new_episode(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
@@ -162,8 +173,8 @@ def _parked_ms(pace: Pace, retry_after_ms: int | None) -> int:
     if retry_after_ms is None:
         return PARKED_GAP_MS
     if pace.gate_cause != "day":
-        return retry_after_ms
-    return max(retry_after_ms, pace.gate_gap_ms)
+        return max(FIRST_GAP_MS, retry_after_ms)
+    return max(FIRST_GAP_MS, retry_after_ms, pace.gate_gap_ms)
 
 
 def _cut(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
@@ -266,7 +277,7 @@ def failed(pace: Pace, started_at_ms: int, reason: str, *, refused: bool, now_ms
     if pace.gate_cause is not None and started_at_ms <= pace.gate_closed_at_ms:
         return pace
     failures = pace.failures + 1
-    pace = pace._replace(failures=failures)
+    pace = _still(pace, started_at_ms)._replace(failures=failures)
     if pace.gate_cause == "outage":
         gap_ms = int(min(OUTAGE_MOST_MS, pace.gate_gap_ms * OUTAGE_GROWTH))
     elif refused or failures >= OUTAGE_AFTER:

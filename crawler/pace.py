@@ -44,8 +44,6 @@ LATELY_MS = 600_000
 HALFWAY = 0.5
 """A rate that was not refused halfway back to its plateau is no first guess any more."""
 DOUBLING_MS = 8_000
-IDLE_MS = 1_000
-"""A start so long after it was due was not held back by the pace."""
 STEEPEST_MS = 10_000
 """A rate grows by its own size in this time at the most."""
 
@@ -224,12 +222,12 @@ def _burst(pace: Pace, quota: Quota, interval_us: int) -> int:
     return 1 + spare_us // interval_us
 
 
-def started(pace: Pace, quota: Quota, calls: int, now_ms: int) -> Pace:
-    """Return the pace after calls have started."""
+def started(pace: Pace, quota: Quota, calls: int, now_ms: int, *, held: bool) -> Pace:
+    """Return the pace after calls have started; ``held``: it has held back others."""
     interval_us = _interval_us(pace, quota, now_ms)
     if _is_idle(pace, now_ms):
         pace = pace._replace(burst_began_at_ms=now_ms, burst_starts=0)
-    if pace.gate_cause is None and quota.adaptive and pace.rate is not None:
+    if held and pace.gate_cause is None and quota.adaptive and pace.rate is not None:
         pace = _grown(pace, quota, now_ms)
     if interval_us is not None:
         tat_us = max(pace.tat_us, now_ms * US) + calls * interval_us
@@ -240,12 +238,10 @@ def started(pace: Pace, quota: Quota, calls: int, now_ms: int) -> Pace:
 
 
 def _grown(pace: Pace, quota: Quota, now_ms: int) -> Pace:
-    """Let the rate grow for the time that the pace has held starts back."""
+    """Let the rate grow for the time that it has held starts back."""
     assert pace.rate is not None
-    longest_ms = quota.window_ms if pace.bursting else STEEPEST_MS
-    passed_ms = min(longest_ms, now_ms - pace.grown_at_ms)
-    held_by_pace = pace.bursting or now_ms - pace.tat_us // US < IDLE_MS
-    if passed_ms <= 0 or not held_by_pace:
+    passed_ms = min(quota.window_ms, now_ms - pace.grown_at_ms)
+    if passed_ms <= 0:
         return pace
     age_ms = pace.age_ms + passed_ms
     young = pace.young

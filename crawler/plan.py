@@ -62,7 +62,7 @@ def plan(outlook: Outlook, now_ms: int) -> Plan:
 
     ``wake_at_ms`` is None where only an event can change the answer (a call ends, somebody
     resumes, a word is added). A gate that a probe has found open is opened before: see
-    `pace.verified_at_ms`.
+    `learning.verified_at_ms`.
     """
     pace, quota = outlook.pace, outlook.quota
     if outlook.paused:
@@ -77,9 +77,11 @@ def plan(outlook: Outlook, now_ms: int) -> Plan:
         return Plan(0, "tokens_per_minute", next_tokens_ms(pace))
     if pace.gate_cause is None:
         return _open_plan(outlook, room, tokens, now_ms)
-    if outlook.probe_started_at_ms is None:
-        return Plan(1, "gate", None, tokens)
-    return Plan(0, "gate", verified_at_ms(pace, outlook.probe_started_at_ms))
+    if outlook.probe_started_at_ms is not None:
+        return Plan(0, "gate", verified_at_ms(pace, outlook.probe_started_at_ms))
+    if quota.per_minute is not None and outlook.occupied >= quota.per_minute:
+        return Plan(0, "per_minute", outlook.place_free_at_ms)
+    return Plan(1, "gate", None, tokens)
 
 
 def _open_plan(outlook: Outlook, room: int, tokens: int | None, now_ms: int) -> Plan:

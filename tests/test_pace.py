@@ -56,7 +56,7 @@ def starts_until(pace, quota, until_ms, now_ms=NOW_MS):
         calls = free_starts(pace, quota, now_ms)
         assert calls is not None
         if calls:
-            pace = started(pace, quota, calls, now_ms)
+            pace = started(pace, quota, calls, now_ms, held=True)
             times += [now_ms] * calls
         now_ms = max(now_ms + 1, next_start_ms(pace, quota, now_ms))
     return times, pace
@@ -254,7 +254,7 @@ def test_an_even_pace_is_never_exceeded(rate, at):
         now_ms += pause_ms
         calls = free_starts(pace, quota, now_ms)
         if calls:
-            pace = started(pace, quota, calls, now_ms)
+            pace = started(pace, quota, calls, now_ms, held=True)
             times.append((now_ms, calls))
     for n, (first, _) in enumerate(times):
         calls = 0
@@ -281,7 +281,7 @@ def test_whatever_happens_it_keeps_its_promises(steps, quota):
         match step:
             case "start":
                 started_at_ms = now_ms
-                pace = started(pace, quota, 1, now_ms)
+                pace = started(pace, quota, 1, now_ms, held=True)
             case "answer":
                 pace = answered(pace, quota, started_at_ms, 10, now_ms)
             case "fail":
@@ -305,3 +305,33 @@ def test_whatever_happens_it_keeps_its_promises(steps, quota):
 def test_a_pace_is_a_row():
     assert not dataclasses.is_dataclass(Pace)
     assert all(isinstance(value, int | float | str | None) for value in Pace())
+
+
+def test_a_rate_grows_only_while_it_holds_back_somebody():
+    pace = paced(600.0, young=False)
+    now_ms = NOW_MS
+    for _ in range(10_000):
+        now_ms += 500
+        pace = started(pace, UNKNOWN, 1, now_ms, held=False)
+    assert pace.rate == 600.0
+
+
+def test_a_day_that_is_over_is_found_by_an_answer_and_not_by_silence():
+    for cause in ("day", "outage"):
+        assert learning.verified_at_ms(Pace(gate_cause=cause), NOW_MS) is None
+    assert learning.verified_at_ms(Pace(gate_cause="quota", refusal_ms=100), NOW_MS) == NOW_MS + 250
+
+
+def test_nobody_tried_for_a_night_and_the_first_refusal_makes_no_day_of_it():
+    pace = refused(Pace(), KNOWN, refusal(NOW_MS))
+    pace = refused(pace, KNOWN, refusal(NOW_MS + 8 * 3_600_000))
+    assert pace.gate_cause == "quota"
+    pace = fail(Pace(), NOW_MS, refused_connection=True)
+    pace = fail(pace, NOW_MS + 8 * 3_600_000)
+    assert pace.gate_since_ms > NOW_MS + 7 * 3_600_000
+
+
+def test_a_day_may_be_told_by_a_call_of_an_episode_that_has_begun():
+    pace = refused(Pace(), KNOWN, refusal(NOW_MS))
+    pace = refused(pace, KNOWN, refusal(NOW_MS + 50, started_at_ms=NOW_MS - 10, daily=True))
+    assert (pace.gate_cause, pace.gate_opens_at_ms) == ("day", NOW_MS + 50 + 900_000)

@@ -2,8 +2,12 @@
 
 import itertools
 
-from crawler.ledger import control, look, report
+import pytest
+
+from crawler.ending import gate_ending
+from crawler.ledger import control, intake, look, report
 from crawler.ledger.pacing import RATE_STEP
+from crawler.ledger.turn import Gate
 from crawler.pace import Pace
 from crawler.states import Outcome
 
@@ -72,9 +76,12 @@ def test_setting_a_limit_anew_forgets_what_was_learned_and_the_same_again_does_n
     ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), budget=0)
     control.set_per_minute(ledger.conn, "quota", None, ledger.now_ms)
     assert ledger.row("SELECT rate FROM limits") == (60,)
+    ledger.conn.execute("UPDATE limits SET tat_us = tat_us + 50000000, tokens_tat_us = 1 << 60")
     control.set_per_minute(ledger.conn, "quota", 90, ledger.now_ms)
-    assert ledger.row("SELECT rate, bursting FROM limits") == (None, 1)
-    assert history(ledger)[-1] == ("set", 90, "per_minute = 90")
+    assert ledger.row("SELECT rate, bursting, served FROM limits") == (None, 1, 0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits") == ((ledger.now_ms + 60_000) * 1_000,)
+    assert len(ledger.turn().leases) > 0, "at once"
+    assert ("set", 90, "per_minute = 90") in history(ledger)
 
 
 def test_a_gate_is_tried_and_opened_when_no_refusal_came_in_time(ledger):
@@ -131,3 +138,63 @@ def test_a_pause_ends_by_itself_when_it_was_said_to(ledger):
     ledger.now_ms += 5_000
     assert len(ledger.turn().leases) == 3
     assert whats(ledger) == ["paused"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.UNAVAILABLE])
+@pytest.mark.parametrize("per_minute", [1, 5, 20])
+def test_who_tries_a_gate_needs_a_place_like_all_others(ledger, outcome, per_minute):
+    ledger.fix(per_minute)
+    ledger.add(map(str, range(100)))
+    for _ in range(400):
+        ends = [ledger.finish(lease, outcome) for lease in ledger.turn().leases]
+        ledger.now_ms += 100
+        ledger.turn(*ends, budget=0)
+        ledger.now_ms += 400
+    starts = [at for (at,) in ledger.conn.execute("SELECT started_at_ms FROM attempts")]
+    assert max(sum(first <= at < first + 60_000 for at in starts) for first in starts) <= per_minute
+
+
+def test_a_gate_keeps_no_run_from_the_work_of_another_limit(ledger):
+    other = intake.put_limit(ledger.conn, "other", 5)
+    spec = intake.PromptSpec("o", "Of {word}", "scripted", "m", {})
+    prompt, _ = intake.put_prompt(ledger.conn, spec, other, 1)
+    ledger.add("abc")
+    intake.add_words(ledger.conn, prompt.id, [intake.Word(word, {}) for word in "xyz"], 1)
+    leases = ledger.turn().leases
+    ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id == 1]
+    done = ledger.turn(*ends, budget=0)
+    assert done.gate.cause == "", "there is another"
+    ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id != 1]
+    done = ledger.turn(*ends, budget=0)
+    assert done.gate.cause == "day"
+    assert gate_ending(done.gate, 6, 900_000, ledger.now_ms + 5_000).reason == "quota"
+
+
+def test_which_closed_gates_end_a_run():
+    def ending(cause, opens_at_ms, since_ms=0, now_ms=1_000_000):
+        gate = Gate(opens_at_ms, 990_000, since_ms, 3, cause)
+        found = gate_ending(gate, 7, 900_000, now_ms)
+        return found and found.reason
+
+    assert ending("day", 1_890_000) == "quota"
+    assert ending("quota", 1_890_000) == "quota"
+    assert ending("day", 1_889_999) is None
+    assert ending("day", 1_890_000, now_ms=1_890_000) is None, "it is about to be tried"
+    assert ending("outage", 1_005_000, since_ms=0) == "outage"
+    assert ending("outage", 1_005_000, since_ms=200_000) is None
+    assert ending("outage", 999_000, since_ms=0) is None, "of another day, perhaps"
+
+
+def test_requests_that_failed_in_an_outage_make_no_second_one(ledger):
+    """Whether a server is out of order is told by those that had never failed."""
+    ledger.add(map(str, range(8)))
+    leases = ledger.turn().leases
+    done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
+    assert done.gate.cause == "outage"
+    control.end_outage(ledger.conn, ledger.now_ms)
+    for _ in range(30):
+        ledger.now_ms += 61_000
+        leases = ledger.turn().leases
+        done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
+        assert done.gate.cause == ""
+    assert set(ledger.states().values()) == {"failed"}

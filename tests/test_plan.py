@@ -46,7 +46,8 @@ def bounds(outlook):
     pace, quota = outlook.pace, outlook.quota
     found = [outlook.concurrency - outlook.in_flight]
     if pace.gate_cause is not None:
-        return [*found, 0 if outlook.probe_started_at_ms is not None else 1]
+        full = quota.per_minute is not None and outlook.occupied >= quota.per_minute
+        return [*found, 0 if full or outlook.probe_started_at_ms is not None else 1]
     cap, most = window_cap(pace, quota), most_in_flight(pace, quota)
     free = free_starts(pace, quota, NOW_MS)
     found += [] if cap is None else [cap - outlook.occupied]
@@ -64,7 +65,7 @@ def test_no_limit_is_passed(outlook):
         assert outlook.pace.gate_opens_at_ms <= NOW_MS
         assert room <= min(bounds(outlook))
         assert outlook.quota.per_minute is None or (
-            outlook.pace.gate_cause or outlook.occupied + room <= outlook.quota.per_minute
+            outlook.occupied + room <= outlook.quota.per_minute
         )
     else:
         assert held_by is not None

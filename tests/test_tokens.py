@@ -8,6 +8,7 @@ from crawler.funds import Funds
 from crawler.ledger import audit, control, tokens
 from crawler.ledger import lease as leases
 from crawler.ledger import turn as turns
+from crawler.ledger.intake import PromptSpec, put_prompt
 from crawler.ledger.record import Finish
 from crawler.states import Outcome
 from tests.conftest import Ledger
@@ -49,15 +50,58 @@ def test_tokens_of_a_minute_are_used_and_not_exceeded(most, out):
     assert not any(finding.broken for finding in audit.check(ledger.conn))
 
 
-def test_a_request_that_no_minute_has_tokens_for_is_refused_with_a_reason():
+def test_a_request_that_no_minute_has_tokens_for_is_refused_with_a_reason_and_no_other_is():
     ledger = limited(200)
     ledger.add(["short", "long " * 500])
     leases = ledger.turn().leases
     while len(leases) < 2:
-        ledger.now_ms += 60_000
+        ledger.now_ms += 90_000
         leases += ledger.turn().leases
     reasons = {lease.word[:5]: lease.refusal for lease in leases}
     assert "tokens, and the limit allows 200 a minute" in reasons["long "]
+    assert reasons["short"] is None, "its answer may be short, whatever the guess"
+
+
+def test_a_long_answer_fails_no_other_word():
+    ledger = limited(2_000)
+    ledger.add(map(str, range(20)))
+    asked = 0
+    for n in range(40):
+        leases = ledger.turn().leases
+        assert all(lease.refusal is None for lease in leases)
+        asked += len(leases)
+        ends = [used(ledger, lease, 5, 2_500 if n == 0 else 20) for lease in leases]
+        ledger.turn(*ends, budget=0)
+        ledger.now_ms += 80_000
+    assert asked == 20
+
+
+def test_no_token_count_of_a_server_does_any_harm():
+    ledger = limited(1_000)
+    ledger.add(map(str, range(3)))
+    (lease,) = ledger.turn(budget=1).leases
+    ledger.turn(used(ledger, lease, 2**62, 2**62), budget=0)
+    assert ledger.states()["0"] == "succeeded"
+    ledger.now_ms += 2 * 10**6 * 61
+    (lease,) = ledger.turn().leases
+    assert lease.refusal is None
+
+
+def test_an_estimate_is_never_above_what_the_prompt_allows():
+    known = tokens.Usual(10, 10, 0.25, 250.0, 1, 30)
+    assert known.estimate("word", None) == 30 + round(14 / 4)
+    assert known._replace(most_out=None).estimate("word", None) == 254
+
+
+def test_what_a_call_may_use_counts_the_word_as_often_as_the_template_does():
+    ledger = Ledger()
+    spec = PromptSpec("q", "{word} and {word}: {word}", "scripted", "m", {})
+    prompt, _ = put_prompt(ledger.conn, spec, ledger.limit_id, 1)
+    usual = tokens.usual(ledger.conn, prompt.id)
+    tokens_in, tokens_out = usual.most("x" * 100, None)
+    assert tokens_in >= 300
+    assert tokens_out == 4 * 250, "four times the mean, where the prompt sets no most"
+    ledger.conn.close()
 
 
 def test_refused_calls_give_their_tokens_back():
@@ -79,6 +123,15 @@ def test_estimates_follow_what_answers_take():
         ledger.turn(*(used(ledger, lease, 12, 31) for lease in ledger.turn().leases), budget=0)
     usual = tokens.usual(ledger.conn, ledger.prompt.id)
     assert abs(usual.estimate("123", None) - 43) <= 3
+
+
+def test_who_does_not_say_what_he_used_keeps_his_reserve():
+    ledger = limited(10_000)
+    ledger.add("ab")
+    (lease,) = ledger.turn(budget=1).leases
+    taken = ledger.row("SELECT tokens_tat_us FROM limits")
+    ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED), budget=0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits") == taken
 
 
 def test_without_a_limit_nothing_is_estimated(ledger):
@@ -130,3 +183,6 @@ def test_who_does_not_say_what_it_used_has_used_the_most():
     purse.begun(lease)
     purse.ended(Finish(1, 1, 5, Outcome.THROTTLED))
     assert purse.left(1).funds == 42, "nobody pays for a refusal"
+    purse.begun(lease)
+    purse.ended(Finish(1, 1, 5, Outcome.TRANSIENT, status_code=503))
+    assert purse.left(1).funds == 42, "nor for a server that is out of order"

@@ -75,7 +75,10 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
     """Start nothing more (under a limit, or under any), until resume or the time that is said."""
     with _open(db) as writer:
         writer.run(_known, limit)
-        writer.run(control.pause, limit, wall_ms(), until)
+        # The file's clock may be another than the wall's: see ledger.clocks.
+        now_ms = writer.run(read_ms, boot_id(), since_boot_ms(), wall_ms())
+        until_ms = None if until is None else now_ms + until - wall_ms()
+        writer.run(control.pause, limit, now_ms, until_ms)
     ends = f" until {moment(until)}" if until is not None else ""
     earlier = "earlier with" if ends else "with"
     command = f"crawler resume {limit or ''}".rstrip()

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crawler.ledger.pacing import Change, note
+from crawler.pace import WINDOW_MS
 from crawler.states import RequestState
 
 _IN_FLIGHT = (
@@ -91,8 +92,9 @@ def _set_quota(
 ) -> None:
     """Set what a limit is told of its quota. What it has learned of another one, it forgets."""
     changed = conn.execute(
-        f"UPDATE limits SET {name} = ?, {_FORGET} WHERE name = ? AND {name} IS NOT ? RETURNING id",
-        (value, limit, value),
+        f"UPDATE limits SET {name} = ?1, {_FORGET}, tokens_tat_us = min(tokens_tat_us, ?2)"
+        f" WHERE name = ?3 AND {name} IS NOT ?1 RETURNING id",
+        (value, (now_ms + WINDOW_MS) * 1_000, limit),
     ).fetchall()
     for (limit_id,) in changed:
         rate = float(value) if name == "per_minute" and value is not None else None
@@ -101,8 +103,8 @@ def _set_quota(
 
 
 _FORGET = (
-    "rate = NULL, plateau = 0, age_ms = 0, bursting = 1, doubling = 0, young = 1, floor = 0,"
-    " served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
+    "tat_us = 0, rate = NULL, plateau = 0, age_ms = 0, bursting = 1, doubling = 0, young = 1,"
+    " floor = 0, served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
 )
 
 

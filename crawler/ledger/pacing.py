@@ -37,7 +37,9 @@ def learned(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> Pace:
     """Return the pace of a limit after a call under it has ended."""
     pace, quota, now_ms = limit.pace, limit.quota, ended.finished_at_ms
     if ended.outcome is Outcome.THROTTLED:
-        return refused(pace, quota, _refusal(conn, limit, ended))
+        same_episode = ended.started_at_ms <= pace.gate_closed_at_ms
+        count = 0 if same_episode else accepted(conn, limit, now_ms)
+        return refused(pace, quota, _refusal(conn, limit, ended, count))
     if ended.outcome is Outcome.UNAVAILABLE:
         return failed(pace, ended.started_at_ms, ended.reason, refused=True, now_ms=now_ms)
     if ended.outcome not in OPENS_GATE:
@@ -119,7 +121,7 @@ def _step(rate: float | None) -> int:
     return 0 if rate is None else math.floor(math.log(rate) / math.log(RATE_STEP)) + 1_000
 
 
-def _refusal(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> Refusal:
+def _refusal(conn: sqlite3.Connection, limit: Limit, ended: Ended, count: int) -> Refusal:
     now_ms, window_ms = ended.finished_at_ms, limit.quota.window_ms
     first = first_start(conn, limit.id, now_ms - window_ms)
     return Refusal(
@@ -128,6 +130,6 @@ def _refusal(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> Refusal:
         reason=ended.reason,
         retry_after_ms=ended.retry_after_ms,
         daily=ended.daily,
-        accepted=accepted(conn, limit, now_ms),
+        accepted=count,
         window_free_at_ms=(first.at_ms if first else now_ms) + window_ms + 1,
     )

@@ -57,6 +57,10 @@ class Finish(NamedTuple):
     """The quota that refused it is one for the day."""
 
 
+SERVER_ERROR = 500
+"""The first HTTP status of those that a server gives instead of an answer."""
+
+
 class _Open(NamedTuple):
     """What the ledger knows of an attempt that hasn't ended."""
 
@@ -106,10 +110,23 @@ def record(
     return len(finished) - len(closed)
 
 
+def _first_failure(conn: sqlite3.Connection, finish: Finish, failures: int) -> bool:
+    """Tell whether a request had not failed before this, counted or not."""
+    if finish.outcome is not Outcome.TRANSIENT or failures:
+        return failures == 0
+    earlier = conn.execute(
+        "SELECT 1 FROM attempts WHERE request_id = ? AND number < ? AND outcome = 'transient'"
+        " LIMIT 1",
+        (finish.request_id, finish.number),
+    ).fetchone()
+    return earlier is None
+
+
 def usage(finish: Finish) -> tuple[int | None, int | None]:
     """Return the tokens that a call has used, in and out; None where that is not known."""
-    if not finish.sent or finish.outcome in CLOSES_GATE:
-        return 0, 0
+    out_of_order = (finish.status_code or 0) >= SERVER_ERROR and finish.text is None
+    if not finish.sent or finish.outcome in CLOSES_GATE or out_of_order:
+        return finish.tokens_in or 0, finish.tokens_out or 0
     if finish.tokens_out is None:
         return finish.tokens_in, None
     return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)
@@ -128,7 +145,7 @@ def _learn(
             finish.reason or finish.outcome,
             finish.retry_after_ms,
             finish.daily,
-            first_failure=failures == 0,
+            first_failure=_first_failure(conn, finish, failures),
         )
         pace = learned(conn, limit, ended)
     if attempt.tokens_reserved is not None:

@@ -13,6 +13,8 @@ from crawler.pace import Quota
 WEIGHT = 0.05
 """Of one answer in the mean of all; the first ones weigh more."""
 MOST_OUT = "max_output_tokens"
+MOST_TOKENS, MOST_PER_CHAR = 1_000_000, 1.0
+"""Whatever a server says, no more is believed."""
 
 
 class Chosen(NamedTuple):
@@ -31,20 +33,26 @@ class Usual(NamedTuple):
     """Of its template and parameters."""
     tokens_per_char: float
     tokens_out_mean: float
+    names: int
+    """How often the template may put in a word or a field, at the most."""
     most_out: int | None
     """The most tokens that an answer may have, where the prompt says so."""
 
     def estimate(self, word: str, fields: str | None) -> int:
         """Return the tokens that a call about a word will probably use, its answer's included."""
-        chars = self.chars + len(word) + len(fields or "")
-        return max(1, round(chars * self.tokens_per_char + self.tokens_out_mean))
+        out = min(self.tokens_out_mean, self.most_out or self.tokens_out_mean)
+        return max(1, round(self.tokens_in(word, fields) + out))
+
+    def tokens_in(self, word: str, fields: str | None) -> float:
+        """Return the tokens that the question will probably use by itself."""
+        return (self.chars + len(word) + len(fields or "")) * self.tokens_per_char
 
     def most(self, word: str, fields: str | None) -> tuple[int, int]:
         """Return the tokens that a call about a word can use, in and out.
 
         No token is shorter than a byte. Where the prompt sets no most, four times the mean.
         """
-        tokens_in = self.bytes + len((word + (fields or "")).encode())
+        tokens_in = self.bytes + self.names * len((word + (fields or "")).encode())
         return tokens_in, self.most_out or round(4 * self.tokens_out_mean)
 
 
@@ -52,7 +60,8 @@ def usual(conn: sqlite3.Connection, prompt_id: int) -> Usual:
     """Return what is known of the calls of a prompt."""
     row = conn.execute(
         "SELECT length(template), length(CAST(template || params AS BLOB)), tokens_per_char,"
-        f" tokens_out_mean, json_extract(params, '$.{MOST_OUT}')"
+        " tokens_out_mean, max(1, length(template) - length(replace(template, '{', ''))),"
+        f" json_extract(params, '$.{MOST_OUT}')"
         " FROM prompts JOIN tallies ON prompt_id = id WHERE id = ?",
         (prompt_id,),
     ).fetchone()
@@ -94,10 +103,11 @@ def _priced(lease: Lease, known: Usual, quota: Quota, allowance: Allowance) -> L
     most = quota.tokens_per_minute
     if most is None:
         return lease
-    tokens = known.estimate(lease.word, lease.fields)
+    tokens = known.tokens_in(lease.word, lease.fields)
     if tokens <= most:
-        return lease._replace(tokens=tokens)
-    refusal = f"it needs some {tokens} tokens, and the limit allows {most} a minute"
+        # Whose answer may be too large for a minute is let in by himself, and charged in full.
+        return lease._replace(tokens=known.estimate(lease.word, lease.fields))
+    refusal = f"it needs some {tokens:.0f} tokens, and the limit allows {most} a minute"
     return lease._replace(cost=0.0, refusal=refusal)
 
 
@@ -114,6 +124,7 @@ def settled(
     """
     if tokens_in is None or tokens_out is None:
         return 0
+    tokens_in, tokens_out = min(tokens_in, MOST_TOKENS), min(tokens_out, MOST_TOKENS)
     if tokens_in + tokens_out:
         _learn(conn, request_id, tokens_in, tokens_out)
     return tokens_in + tokens_out - reserved
@@ -127,8 +138,9 @@ def _learn(conn: sqlite3.Connection, request_id: int, tokens_in: int, tokens_out
         " JOIN tallies ON tallies.prompt_id = prompts.id WHERE requests.id = ?",
         (request_id,),
     ).fetchone()
+    weight = max(WEIGHT, 1 / max(1, calls))
     conn.execute(
         "UPDATE tallies SET tokens_per_char = tokens_per_char + ?1 * (?2 - tokens_per_char),"
         " tokens_out_mean = tokens_out_mean + ?1 * (?3 - tokens_out_mean) WHERE prompt_id = ?4",
-        (max(WEIGHT, 1 / max(1, calls)), tokens_in / chars, tokens_out, prompt_id),
+        (weight, min(tokens_in / chars, MOST_PER_CHAR), tokens_out, prompt_id),
     )

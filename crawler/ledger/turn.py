@@ -32,6 +32,7 @@ class Gate(NamedTuple):
     """Where the gate of a limit stands; all 0 where it is open."""
 
     opens_at_ms: int
+    closed_at_ms: int
     since_ms: int
     strikes: int
     cause: str
@@ -45,7 +46,7 @@ class Turn(NamedTuple):
     wake_at_ms: int | None
     """When to look again, if nothing happens before; None: only an event can change the answer."""
     gate: Gate
-    """Of those in the way the one that opens last."""
+    """Of the limits with work the one that opens first; open where one of them is."""
     unfinished: int
     """Pending and leased requests of the prompts that the run serves."""
     late: int
@@ -90,7 +91,7 @@ def turn(
         leases=[lease for deal in dealt for lease in deal.leases],
         now_ms=now_ms,
         wake_at_ms=min(wakes, default=None),
-        gate=max((_gate(deal.limit) for deal in dealt), default=OPEN),
+        gate=min((_gate(deal.limit) for deal in dealt), default=OPEN),
         unfinished=sum(row.unfinished for row in served),
         late=late,
         lost=lost,
@@ -118,20 +119,27 @@ def _deal(
     chosen = affordable(conn, drawn, limit.quota, step.tokens, allowance)
     wake_at_ms = step.wake_at_ms if len(drawn) == step.room else outlook.next_due_at_ms
     if chosen.leases:
-        limit = _lease(conn, scope.run_id, limit, chosen.leases, now_ms)
+        held = len(drawn) == step.room and step.held_by in ("pace", "per_minute")
+        limit = _lease(conn, scope.run_id, limit, chosen.leases, now_ms, held=held)
     if chosen.held_by == "tokens":
         wake_at_ms = next_tokens_ms(limit.pace)
     return _Dealt(limit, chosen.leases, wake_at_ms, chosen.held_by == "funds")
 
 
-OPEN = Gate(0, 0, 0, "")
+OPEN = Gate(0, 0, 0, 0, "")
 
 
 def _gate(limit: Limit) -> Gate:
     pace = limit.pace
     if pace.gate_cause is None:
         return OPEN
-    return Gate(pace.gate_opens_at_ms, pace.gate_since_ms, pace.gate_strikes, pace.gate_cause)
+    return Gate(
+        pace.gate_opens_at_ms,
+        pace.gate_closed_at_ms,
+        pace.gate_since_ms,
+        pace.gate_strikes,
+        pace.gate_cause,
+    )
 
 
 def restamp(
@@ -200,9 +208,18 @@ def _served(conn: sqlite3.Connection, scope: Scope) -> list[Served]:
 
 
 def _lease(
-    conn: sqlite3.Connection, run_id: int, limit: Limit, leases: Sequence[Lease], now_ms: int
+    conn: sqlite3.Connection,
+    run_id: int,
+    limit: Limit,
+    leases: Sequence[Lease],
+    now_ms: int,
+    *,
+    held: bool,
 ) -> Limit:
-    """Lease requests: from here on they are this run's. Returns the limit after that."""
+    """Lease requests: from here on they are this run's. Returns the limit after that.
+
+    ``held``: the pace of the limit has held back others.
+    """
     conn.executemany(
         "UPDATE requests SET state = 'leased', attempts = ? WHERE id = ?",
         [(lease.number, lease.request_id) for lease in leases],
@@ -216,7 +233,7 @@ def _lease(
         ],
     )
     tokens = sum(lease.tokens or 0 for lease in leases)
-    pace = started(limit.pace, limit.quota, len(leases), now_ms)
+    pace = started(limit.pace, limit.quota, len(leases), now_ms, held=held)
     pace = used_tokens(pace, limit.quota, tokens, now_ms)
     return limit._replace(pace=pace, started=limit.started + len(leases))
 

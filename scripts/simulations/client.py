@@ -75,7 +75,8 @@ class Client:
         for _ in range(calls):
             self._start()
         if calls:
-            self.pace = started(self.pace, self._quota, calls, now_ms)
+            held = calls == step.room and step.held_by in ("pace", "per_minute")
+            self.pace = started(self.pace, self._quota, calls, now_ms, held=held)
         if calls == step.room and step.wake_at_ms is not None:
             self._wake_at(max(step.wake_at_ms, now_ms))
         if self._waiting and self._waiting[0][0] > now_ms:
