@@ -21,7 +21,7 @@ from crawler.providers.vertex.access import Access, Token, find_access, resource
 from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
-from crawler.providers.vertex.refusal import refusal
+from crawler.providers.vertex.refusal import REASON_LENGTH, refusal
 from crawler.providers.vertex.request import Shape, request, shape
 from crawler.states import Outcome
 
@@ -143,7 +143,7 @@ def _refusals(emulator: str | None) -> Iterator[None]:
 
 def _no_emulator(address: str, reason: str) -> str:
     asked = f"is the emulator running? Nobody answers at {address}, as VERTEX_EMULATOR_HOST has it"
-    return f"{asked} ({reason})"
+    return f"{asked} ({reason})"[:REASON_LENGTH]
 
 
 def _request(made: Shape, call: Call) -> Any:
