@@ -12,8 +12,6 @@ from typing import NamedTuple
 
 from crawler.pace import CUT, MOST_SERVED, US, WINDOW_MS, Pace, Quota
 
-ECHO_MS = 65_000
-"""For so long a used-up window echoes what has filled it: refusals then say nothing new."""
 SAMPLE = 12
 """Starts since the last cut that it takes to say something new."""
 KEPT = 0.5
@@ -133,7 +131,7 @@ def _new_episode(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
         episode_cost=cost, episode_refusals=1, gate_since_ms=now_ms, gate_strikes=1
     )
     if quota.adaptive:
-        pace = _cut(pace, quota, refusal.accepted, now_ms)
+        pace = _cut(pace, quota, now_ms)
     gap_ms = int(min(FIRST_GAP_MOST_MS, max(FIRST_GAP_MS, _gap_ms(pace, quota))))
     return pace._replace(gate_gap_ms=gap_ms)
 
@@ -177,7 +175,7 @@ def _parked_ms(pace: Pace, retry_after_ms: int | None) -> int:
     return max(FIRST_GAP_MS, retry_after_ms, pace.gate_gap_ms)
 
 
-def _cut(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
+def _cut(pace: Pace, quota: Quota, now_ms: int) -> Pace:
     """Lower the rate for the first refusal of an episode, if it says something new."""
     if pace.bursting:
         return pace  # what it says is known when the gate opens
@@ -186,11 +184,7 @@ def _cut(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
         return pace  # still the refusals of the burst before
     if pace.doubling:
         plateau = 0.7 * rate
-        pace = pace._replace(
-            doubling=False, floor=0.7 * accepted, floor_until_ms=now_ms + 2 * WINDOW_MS
-        )
-    elif now_ms - pace.window_seen_at_ms < ECHO_MS:
-        return pace
+        pace = pace._replace(doubling=False)
     elif pace.young and pace.starts_since_cut >= SAMPLE // 2:  # on the way down: by their share
         plateau = rate * (1 - min(0.5, pace.refusals_since_cut / pace.starts_since_cut))
     elif pace.starts_since_cut < SAMPLE:
@@ -204,7 +198,7 @@ def _cut(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
 
 def _settled(pace: Pace, quota: Quota, plateau: float, now_ms: int, share: float = CUT) -> Pace:
     """Begin anew at a share of a rate that is believed to be right."""
-    plateau = max(plateau, FEWEST, pace.floor if now_ms < pace.floor_until_ms else 0.0)
+    plateau = max(plateau, FEWEST)
     return pace._replace(
         plateau=plateau,
         rate=min(quota.ceiling, share * plateau),

@@ -97,9 +97,6 @@ class Pace(NamedTuple):
     """Nothing is known of the rate but that it is too low."""
     young: bool = True
     """The plateau is a first guess."""
-    floor: float = 0.0
-    """The rate is not cut below this before `floor_until_ms`."""
-    floor_until_ms: int = 0
     starts_since_cut: int = 0
     """Since the last cut."""
     refusals_since_cut: int = 0

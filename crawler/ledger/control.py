@@ -104,7 +104,7 @@ def _set_quota(
 
 _FORGET = (
     "tat_us = 0, rate = NULL, plateau = 0, age_ms = 0, bursting = 1, doubling = 0, young = 1,"
-    " floor = 0, served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
+    " served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
 )
 
 
