@@ -122,8 +122,8 @@ _TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
         ),
         "funds_used": (
             "the budget is used up",
-            "another call could exceed it",
-            "{again} with another --budget",
+            "another call could exceed it, at the most that it may cost",
+            "{again} with another --budget; a prompt's max_output_tokens says what that most is",
             Exit.WORK_LEFT,
         ),
     }

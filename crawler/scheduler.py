@@ -233,7 +233,7 @@ class Scheduler:
                 reason=finish.reason,
             )
             self._stop_if_vain(finish, done.gate.strikes)
-        if done.gate.strikes > self._gate_strikes:
+        if done.gate.strikes > self._gate_strikes and done.gate.opens_at_ms > done.now_ms:
             gate = done.gate
             self._log.warning("gate_closed", cause=gate.cause, opens_at_ms=gate.opens_at_ms)
         self._gate_strikes = done.gate.strikes

@@ -56,7 +56,7 @@ class Number(click.ParamType[int]):
         if value == "none":
             return 0
         if not (value.isdecimal() and 0 < int(value) <= MOST):
-            self.fail(f"{value!r} is neither a number nor none", param, ctx)
+            self.fail(f"{value!r} is neither none nor a whole number from 1 to {MOST}", param, ctx)
         return int(value)
 
 
@@ -72,7 +72,9 @@ class Budget(click.ParamType[float]):
         if isinstance(value, float):
             return value
         if not _AMOUNT.fullmatch(value) or not 0 < float(value) <= MOST:
-            self.fail(f"{value!r} is no number above 0: 200000 or 2.50", param, ctx)
+            self.fail(
+                f"{value!r} is no amount to spend: 200000, or 2.50 (six decimals)", param, ctx
+            )
         return float(value)
 
 

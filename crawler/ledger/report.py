@@ -89,11 +89,17 @@ class Status(NamedTuple):
 
     @property
     def eta_ms(self) -> int | None:
-        """Milliseconds until all is done, if it goes on as in the last minute."""
+        """Milliseconds until all is done, if it goes on as in the last minute.
+
+        None where nothing is known of that: it has just begun, is paused, or a gate is closed.
+        """
         if not self.unfinished:
             return 0
+        if any(limit.held_by in ("gate", "paused") for limit in self.limits):
+            return None
         rate = self.succeeded_per_minute
-        return int(self.unfinished / rate * WINDOW_MS) if rate else None
+        waits_ms = max(((row.until_ms or 0) - self.now_ms for row in self.limits), default=0)
+        return max(waits_ms, int(self.unfinished / rate * WINDOW_MS)) if rate else None
 
 
 class Vain(NamedTuple):
