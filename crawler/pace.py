@@ -32,7 +32,8 @@ TURN_US = 50_000
 """The same where no quota is known: what the gaps between turns cost, and no more."""
 FIRST_FLIGHT = 10
 """Calls to a server of which nothing is known that may be in flight before it has let one in."""
-MOST_SERVED = 10_000
+MOST_SERVED = 1_000
+"""When so many were let in, any number may be in flight."""
 
 CUT = 0.85
 """The rate after a refusal, as a share of that before it."""
@@ -222,7 +223,7 @@ def _burst(pace: Pace, quota: Quota, interval_us: int) -> int:
 def started(pace: Pace, quota: Quota, calls: int, now_ms: int, *, held: bool) -> Pace:
     """Return the pace after calls have started; ``held``: it has held back others."""
     interval_us = _interval_us(pace, quota, now_ms)
-    if _is_idle(pace, now_ms):
+    if interval_us is not None and _is_idle(pace, now_ms):
         pace = pace._replace(burst_began_at_ms=now_ms, burst_starts=0)
     if held and pace.gate_cause is None and quota.adaptive and pace.rate is not None:
         pace = _grown(pace, quota, now_ms)
