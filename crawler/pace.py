@@ -20,9 +20,9 @@ NEVER_MS = -1_000_000_000
 
 BURST_SPREAD_US = 1_000_000
 """A whole window starts over this time, so that a first refusal is heard before all is out."""
-CAREFUL_FROM, CAREFUL = 2 / 3, 8
-"""From this share of the window on, starts of a burst are so much further apart: a limit may be set
-somewhat too high, and then few are refused."""
+CAREFUL_FROM, CAREFUL, CAREFUL_MOST_US = 2 / 3, 8, 100_000
+"""From this share of the window on, starts of a burst are so much further apart, as far as a refusal
+takes to come: a limit may be set somewhat too high, and then few are refused."""
 RAMP_US, RAMP_MS = 50_000, 100
 """It begins with starts this far apart, and their rate doubles in so many ms: a server that is out
 of order is not asked by a whole flight before it can say so."""
@@ -203,8 +203,10 @@ def _interval_us(pace: Pace, quota: Quota, now_ms: int) -> int | None:
     if _is_idle(pace, now_ms):
         return RAMP_US
     ramp_us = RAMP_US * 2 ** ((pace.burst_began_at_ms - now_ms) / RAMP_MS)
-    slower = CAREFUL if pace.burst_starts >= CAREFUL_FROM * cap else 1
-    return math.ceil(max(ramp_us, BURST_SPREAD_US / cap * slower))
+    even_us = BURST_SPREAD_US / cap
+    if pace.burst_starts >= CAREFUL_FROM * cap:
+        even_us = max(even_us, min(even_us * CAREFUL, CAREFUL_MOST_US))
+    return math.ceil(max(ramp_us, even_us))
 
 
 def _is_idle(pace: Pace, now_ms: int) -> bool:

@@ -242,14 +242,17 @@ def waiting(count):
 
 def test_no_more_calls_start_in_a_minute_than_allowed(db):
     async def main():
-        calls = []
+        calls, all_started = [], asyncio.Event()
 
         async def count(prompt):
             calls.append(prompt)
+            if len(calls) == 4:
+                all_started.set()
             return "x"
 
         words = map(str, range(20))
         task = asyncio.create_task(crawl(words, provider=count, database=db, per_minute=4))
+        await asyncio.wait_for(all_started.wait(), 20)
         await asyncio.wait([task], timeout=0.4)
         task.cancel()
         await asyncio.wait([task])
