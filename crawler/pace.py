@@ -21,8 +21,8 @@ NEVER_MS = -1_000_000_000
 BURST_SPREAD_US = 1_000_000
 """A whole window starts over this time, so that a first refusal is heard before all is out."""
 CAREFUL_FROM, CAREFUL, CAREFUL_MOST_US = 2 / 3, 8, 100_000
-"""From this share of the window on, starts of a burst are so much further apart, as far as a refusal
-takes to come: a limit may be set somewhat too high, and then few are refused."""
+"""From this share of the window on, starts of a burst are so much further apart (up to the time
+that a refusal takes to come): a limit may be set somewhat too high, and then few are refused."""
 RAMP_US, RAMP_MS = 50_000, 100
 """It begins with starts this far apart, and their rate doubles in so many ms: a server that is out
 of order is not asked by a whole flight before it can say so."""
