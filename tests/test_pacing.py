@@ -187,7 +187,7 @@ def test_which_closed_gates_end_a_run():
 
 def test_requests_that_failed_in_an_outage_make_no_second_one(ledger):
     """Whether a server is out of order is told by those that had never failed."""
-    ledger.add(map(str, range(8)))
+    ledger.add(map(str, range(10)))
     leases = ledger.turn().leases
     done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
     assert done.gate.cause == "outage"
