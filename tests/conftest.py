@@ -21,7 +21,10 @@ settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("long", deadline=None, max_examples=5_000)
-settings.load_profile(os.environ.get("CRAWLER_TEST_PROFILE", "tests"))
+PROFILE = os.environ.get("CRAWLER_TEST_PROFILE", "tests")
+LONG = PROFILE == "long"
+"""The long versions are wanted: scripts/test --long."""
+settings.load_profile(PROFILE)
 
 
 class Ledger:
