@@ -1,0 +1,319 @@
+"""One seed is one history of a file: troubled lives of processes, and one in peace to the end.
+
+Rule: the scheduler, the ledger, SQLite and the policy are the product's; all else is drawn by the
+seed. What may happen is a method of `Life` that EVENTS names.
+"""
+
+import asyncio
+import gc
+import random
+import shutil
+import sqlite3
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from crawler import scheduler as scheduling
+from crawler.database import writing
+from crawler.ending import RunOptions
+from crawler.ledger import control, intake
+from crawler.policy import Policy
+from crawler.scheduler import Scheduler
+from crawler.session import crawl_store
+from crawler.store import open_store
+from scripts.simulations import loop as loops
+from scripts.simulations.loop import Loop
+from scripts.simulations.machine import Machine
+from scripts.simulations.oracle import Oracle
+from scripts.simulations.service import CALM, WINDOW_S, Service, Weather
+
+POLICY = Policy(
+    call_timeout_ms=10_000,
+    drain_ms=5_000,
+    lost_after_ms=20_000,
+    patience_ms=120_000,
+    backoff_cap_ms=8_000,
+)
+ENDINGS = {"done", "signal", "quota", "outage", "denied", "rejected", "unreachable", "lost"}
+POLL_MS = 1_000
+"""Longer than the program's own: most of the time nothing happens."""
+MEMORY = Path("/dev/shm")
+SPELLS = ("away", "errors", "storm", "day", "denied")
+LAST_LIVES = 60
+LAST_LIFE_S = 3 * 3_600.0
+EVENTS = {
+    "kill": 4,
+    "kill_after_commit": 6,
+    "freeze": 4,
+    "cancel": 2,
+    "stop": 2,
+    "set_clock": 2,
+    "start_again": 1,
+    "add": 2,
+    "pause": 1,
+    "limit": 2,
+    "cancel_word": 1,
+}
+
+
+class Told(NamedTuple):
+    """What came of a seed."""
+
+    seed: int
+    broken: list[str]
+    history: str
+    events: list[tuple[object, ...]]
+    calls: int
+    virtual_s: float
+    seen: dict[str, int]
+    """Rare states, and how often they were reached."""
+
+
+class _Heard:
+    """A log that only counts what is said."""
+
+    def __init__(self, see: Callable[[str], None]) -> None:
+        self._see = see
+
+    def info(self, event: str, **fields: object) -> None:
+        del fields
+        self._see(event)
+
+    warning = info
+
+
+class Life:
+    """The history of one file."""
+
+    def __init__(self, loop: Loop, seed: int, path: Path) -> None:
+        self.loop, self.path = loop, path
+        self.chance = random.Random(f"life {seed}")
+        self.machine = Machine(loop)
+        self.service = Service(loop, seed, self._weather())
+        self.oracle = Oracle(path, self.service)
+        self.seen: Counter[str] = Counter()
+        self._concurrency = self.chance.choice([1, 3, 3, 5])
+        self._per_minute = self.chance.choice([None, 12, 20, 30, 30])
+        self._words = 0
+        self._rest_s = 0.0
+        self._processes = 0
+        self._runs: dict[str, Scheduler] = {}
+        self._tasks: dict[str, asyncio.Task[Any]] = {}
+        loop.on_kill.insert(0, self._killed)
+
+    def _weather(self) -> Weather:
+        chance = self.chance
+        spells = []
+        for kind in chance.choices(SPELLS, k=chance.choice([0, 0, 1, 2])):
+            begins_at_s = self.loop.now_s + chance.uniform(0, 60)
+            lasts_s = chance.choice([1, 10, 60, 300])
+            spells.append((begins_at_s, begins_at_s + lasts_s, kind))
+        return Weather(
+            quota=chance.choice([None, None, 10, 25]),
+            hints=chance.random() < 0.5,
+            spells=tuple(spells),
+        )
+
+    async def live(self) -> None:
+        """Live through some troubled lives, and then one in peace, to the end of all work."""
+        self._write(self._make)
+        for _ in range(self.chance.choice([1, 2, 2])):
+            await self._trouble()
+            self.oracle.look()
+        self.service.weather = CALM
+        await asyncio.sleep(self._rest_s)
+        self._write(lambda conn: control.resume(conn, None, self.machine.wall_ms()))
+        await asyncio.wait_for(self._peace(), LAST_LIFE_S)
+        self.oracle.look_at_end()
+        self.loop.note(*self.oracle.contents())
+
+    async def _trouble(self) -> None:
+        await asyncio.sleep(self._rest_s)
+        names = [self._start() for _ in range(self.chance.choice([1, 2, 2]))]
+        for _ in range(self.chance.choice([2, 4, 6])):
+            await asyncio.sleep(self.chance.choice([0.02, 0.5, 3, 12]) * self.chance.random())
+            (event,) = self.chance.choices(list(EVENTS), list(EVENTS.values()))
+            name = self.chance.choice(names)
+            self.loop.note(event, name)
+            self._see(event)
+            getattr(self, f"_{event}")(name)
+        await asyncio.sleep(self.chance.uniform(0, 20))
+        for name in names:
+            self.loop.kill(name)
+
+    async def _peace(self) -> None:
+        for _ in range(LAST_LIVES):
+            name = self._start()
+            await asyncio.wait([self._tasks[name]])
+            if not self._unfinished():
+                return
+        self.oracle.broken.append(f"it does not come to an end in {LAST_LIVES} runs")
+
+    def _unfinished(self) -> int:
+        sql = "SELECT count(*) FROM requests WHERE state IN ('pending', 'leased')"
+        return int(self.oracle._ask(sql)[0][0])
+
+    def _start(self) -> str:
+        self._processes += 1
+        name = f"process {self._processes}"
+        self._tasks[name] = self.loop.start(name, self._program(name))
+        return name
+
+    async def _program(self, name: str) -> None:
+        """Do what ``crawler run`` does, and be no more forgiving of what goes wrong."""
+        try:
+            async with open_store(self.path) as store:
+                ending = await crawl_store(
+                    store,
+                    POLICY,
+                    RunOptions(),
+                    _Heard(self._see),
+                    given={("scripted", "m"): self.service},
+                    on_start=lambda scheduler: self._runs.update({name: scheduler}),
+                    on_status=lambda status: None,
+                )
+        except asyncio.CancelledError:
+            self._see("cancelled")
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+            self.oracle.broken.append(f"a process raised {type(error).__name__}: {error}")
+        else:
+            self.loop.note("ended", name, ending.reason)
+            self._see(f"ended {ending.reason}")
+            if ending.reason not in ENDINGS:
+                self.oracle.broken.append(f"a run ended by {ending}")
+        left = self.machine.open_databases(name), self.machine.held_locks(name)
+        if left != (0, 0):
+            self.oracle.broken.append(f"connections and locks left open: {left}")
+
+    def _run_id(self, name: str) -> int | None:
+        scope = getattr(self._runs.get(name), "_scope", None)
+        return None if scope is None else scope.run_id
+
+    def _killed(self, name: str) -> None:
+        run_id = self._run_id(name)
+        self.loop.note("killed", name)
+        if run_id is not None:
+            self.oracle.killed(run_id)
+
+    def _write(self, transaction: Callable[[sqlite3.Connection], Any]) -> None:
+        """Do what another command does while runs are at work."""
+        with writing(self.path, self.machine.wall_ms()) as writer:
+            writer.run(transaction)
+
+    def _make(self, conn: sqlite3.Connection) -> None:
+        limit_id = intake.put_limit(conn, "quota", self._concurrency)
+        spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
+        intake.put_prompt(conn, spec, limit_id, self.machine.wall_ms())
+        control.set_per_minute(conn, "quota", self._per_minute, self.machine.wall_ms())
+        self.service.expect(self._concurrency, self._per_minute)
+        self._put_words(conn, self.chance.randint(5, 40))
+
+    def _put_words(self, conn: sqlite3.Connection, count: int) -> None:
+        marks = self.chance.choices(["", "!", "?"], [20, 1, 1], k=count)
+        words = [f"word{self._words + n}{mark}" for n, mark in enumerate(marks)]
+        self._words += count
+        rows = [intake.Word(word, {}) for word in words]
+        intake.add_words(conn, 1, rows, self.machine.wall_ms())
+
+    def _see(self, what: str) -> None:
+        self.seen[what] += 1
+
+    # What may happen; each to a process, or beside it.
+
+    def _kill(self, name: str) -> None:
+        self.loop.kill(name)
+
+    def _kill_after_commit(self, name: str) -> None:
+        self.loop.jobs_to_live[name] = self.chance.randint(1, 25)
+
+    def _freeze(self, name: str) -> None:
+        run_id = self._run_id(name)
+        if name in self.loop.dead or run_id is None:
+            return
+        self.loop.freeze(name)
+        self.oracle.killed(run_id)
+        self.loop.call_later(self.chance.choice([0.1, 1, 10, 45, 90]), self.loop.thaw, name)
+
+    def _cancel(self, name: str) -> None:
+        run_id = self._run_id(name)
+        if name not in self.loop.dead and run_id is not None:
+            self.oracle.stopped.add(run_id)
+            self._tasks[name].cancel()
+
+    def _stop(self, name: str) -> None:
+        run_id = self._run_id(name)
+        if name not in self.loop.dead and run_id is not None:
+            self.oracle.stopped.add(run_id)  # for what does not come while it waits
+            self._runs[name].stop("signal")
+
+    def _set_clock(self, name: str) -> None:
+        del name
+        self.machine.was_set = True
+        self.machine.skew_s += self.chance.choice([-86_400, -3_600, -1, 2, 3_600, 86_400])
+
+    def _start_again(self, name: str) -> None:
+        del name
+        for other in self._tasks:
+            self.loop.kill(other)
+        # How long a machine was off only its wall clock can tell. A wrong one takes its time here.
+        self._rest_s = WINDOW_S + 1 if self.machine.was_set else 0
+        self.machine.start_again()
+
+    def _add(self, name: str) -> None:
+        del name
+        self._write(lambda conn: self._put_words(conn, 3))
+
+    def _pause(self, name: str) -> None:
+        del name
+        now_ms = self.machine.wall_ms()
+        self._write(lambda conn: control.pause(conn, None, now_ms, now_ms + 10_000))
+
+    def _limit(self, name: str) -> None:
+        del name
+        self._concurrency = self.chance.choice([1, 3, 5])
+        self._per_minute = self.chance.choice([None, 12, 20, 30])
+        self.service.expect(self._concurrency, self._per_minute)
+        self._write(self._set_limit)
+
+    def _set_limit(self, conn: sqlite3.Connection) -> None:
+        control.set_concurrency(conn, "quota", self._concurrency)
+        control.set_per_minute(conn, "quota", self._per_minute, self.machine.wall_ms())
+
+    def _cancel_word(self, name: str) -> None:
+        del name
+        word = f"word{self.chance.randrange(self._words)}"
+        self._write(lambda conn: control.cancel(conn, [1], [control.word_id(conn, word)]))
+
+
+def simulate(seed: int) -> Told:
+    """Live through one seed. To be called in a process that ends without ado: see `loop.kill`."""
+    gc.disable()  # the dead are not to be buried at a moment of its own choosing
+    random.seed(seed)
+    folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+    lives: list[Life] = []
+
+    async def main(loop: Loop) -> None:
+        lives.append(Life(loop, seed, folder / "c.db"))
+        with lives[0].machine.installed():
+            await lives[0].live()
+
+    broken: list[str] = []
+    try:
+        with patch.object(scheduling, "POLL_MS", POLL_MS):
+            loops.run(main, seed)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
+        broken.append(f"{type(error).__name__}: {error}")
+    shutil.rmtree(folder)
+    life = lives[0]
+    return Told(
+        seed=seed,
+        broken=[*broken, *life.oracle.broken, *life.service.broken],
+        history=life.loop.history(),
+        events=life.loop.events,
+        calls=life.service.arrived.total(),
+        virtual_s=life.loop.now_s - loops.BEGIN_S,
+        seen=dict(life.seen),
+    )
