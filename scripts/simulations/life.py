@@ -98,7 +98,6 @@ class Life:
         self._concurrency = self.chance.choice([1, 3, 3, 5])
         self._per_minute = self.chance.choice([None, 12, 20, 30, 30])
         self._words = 0
-        self._rest_s = 0.0
         self._processes = 0
         self._runs: dict[str, Scheduler] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
@@ -124,14 +123,14 @@ class Life:
             await self._trouble()
             self.oracle.look()
         self.service.weather = CALM
-        await asyncio.sleep(self._rest_s)
+        await self._find_the_time()
         self._write(lambda conn: control.resume(conn, None, self.machine.wall_ms()))
         await asyncio.wait_for(self._peace(), LAST_LIFE_S)
         self.oracle.look_at_end()
         self.loop.note(*self.oracle.contents())
 
     async def _trouble(self) -> None:
-        await asyncio.sleep(self._rest_s)
+        await self._find_the_time()
         names = [self._start() for _ in range(self.chance.choice([1, 2, 2]))]
         for _ in range(self.chance.choice([2, 4, 6])):
             await asyncio.sleep(self.chance.choice([0.02, 0.5, 3, 12]) * self.chance.random())
@@ -151,6 +150,11 @@ class Life:
             if not self._unfinished():
                 return
         self.oracle.broken.append(f"it does not come to an end in {LAST_LIVES} runs")
+
+    async def _find_the_time(self) -> None:
+        """Wait, where the program can't know how long ago its last calls were."""
+        if self.machine.is_lost_in_time():
+            await asyncio.sleep(WINDOW_S + 1)
 
     def _unfinished(self) -> int:
         sql = "SELECT count(*) FROM requests WHERE state IN ('pending', 'leased')"
@@ -251,15 +255,12 @@ class Life:
 
     def _set_clock(self, name: str) -> None:
         del name
-        self.machine.was_set = True
-        self.machine.skew_s += self.chance.choice([-86_400, -3_600, -1, 2, 3_600, 86_400])
+        self.machine.set_clock(self.chance.choice([-86_400, -3_600, -1, 2, 3_600, 86_400]))
 
     def _start_again(self, name: str) -> None:
         del name
         for other in self._tasks:
             self.loop.kill(other)
-        # How long a machine was off only its wall clock can tell. A wrong one takes its time here.
-        self._rest_s = WINDOW_S + 1 if self.machine.was_set else 0
         self.machine.start_again()
 
     def _add(self, name: str) -> None:

@@ -23,12 +23,10 @@ class Machine:
     """What is left of processes is given back here, when they die."""
 
     def __init__(self, loop: Loop) -> None:
-        self.skew_s = 0.0
-        """How wrong the wall clock is."""
-        self.was_set = False
-        """Somebody has set it since the machine was started."""
         self.starts = 1
         self._loop = loop
+        self._skew_s = 0.0
+        self._was_set = self._is_new = False
         self._started_at_s = loop.now_s - 100
         self._databases: dict[str, list[aiosqlite.Connection]] = {}
         self._locks: dict[str, list[Any]] = {}
@@ -37,8 +35,23 @@ class Machine:
     def start_again(self) -> None:
         """Begin another boot; to be called when all processes are dead."""
         self.starts += 1
-        self.was_set = False
+        self._is_new = True
         self._started_at_s = self._loop.now_s - 10
+
+    def set_clock(self, by_s: float) -> None:
+        """Set the wall clock."""
+        self._skew_s += by_s
+        self._was_set = True
+
+    def is_lost_in_time(self) -> bool:
+        """Tell, when the next process starts, whether nothing says how long the machine was off.
+
+        That only its wall clock can tell, and somebody has set it.
+        """
+        lost = self._is_new and self._was_set
+        self._was_set = self._was_set and not self._is_new
+        self._is_new = False
+        return lost
 
     def wall_ms(self) -> int:
         """Return what the wall clock says, in ms."""
@@ -65,7 +78,7 @@ class Machine:
             yield
 
     def _wall_ns(self) -> int:
-        return round((EPOCH_S + self._loop.now_s + self.skew_s) * SECOND_NS)
+        return round((EPOCH_S + self._loop.now_s + self._skew_s) * SECOND_NS)
 
     def _since_boot_ns(self, which: int) -> int:
         del which
