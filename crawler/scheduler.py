@@ -14,6 +14,7 @@ from importlib.metadata import version
 
 from crawler.brake import Brake
 from crawler.calls import UnsendableError, to_call
+from crawler.cancellation import to_its_end
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.ending import Ending, RunOptions, gate_ending
 from crawler.executor import Executor
@@ -119,7 +120,7 @@ class Scheduler:
         except BaseException as error:
             if self._lock is not None:
                 cancelled = isinstance(error, asyncio.CancelledError)
-                await self._end("cancelled" if cancelled else "error")
+                await to_its_end(self._end("cancelled" if cancelled else "error"))
             raise
         finally:
             if self._lock is not None:

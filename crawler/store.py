@@ -6,7 +6,6 @@ interpreter alive. This file is the only one that knows aiosqlite; it uses one p
 `_execute`, because awaiting statement by statement is some eight times slower and not atomic.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +14,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 
+from crawler.cancellation import to_its_end
 from crawler.clock import wall_ms
 from crawler.database import (
     SCHEDULER_CHECKPOINT_PAGES,
@@ -49,20 +49,9 @@ class Store:
 
         If the caller is cancelled, the transaction still ends first, one way or the other.
         """
-        hop = asyncio.ensure_future(
+        return await to_its_end(
             _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
         )
-        try:
-            return await asyncio.shield(hop)
-        except asyncio.CancelledError:
-            while not hop.done():
-                try:
-                    await asyncio.wait([hop])
-                except asyncio.CancelledError:
-                    continue
-            if not hop.cancelled():
-                hop.exception()  # seen: the cancellation is what the caller hears of
-            raise
 
 
 @asynccontextmanager
@@ -97,7 +86,7 @@ async def _close(db: aiosqlite.Connection, lock: WriteLock) -> None:
         with lock.held():
             conn.close()
 
-    await asyncio.shield(_hop(db, close))
+    await to_its_end(_hop(db, close))
 
 
 async def _hop(db: aiosqlite.Connection, function: Callable[[sqlite3.Connection], T]) -> T:
