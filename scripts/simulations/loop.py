@@ -11,7 +11,6 @@ import contextvars
 import hashlib
 import heapq
 import random
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

@@ -59,6 +59,13 @@ class Oracle:
                 f"{abandoned} calls are abandoned, {self.killed_in_flight} were in flight"
             )
 
+    def require_idle(self) -> None:
+        """Require that no run is live and no call is open."""
+        for what, sql in _OPEN.items():
+            ((left,),) = self._ask(sql)
+            if left:
+                self.broken.append(f"{left} {what} left")
+
     def contents(self) -> list[tuple]:
         """Return all that the file says of requests and calls."""
         return [row for sql in _CONTENTS for row in self._ask(sql)]
@@ -109,10 +116,13 @@ SELECT text, state, outcome, failures,
 FROM requests JOIN words ON words.id = word_id
 LEFT JOIN attempts ON attempts.request_id = requests.id AND attempts.number = requests.attempts
 """
+_OPEN = {
+    "open calls are": "SELECT count(*) FROM attempts WHERE finished_at_ms IS NULL",
+    "live runs are": "SELECT count(*) FROM runs WHERE ended_at_ms IS NULL",
+}
 _CONTENTS = (
-    "SELECT id, state, attempts, failures FROM requests ORDER BY id",
-    "SELECT request_id, number, run_id, started_at_ms, finished_at_ms, outcome FROM attempts"
-    " ORDER BY request_id, number",
+    "SELECT id, state, attempts, failures FROM requests",
+    "SELECT request_id, number, run_id, started_at_ms, finished_at_ms, outcome FROM attempts",
 )
 
 

@@ -83,7 +83,9 @@ def _options() -> argparse.Namespace:
 
 
 def _seeds(first: int, count: int) -> list[int]:
-    known = [int(line.split()[0]) for line in KNOWN.read_text("utf-8").splitlines() if line[:1] != "#"]
+    known = [
+        int(line.split()[0]) for line in KNOWN.read_text("utf-8").splitlines() if line[:1] != "#"
+    ]
     return list(dict.fromkeys([*known, *range(first, first + count)]))
 
 
