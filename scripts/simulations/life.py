@@ -34,7 +34,7 @@ POLICY = Policy(
     call_timeout_ms=10_000,
     drain_ms=5_000,
     lost_after_ms=20_000,
-    patience_ms=120_000,
+    patience_ms=40_000,
     backoff_cap_ms=8_000,
 )
 ENDINGS = {"done", "signal", "quota", "outage", "denied", "rejected", "unreachable", "lost"}
@@ -139,7 +139,7 @@ class Life:
             self.loop.note(event, name)
             self._see(event)
             getattr(self, f"_{event}")(name)
-        await asyncio.sleep(self.chance.uniform(0, 20))
+        await asyncio.sleep(self.chance.choice([1, 20, 80]) * self.chance.random())
         for name in names:
             self.loop.kill(name)
 
@@ -158,7 +158,7 @@ class Life:
 
     def _unfinished(self) -> int:
         sql = "SELECT count(*) FROM requests WHERE state IN ('pending', 'leased')"
-        return int(self.oracle._ask(sql)[0][0])
+        return int(self.oracle.ask(sql)[0][0])
 
     def _start(self) -> str:
         self._processes += 1

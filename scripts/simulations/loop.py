@@ -162,7 +162,7 @@ class _InlineQueue:
         result, error = None, None
         try:
             result = job()
-        except BaseException as raised:  # the thread of aiosqlite takes them all, too
+        except BaseException as raised:  # noqa: BLE001 - as the thread of aiosqlite does
             error = raised
         if self._dies():
             return

@@ -29,7 +29,7 @@ class Oracle:
     def killed(self, run_id: int) -> None:
         """Be told of a death, before anybody else hears of it."""
         self.stopped.add(run_id)
-        (open_calls,) = self._ask(
+        (open_calls,) = self.ask(
             "SELECT count(*) FROM attempts WHERE run_id = ? AND finished_at_ms IS NULL", run_id
         )[0]
         self.killed_in_flight += open_calls
@@ -46,14 +46,14 @@ class Oracle:
     def look_at_end(self) -> None:
         """Require that all is done."""
         self.look()
-        for word, state, outcome, failures, truncated in self._ask(_ENDS):
+        for word, state, outcome, failures, truncated in self.ask(_ENDS):
             expected = {"!": "rejected", "?": "blocked"}.get(word[-1], "succeeded")
             worn_out = failures >= 20 or truncated >= 3
             if state not in ("succeeded", "failed", "cancelled"):
                 self.broken.append(f"{word} ends as {state}")
             elif state != "cancelled" and outcome != expected and not worn_out:
                 self.broken.append(f"{word} ends as {state}, {outcome}")
-        ((abandoned,),) = self._ask("SELECT count(*) FROM attempts WHERE outcome = 'abandoned'")
+        ((abandoned,),) = self.ask("SELECT count(*) FROM attempts WHERE outcome = 'abandoned'")
         if abandoned > self.killed_in_flight:
             self.broken.append(
                 f"{abandoned} calls are abandoned, {self.killed_in_flight} were in flight"
@@ -62,18 +62,23 @@ class Oracle:
     def require_idle(self) -> None:
         """Require that no run is live and no call is open."""
         for what, sql in _OPEN.items():
-            ((left,),) = self._ask(sql)
+            ((left,),) = self.ask(sql)
             if left:
                 self.broken.append(f"{left} {what} left")
 
+    def ask(self, sql: str, *values: object) -> list[tuple]:
+        """Return the rows of a query."""
+        with closing(self._open()) as conn:
+            return conn.execute(sql, values).fetchall()
+
     def contents(self) -> list[tuple]:
         """Return all that the file says of requests and calls."""
-        return [row for sql in _CONTENTS for row in self._ask(sql)]
+        return [row for sql in _CONTENTS for row in self.ask(sql)]
 
     def _look_at_responses(self) -> None:
         now = {
             request_id: (number, text)
-            for request_id, number, text in self._ask("SELECT * FROM responses")
+            for request_id, number, text in self.ask("SELECT * FROM responses")
         }
         for request_id, response in self._responses.items():
             if now.get(request_id) != response:
@@ -86,7 +91,7 @@ class Oracle:
     def _look_at_calls(self) -> None:
         calls: dict[Key, tuple[int, str | None, str | None]] = {
             (request_id, number): rest
-            for request_id, number, *rest in self._ask(
+            for request_id, number, *rest in self.ask(
                 "SELECT request_id, number, run_id, outcome, reason FROM attempts"
             )
         }
@@ -101,10 +106,6 @@ class Oracle:
                 excused = run_id in self.stopped
             if outcome != "succeeded" and not excused:
                 self.broken.append(f"call {key} was paid for and is {outcome} ({reason})")
-
-    def _ask(self, sql: str, *values: object) -> list[tuple]:
-        with closing(self._open()) as conn:
-            return conn.execute(sql, values).fetchall()
 
     def _open(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)

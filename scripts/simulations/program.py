@@ -1,4 +1,4 @@
-"""The whole program in virtual time, seed by seed: killed, frozen, cancelled, its clock set, and more.
+"""The whole program in virtual time, seed by seed: killed, frozen, cancelled, its clock set.
 
 Says which seeds break a promise and how to live through one of them again; ends with 1 if any does.
 Known seeds, those of seeds.txt, run first, and a new one that fails is put among them.
@@ -83,9 +83,8 @@ def _options() -> argparse.Namespace:
 
 
 def _seeds(first: int, count: int) -> list[int]:
-    known = [
-        int(line.split()[0]) for line in KNOWN.read_text("utf-8").splitlines() if line[:1] != "#"
-    ]
+    lines = KNOWN.read_text("utf-8").splitlines()
+    known = [int(line.split()[0]) for line in lines if not line.startswith("#")]
     return list(dict.fromkeys([*known, *range(first, first + count)]))
 
 
@@ -105,10 +104,11 @@ def _sum_up(told: list[Told], failed: int, replayed: int, diverged: int, took_s:
     seen = sum((Counter(life.seen) for life in told), Counter())
     print("reached: " + ", ".join(f"{state} {seen[state]:,}" for state in REACHED))
     virtual_s = sum(life.virtual_s for life in told)
+    speed = f"{virtual_s / took_s:,.0f} times as fast, {len(told) / took_s:.0f} seeds a second"
     print(
         f"{len(told):,} seeds: {failed} failed; {replayed} replayed: {diverged} diverged;"
         f" {sum(life.calls for life in told):,} calls in {virtual_s / 3600:,.1f} virtual hours,"
-        f" {took_s:.0f} s ({virtual_s / took_s:,.0f} times as fast, {len(told) / took_s:.0f} a second)"
+        f" {took_s:.0f} s ({speed})"
     )
 
 

@@ -18,7 +18,7 @@ LONGEST_CALL_S = 15.0
 """How long calls may be in flight that began under an older limit."""
 UPLINK_S = (0.005, 0.25)
 LATE_S = 1.0
-"""Who was frozen a moment ago may be on its way longer than the guard allows; nobody can help it."""
+"""Who was frozen a moment ago may be longer on the way than the guard allows; so it has to be."""
 
 Key = tuple[int, int]
 """A call's (request_id, number)."""
