@@ -15,6 +15,7 @@ from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
 from crawler.ending import RunOptions, raise_for
 from crawler.ledger import control
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
 from crawler.ledger.report import Result, result
 from crawler.logs import json_lines
@@ -114,7 +115,7 @@ def _put(
     if setting.concurrency is not None:
         control.set_concurrency(conn, prompt.limit, setting.concurrency)
     if setting.per_minute is not None:
-        control.set_per_minute(conn, prompt.limit, setting.per_minute, wall_ms())
+        control.set_per_minute(conn, prompt.limit, setting.per_minute, file_ms(conn))
     add_words(conn, prompt.id, words, now_ms)
     return prompt.id
 

@@ -10,11 +10,11 @@ import click
 from crawler.cli.options import MOST, Moment, Number, database_option, found
 from crawler.cli.status import held_line
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, quoted, tell
-from crawler.clock import boot_id, since_boot_ms, wall_ms
+from crawler.clock import wall_ms
 from crawler.database import Writer, reading, require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
-from crawler.ledger.clocks import read_ms
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import current_prompt, limit_names, prompts
 from crawler.ledger.report import status
 from crawler.policy import Policy
@@ -76,7 +76,7 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
     with _open(db) as writer:
         writer.run(_known, limit)
         # The file's clock may be another than the wall's: see ledger.clocks.
-        now_ms = writer.run(read_ms, boot_id(), since_boot_ms(), wall_ms())
+        now_ms = writer.run(file_ms)
         until_ms = None if until is None else now_ms + until - wall_ms()
         writer.run(control.pause, limit, now_ms, until_ms)
     ends = f" until {moment(until)}" if until is not None else ""
@@ -92,7 +92,7 @@ def resume(limit: str | None, db: Path) -> None:
     """Go on after a pause; a gate that a refusal has closed is opened for a try, too."""
     with _open(db) as writer:
         writer.run(_known, limit)
-        writer.run(control.resume, limit, wall_ms())
+        writer.run(control.resume, limit, writer.run(file_ms))
     tell(f"{limit or 'everything'} goes on")
 
 
@@ -137,7 +137,7 @@ def limit(
             writer.run(_set, name, *settings)
     with reading(db) as conn:
         _known(conn, name)
-        now_ms = read_ms(conn, boot_id(), since_boot_ms(), wall_ms())
+        now_ms = file_ms(conn)
         found = status(conn, Policy().guard_ms, now_ms).limits
     rows = [row for row in found if name in (None, row.limit)]
     if as_json:
@@ -170,13 +170,13 @@ def _set(
 ) -> None:
     """Set of a limit what is given."""
     if per_minute is not None:
-        control.set_per_minute(conn, name, per_minute or None, wall_ms())
+        control.set_per_minute(conn, name, per_minute or None, file_ms(conn))
     if tokens_per_minute is not None:
-        control.set_tokens_per_minute(conn, name, tokens_per_minute or None, wall_ms())
+        control.set_tokens_per_minute(conn, name, tokens_per_minute or None, file_ms(conn))
     if concurrency is not None:
         control.set_concurrency(conn, name, concurrency)
     if adaptive is not None:
-        control.set_adaptive(conn, name, wall_ms(), adaptive=adaptive)
+        control.set_adaptive(conn, name, file_ms(conn), adaptive=adaptive)
 
 
 def _open(db: Path) -> AbstractContextManager[Writer]:

@@ -17,10 +17,9 @@ from pathlib import Path
 from crawler.builtin import WORD_LIST
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
-from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.ending import Ending, RunOptions, all_rejected, error_of
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.clocks import read_ms
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.report import Status, Vain, vain_prompts
 from crawler.ledger.report import status as status_of
 from crawler.logs import Log, json_lines, silent
@@ -76,7 +75,7 @@ async def _crawl(
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
-    return status_of(conn, guard_ms, read_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
+    return status_of(conn, guard_ms, file_ms(conn))
 
 
 def started(

@@ -29,6 +29,7 @@ from crawler.clock import wall_ms
 from crawler.database import require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import Prompt
 from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.policy import Policy
@@ -182,4 +183,4 @@ def _set_limit(
     if concurrency is not None:
         control.set_concurrency(conn, names[0], concurrency)
     if per_minute is not None:
-        control.set_per_minute(conn, names[0], per_minute, wall_ms())
+        control.set_per_minute(conn, names[0], per_minute, file_ms(conn))

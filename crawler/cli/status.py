@@ -13,9 +13,8 @@ from crawler.cli.terminal import (
     printable,
     span,
 )
-from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.database import reading
-from crawler.ledger.clocks import read_ms
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.report import LimitStatus, Progress, Status
 from crawler.ledger.report import status as status_of
 from crawler.locks import run_is_alive
@@ -32,7 +31,7 @@ SOON_MS = 1_000
 def status(db: Path, *, as_json: bool) -> None:
     """Show how far the crawl is, how fast, and what it waits for; also while it runs."""
     with reading(db) as conn:
-        now_ms = read_ms(conn, boot_id(), since_boot_ms(), wall_ms())
+        now_ms = file_ms(conn)
         now = status_of(conn, Policy().guard_ms, now_ms)
     if as_json:
         print_json(_as_json(db, now))

@@ -7,6 +7,7 @@ it only when nothing of the last minute could be forgotten by that.
 
 import sqlite3
 
+from crawler import clock
 from crawler.ledger.look import ledger_time_ms
 from crawler.pace import WINDOW_MS
 
@@ -41,6 +42,11 @@ def read_ms(conn: sqlite3.Connection, boot_id: str, since_boot_ms: int, wall_ms:
     agreed_ms = _offset_ms(conn, boot_id)
     now_ms = wall_ms if agreed_ms is None or not _is_live(conn) else since_boot_ms + agreed_ms
     return ledger_time_ms(conn, now_ms)
+
+
+def file_ms(conn: sqlite3.Connection) -> int:
+    """Return the file's time now; for whoever is no run."""
+    return read_ms(conn, clock.boot_id(), clock.since_boot_ms(), clock.wall_ms())
 
 
 def _offset_ms(conn: sqlite3.Connection, boot_id: str) -> int | None:

@@ -49,7 +49,8 @@ def no_fence() -> Patches:
         mine = []
         for finish in finished:
             whose = conn.execute(
-                "SELECT run_id, number FROM attempts WHERE request_id = ? AND finished_at_ms IS NULL",
+                "SELECT run_id, number FROM attempts"
+                " WHERE request_id = ? AND finished_at_ms IS NULL",
                 (finish.request_id,),
             ).fetchone()
             if whose is not None:
@@ -178,6 +179,8 @@ BUGS = {
         connection_left_open,
     )
 }
+SUITES = {"lease_kept": "cancellation", "synchronous_off": "power_loss"}
+"""The simulation that is there to find a bug, where that is not `program`."""
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import asyncio
 import gc
 import random
 import shutil
-import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -17,9 +16,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from crawler import scheduler as scheduling
-from crawler.database import writing
 from crawler.ending import RunOptions
-from crawler.ledger import control, intake
 from crawler.policy import Policy
 from crawler.scheduler import Scheduler
 from crawler.session import crawl_store
@@ -28,6 +25,7 @@ from scripts.simulations import loop as loops
 from scripts.simulations.loop import Loop
 from scripts.simulations.machine import Machine
 from scripts.simulations.oracle import Oracle
+from scripts.simulations.people import DEEDS, People
 from scripts.simulations.service import CALM, WINDOW_S, Service, Weather
 
 POLICY = Policy(
@@ -37,7 +35,9 @@ POLICY = Policy(
     patience_ms=40_000,
     backoff_cap_ms=8_000,
 )
-ENDINGS = {"done", "signal", "quota", "outage", "denied", "rejected", "unreachable", "lost"}
+ENDINGS = frozenset(
+    "done signal quota outage denied rejected unreachable lost calls_used deadline".split()
+)
 POLL_MS = 1_000
 """Longer than the program's own: most of the time nothing happens."""
 MEMORY = Path("/dev/shm")
@@ -52,11 +52,11 @@ EVENTS = {
     "stop": 2,
     "set_clock": 2,
     "start_again": 1,
-    "add": 2,
-    "pause": 1,
-    "limit": 2,
-    "cancel_word": 1,
 }
+"""What may befall a process, and how often; beside what people do."""
+
+
+ALL = EVENTS | DEEDS
 
 
 class Told(NamedTuple):
@@ -94,10 +94,8 @@ class Life:
         self.machine = Machine(loop)
         self.service = Service(loop, seed, self._weather())
         self.oracle = Oracle(path, self.service)
+        self.people = People(path, self.machine, self.service, self.chance)
         self.seen: Counter[str] = Counter()
-        self._concurrency = self.chance.choice([1, 3, 3, 5])
-        self._per_minute = self.chance.choice([None, 12, 20, 30, 30])
-        self._words = 0
         self._processes = 0
         self._runs: dict[str, Scheduler] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
@@ -118,13 +116,13 @@ class Life:
 
     async def live(self) -> None:
         """Live through some troubled lives, and then one in peace, to the end of all work."""
-        self._write(self._make)
+        self.people.do("make")
         for _ in range(self.chance.choice([1, 2, 2])):
             await self._trouble()
             self.oracle.look()
         self.service.weather = CALM
         await self._find_the_time()
-        self._write(lambda conn: control.resume(conn, None, self.machine.wall_ms()))
+        self.people.do("resume")
         await asyncio.wait_for(self._peace(), LAST_LIFE_S)
         self.oracle.look_at_end()
         self.loop.note(*self.oracle.contents())
@@ -134,11 +132,14 @@ class Life:
         names = [self._start() for _ in range(self.chance.choice([1, 2, 2]))]
         for _ in range(self.chance.choice([2, 4, 6])):
             await asyncio.sleep(self.chance.choice([0.02, 0.5, 3, 12]) * self.chance.random())
-            (event,) = self.chance.choices(list(EVENTS), list(EVENTS.values()))
+            (event,) = self.chance.choices(list(ALL), list(ALL.values()))
             name = self.chance.choice(names)
             self.loop.note(event, name)
             self._see(event)
-            getattr(self, f"_{event}")(name)
+            if event in DEEDS:
+                self.people.do(event)
+            else:
+                getattr(self, f"_{event}")(name)
         await asyncio.sleep(self.chance.choice([1, 20, 80]) * self.chance.random())
         for name in names:
             self.loop.kill(name)
@@ -173,7 +174,7 @@ class Life:
                 ending = await crawl_store(
                     store,
                     POLICY,
-                    RunOptions(),
+                    self._options(),
                     _Heard(self._see),
                     given={("scripted", "m"): self.service},
                     on_start=lambda scheduler: self._runs.update({name: scheduler}),
@@ -192,6 +193,14 @@ class Life:
         if left != (0, 0):
             self.oracle.broken.append(f"connections and locks left open: {left}")
 
+    def _options(self) -> RunOptions:
+        """Draw how far a run goes; in peace it goes all the way."""
+        if self.service.weather is CALM:
+            return RunOptions()
+        max_calls = self.chance.choice([None] * 8 + [3])
+        deadline_ms = self.chance.choice([None] * 8 + [5_000])
+        return RunOptions(max_calls=max_calls, deadline_ms=deadline_ms)
+
     def _run_id(self, name: str) -> int | None:
         scope = getattr(self._runs.get(name), "_scope", None)
         return None if scope is None else scope.run_id
@@ -202,30 +211,8 @@ class Life:
         if run_id is not None:
             self.oracle.killed(run_id)
 
-    def _write(self, transaction: Callable[[sqlite3.Connection], Any]) -> None:
-        """Do what another command does while runs are at work."""
-        with writing(self.path, self.machine.wall_ms()) as writer:
-            writer.run(transaction)
-
-    def _make(self, conn: sqlite3.Connection) -> None:
-        limit_id = intake.put_limit(conn, "quota", self._concurrency)
-        spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
-        intake.put_prompt(conn, spec, limit_id, self.machine.wall_ms())
-        control.set_per_minute(conn, "quota", self._per_minute, self.machine.wall_ms())
-        self.service.expect(self._concurrency, self._per_minute)
-        self._put_words(conn, self.chance.randint(5, 40))
-
-    def _put_words(self, conn: sqlite3.Connection, count: int) -> None:
-        marks = self.chance.choices(["", "!", "?"], [20, 1, 1], k=count)
-        words = [f"word{self._words + n}{mark}" for n, mark in enumerate(marks)]
-        self._words += count
-        rows = [intake.Word(word, {}) for word in words]
-        intake.add_words(conn, 1, rows, self.machine.wall_ms())
-
     def _see(self, what: str) -> None:
         self.seen[what] += 1
-
-    # What may happen; each to a process, or beside it.
 
     def _kill(self, name: str) -> None:
         self.loop.kill(name)
@@ -262,31 +249,6 @@ class Life:
         for other in self._tasks:
             self.loop.kill(other)
         self.machine.start_again()
-
-    def _add(self, name: str) -> None:
-        del name
-        self._write(lambda conn: self._put_words(conn, 3))
-
-    def _pause(self, name: str) -> None:
-        del name
-        now_ms = self.machine.wall_ms()
-        self._write(lambda conn: control.pause(conn, None, now_ms, now_ms + 10_000))
-
-    def _limit(self, name: str) -> None:
-        del name
-        self._concurrency = self.chance.choice([1, 3, 5])
-        self._per_minute = self.chance.choice([None, 12, 20, 30])
-        self.service.expect(self._concurrency, self._per_minute)
-        self._write(self._set_limit)
-
-    def _set_limit(self, conn: sqlite3.Connection) -> None:
-        control.set_concurrency(conn, "quota", self._concurrency)
-        control.set_per_minute(conn, "quota", self._per_minute, self.machine.wall_ms())
-
-    def _cancel_word(self, name: str) -> None:
-        del name
-        word = f"word{self.chance.randrange(self._words)}"
-        self._write(lambda conn: control.cancel(conn, [1], [control.word_id(conn, word)]))
 
 
 def simulate(seed: int) -> Told:

@@ -115,7 +115,7 @@ class Loop(asyncio.SelectorEventLoop):
         del self._ready[nth]
         if handle._cancelled:
             return
-        process = handle._context[PROCESS] if PROCESS in handle._context else "world"
+        process = handle._context.get(PROCESS, "world")
         if process in self.dead:
             _IMMORTAL.append(handle)
         elif process in self._frozen:

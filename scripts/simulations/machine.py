@@ -71,7 +71,8 @@ class Machine:
         time = SimpleNamespace(time_ns=self._wall_ns, clock_gettime_ns=self._since_boot_ns)
         with ExitStack() as patches:
             patches.enter_context(patch.object(clock, "time", time))
-            patches.enter_context(patch.object(scheduler, "boot_id", self._boot_id))
+            for module in (clock, scheduler):
+                patches.enter_context(patch.object(module, "boot_id", self._boot_id))
             patches.enter_context(patch.object(aiosqlite, "connect", self._connecting()))
             for kind in (locks.WriteLock, locks.RunLock):
                 patches.enter_context(patch.object(kind, "__init__", self._locking(kind)))

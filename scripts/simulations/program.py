@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from scripts.simulations.bugs import BUGS, planted
-from scripts.simulations.life import EVENTS, Told, simulate
+from scripts.simulations.life import ALL, Told, simulate
 from scripts.simulations.oracle import most_common
 
 KNOWN = Path(__file__).with_name("seeds.txt")
 SEEDS_A_PROCESS = 20
 REACHED = (
-    *EVENTS,
+    *ALL,
     "attempts_abandoned",
     "gate_closed",
     "late_answers_refused",
@@ -32,6 +32,8 @@ REACHED = (
     "ended outage",
     "ended denied",
     "ended lost",
+    "ended calls_used",
+    "ended deadline",
 )
 """Rare states that a simulation is there for: in 500 seeds each of them has to be reached."""
 ENOUGH_SEEDS = 500
@@ -92,7 +94,10 @@ def _lived(seeds: list[int], bug: str | None, jobs: int) -> Iterator[Told]:
     """Live through seeds, each in a process that has not lived through many."""
     fork = multiprocessing.get_context("fork")
     with planted(bug), fork.Pool(jobs, maxtasksperchild=SEEDS_A_PROCESS) as pool:
-        yield from pool.imap(simulate, seeds)
+        for told in pool.imap(simulate, seeds):
+            yield told
+            if told.broken and bug is not None:
+                return  # it has been found
 
 
 def _missing(told: list[Told]) -> list[str]:
