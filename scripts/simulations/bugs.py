@@ -104,7 +104,8 @@ def racy_claim() -> Patches:
         return await run(store, transaction, *args, **more)
 
     def look_up(conn: Any, scope: Any) -> None:
-        free[scope.run_id] = draw(conn, scope, [1], 5, scope.clock(), fresh_first=False)
+        prompts = [prompt_id for (prompt_id,) in conn.execute("SELECT id FROM prompts")]
+        free[scope.run_id] = draw(conn, scope, prompts, 5, scope.clock(), fresh_first=False)
 
     def stale(conn: Any, scope: Any, prompt_ids: Any, room: int, *_: Any, **__: Any) -> Any:
         return free.pop(scope.run_id, [])[: max(0, room)]

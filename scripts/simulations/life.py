@@ -43,7 +43,7 @@ POLL_MS = 1_000
 MEMORY = Path("/dev/shm")
 SPELLS = ("away", "errors", "storm", "day", "denied")
 LAST_LIVES = 60
-LAST_LIFE_S = 3 * 3_600.0
+LAST_LIFE_S = 3_600.0
 EVENTS = {
     "kill": 4,
     "kill_after_commit": 6,
