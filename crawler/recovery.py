@@ -4,6 +4,7 @@ Rule: a run is dead when its process is, which its lock tells at once, whatever 
 heartbeat decides only where the lock can't say.
 """
 
+from crawler.failpoints import failpoint
 from crawler.ledger.record import Scope, end_run
 from crawler.ledger.turn import live_runs
 from crawler.locks import forget_run, run_is_alive
@@ -22,5 +23,6 @@ async def bury_the_dead(store: Store, scope: Scope, log: Log) -> None:
         if alive is False or (alive is None and silent):
             why = "died" if alive is False else "silent"
             attempts = await store.run(end_run, scope, run_id, Outcome.ABANDONED, why)
+            failpoint("dead_run_ended")
             forget_run(store.path, run_id)
             log.warning("attempts_abandoned", of_run_id=run_id, attempts=attempts, reason=why)

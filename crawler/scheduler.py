@@ -13,15 +13,16 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from crawler.brake import Brake
-from crawler.calls import UnsendableError, to_call
+from crawler.calls import to_call, unsent
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.ending import Ending, RunOptions, gate_ending
 from crawler.executor import Executor
+from crawler.failpoints import failpoint
 from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.lease import ANYTHING, NOTHING, Allowance, Lease
+from crawler.ledger.lease import ANYTHING, NOTHING, Allowance
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
 from crawler.ledger.turn import Turn, restamp, start_run, turn
@@ -32,7 +33,7 @@ from crawler.providers.protocol import Call
 from crawler.recovery import bury_the_dead
 from crawler.states import Outcome
 from crawler.store import Store
-from crawler.template import MissingField, Template
+from crawler.template import Template
 
 POLL_MS = 250
 """The longest that the loop sleeps: how late it may see what other processes have changed."""
@@ -137,6 +138,7 @@ class Scheduler:
         self._started_at_ms = self._ticked_at_ms = self._clock()
         program = version("quotacrawl")
         run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
+        failpoint("run_recorded")
         self._scope = Scope(
             run_id=run_id,
             policy=self._policy,
@@ -146,12 +148,15 @@ class Scheduler:
             request_id=self._options.request_id,
         )
         self._lock = RunLock(self._store.path, run_id)
+        failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 
     async def _loop(self) -> Ending:
         while True:
             self._wake.clear()
             finished = self._executor.outcomes()
+            if finished:
+                failpoint("outcomes_taken")
             self._turned_at_ms = self._clock()
             self._stop_if_refused(finished)
             done = await self._store.run(turn, self._scope, finished, self._allowance())
@@ -180,6 +185,7 @@ class Scheduler:
 
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
+        failpoint("leased")
         calls: list[Call] = []
         unsendable: list[Finish] = []
         for lease in done.leases:
@@ -193,7 +199,7 @@ class Scheduler:
                 self._brake.begun(lease.request_id, lease.prompt_id)
                 self._funds.begun(lease)
             except ValueError as error:
-                unsendable.append(self._unsent(lease, error))
+                unsendable.append(unsent(lease, error, self._clock()))
         # The window trusts that a call arrives within the guard after its start on record. If the
         # commit took longer than that, the start is moved before anything leaves.
         started_at_ms = done.now_ms
@@ -204,21 +210,10 @@ class Scheduler:
                 return  # taken from us meanwhile: the next turn says that the run is lost
         self._calls_started += len(calls)
         self._executor.submit(calls)
+        failpoint("submitted")
         if unsendable:
             await self._store.run(turn, self._scope, unsendable, NOTHING)
             self._wake.set()
-
-    def _unsent(self, lease: Lease, error: ValueError) -> Finish:
-        """Reject a request that can't be rendered; nothing of it leaves the machine."""
-        reason = f"the fields of this word can't be read ({error})"
-        if isinstance(error, UnsendableError):
-            reason = str(error)
-        if isinstance(error, MissingField):
-            reason = f"the template needs {{{error}}}, which this word has not"
-        now_ms = self._clock()
-        return Finish(
-            lease.request_id, lease.number, now_ms, Outcome.REJECTED, reason=reason, sent=False
-        )
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
         """Draw from the outcomes what concerns the run as a whole."""
@@ -300,9 +295,11 @@ class Scheduler:
         """Record what came in at the last moment, and close what did not."""
         await self._executor.interrupt()
         await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
+        failpoint("run_ending")
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)
         if reason in ("outage", "unreachable"):
             # Whoever runs again has mended something: find out at once, by whichever request.
             await self._store.run(end_outage, self._clock())
+        failpoint("run_ended")
         assert self._lock is not None
         self._lock.forget()
