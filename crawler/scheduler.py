@@ -25,8 +25,8 @@ from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.lease import ANYTHING, NOTHING, Allowance
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.turn import Turn, restamp, start_run, turn
-from crawler.locks import LockTimeout, RunLock
+from crawler.ledger.turn import Turn, live_runs, restamp, start_run, turn
+from crawler.locks import LockTimeout, RunLock, forget_all_but
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
@@ -148,6 +148,7 @@ class Scheduler:
             request_id=self._options.request_id,
         )
         self._lock = RunLock(self._store.path, run_id)
+        forget_all_but(self._store.path, dict(live_runs(conn)))
         failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 

@@ -38,6 +38,7 @@ def test_it_dies_at_every_point_of_a_run_and_loses_nothing(tmp_path):
                 die_at(c, point, time)
         assert c.fork().wait(60) == Exit.DONE
         assert assert_witnesses_agree(c, witness, words) > 0
+    assert not list(tmp_path.glob("*-run-*"))
 
 
 def die_at(crawl, point, time):
