@@ -1,8 +1,9 @@
 """Starts the program without its imports: a process that has made them forks itself.
 
-A start costs 20 ms instead of half a second, and the child is a process like any other: with its own
-group, to be stopped and killed. As a script it is the process that forks, and is told over a socket
-what to start (arguments, environment, where standard error goes) and whose exit code is wanted.
+A start costs 20 ms instead of half a second, and the child is a process like any other: with a
+group of its own, to be stopped and killed. As a script it is the process that forks, and is told
+over a socket what to start (arguments, environment, where standard error goes) and whose exit code
+is wanted.
 """
 
 import json
