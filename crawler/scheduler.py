@@ -30,7 +30,7 @@ from crawler.locks import LockTimeout, RunLock, forget_all_but
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
-from crawler.recovery import bury_the_dead
+from crawler.recovery import TICK_MS, Watch, bury_the_dead
 from crawler.states import Outcome
 from crawler.store import Store
 from crawler.template import Template
@@ -41,8 +41,6 @@ TURN_GAP_MS = 10
 """Turns begin this far apart while calls are in flight, so that ends share a commit."""
 BATCH = 256
 """Ends that are worth a turn at once."""
-TICK_MS = 1_000
-"""How often the loop looks after dead runs and reports."""
 
 
 class Scheduler:
@@ -89,6 +87,7 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
+        self._watch = Watch()
         self._brake = Brake(policy.vain_rejections)
         self._funds = Funds(options.funds)
 
@@ -112,7 +111,7 @@ class Scheduler:
         """
         try:
             await self._store.run(self._begin)
-            await bury_the_dead(self._store, self._scope, self._log)
+            await bury_the_dead(self._store, self._scope, self._log, self._watch)
             ending = await self._loop()
             await self._end(ending.reason)
         except (sqlite3.Error, LockTimeout):
@@ -287,7 +286,7 @@ class Scheduler:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        await bury_the_dead(self._store, self._scope, self._log)
+        await bury_the_dead(self._store, self._scope, self._log, self._watch)
         if self._on_status is not None:
             now_ms = self._clock()
             self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
@@ -295,7 +294,8 @@ class Scheduler:
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""
         await self._executor.interrupt()
-        await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
+        last = await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
+        self._notice((), last)
         failpoint("run_ending")
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)
         if reason in ("outage", "unreachable"):

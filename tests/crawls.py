@@ -50,14 +50,11 @@ class Crawl:
             process.reader.join()
             process.stderr.close()
 
-    def start(self, *args, prefix=(), env=None):
-        """Start a run; `events` of it is a queue of what it logs.
-
-        With a prefix it is the last part of that command.
-        """
+    def start(self, *args, program=(*PROGRAM, "run"), env=None):
+        """Start a run; `events` of it is a queue of what it logs."""
         return self._follow(
             subprocess.Popen(
-                [*prefix, *PROGRAM, "run", *args],
+                [*program, *args],
                 env={**os.environ, **self.env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
