@@ -47,8 +47,15 @@ class Crawl:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+        self.forget_the_dead()
+
+    def forget_the_dead(self):
+        """Give back what the processes hold that have ended."""
+        dead = [process for process in self.processes if process.poll() is not None]
+        for process in dead:
             process.reader.join()
             process.stderr.close()
+            self.processes.remove(process)
 
     def start(self, *args, program=(*PROGRAM, "run"), env=None):
         """Start a run; `events` of it is a queue of what it logs."""

@@ -1,4 +1,4 @@
-"""A run that is stopped and does not end: another takes over, and what it brings late is refused."""
+"""A run that is stopped and does not end: another takes over, its late answers are refused."""
 
 import fcntl
 import os

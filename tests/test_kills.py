@@ -36,6 +36,7 @@ class Fates:
         """Have one life or two at once, to their end."""
         ways = (self._alone, self._pair, self._polite, self._hasty, self._from_the_start)
         self._chance.choices(ways, (8, 8, 3, 1, 1))[0]()
+        self._crawl.forget_the_dead()
         self._crawl.assert_sound()
 
     def _alone(self):
