@@ -7,9 +7,11 @@ import json
 
 from crawler.ledger.intake import Prompt
 from crawler.ledger.lease import Lease
+from crawler.ledger.record import Finish
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
-from crawler.template import Template
+from crawler.states import Outcome
+from crawler.template import MissingField, Template
 
 
 class UnsendableError(ValueError):
@@ -31,4 +33,16 @@ def to_call(lease: Lease, prompt: Prompt, template: Template, policy: Policy) ->
         prefill=rendered.prefill,
         params=prompt.params,
         timeout_ms=policy.call_timeout_ms,
+    )
+
+
+def unsent(lease: Lease, error: ValueError, now_ms: int) -> Finish:
+    """Return the end of a request that `to_call` refused; nothing of it has left the machine."""
+    reason = f"the fields of this word can't be read ({error})"
+    if isinstance(error, UnsendableError):
+        reason = str(error)
+    if isinstance(error, MissingField):
+        reason = f"the template needs {{{error}}}, which this word has not"
+    return Finish(
+        lease.request_id, lease.number, now_ms, Outcome.REJECTED, reason=reason, sent=False
     )

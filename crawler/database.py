@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from crawler.errors import CrawlerError, Exit
+from crawler.failpoints import failpoint
 from crawler.locks import LockTimeout, WriteLock
 from crawler.migrate import inspect, migrate, newest_version
 
@@ -63,15 +64,18 @@ def transact(
     An error at COMMIT leaves it unknown which: then close, open again and read.
     """
     with lock.held():
+        failpoint("before_begin")
         conn.execute("BEGIN IMMEDIATE")
         try:
             result = transaction(conn, *args, **kwargs)
+            failpoint("before_commit")
             conn.execute("COMMIT")
         except BaseException:
             # After a full disk or an I/O error SQLite may have rolled back already.
             if conn.in_transaction:
                 conn.execute("ROLLBACK")
             raise
+        failpoint("after_commit")
         return result
 
 
@@ -90,6 +94,7 @@ def prepare_file(path: Path) -> None:
         )
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        failpoint("file_created")
     except FileExistsError:
         inspect(path)
     except OSError as error:

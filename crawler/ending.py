@@ -73,7 +73,7 @@ def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
         again: the command that goes on when that is done.
 
     """
-    if ending.reason in _TO_MEND:
+    if ending.reason in _TO_MEND and (ending.unfinished or ending.reason != "lost"):
         what, cause, hint, code = _TO_MEND[ending.reason]
         hint = hint.replace("{again}", again)
         return CrawlerError(f"{what}; {_PENDING}", cause or ending.detail or "", hint, code)
@@ -119,6 +119,12 @@ _TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
             "it has failed every call for a quarter of an hour",
             'crawler sql "select * from limit_history" shows since when; later {again}',
             Exit.UNREACHABLE,
+        ),
+        "lost": (
+            "this run was given up for dead",
+            "it was stopped, or did nothing, for so long that another has taken its calls over",
+            "crawler status shows who runs; {again} to go on beside it",
+            Exit.WORK_LEFT,
         ),
         "funds_used": (
             "the budget is used up",

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Protocol
 
 from crawler.errors import CrawlerError
+from crawler.failpoints import failpoint
 from crawler.ledger.record import Finish
 from crawler.policy import PATIENCE_MS
 from crawler.providers import kind_of
@@ -163,6 +164,7 @@ class LocalExecutor:
             finish = _succeeded(call, answer, self._clock())
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - a provider's mistake
             finish = _failed(call, self._told(task, error), self._clock())
+        failpoint("answered")
         self._ended.append(finish)
         self._cancelled.pop(task, None)
         self._tasks.pop(task, None)

@@ -10,7 +10,7 @@ write or checkpoint at the same instant (the WAL-reset race), so our processes t
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -91,6 +91,20 @@ def forget_run(database: Path | None, run_id: int) -> None:
     """Remove the lock's file of a run whose death is on record."""
     if database is not None:
         _run_file(database, run_id).unlink(missing_ok=True)
+
+
+def forget_all_but(database: Path | None, run_ids: Collection[int]) -> None:
+    """Remove the locks' files of all other runs; to be called where no run can just be beginning.
+
+    Who died after its end was on record has left one.
+    """
+    if database is None:
+        return
+    begin = _beside(database, "run-").name
+    for path in database.resolve().parent.iterdir():
+        number = path.name.removeprefix(begin)
+        if number != path.name and number.isdecimal() and int(number) not in run_ids:
+            path.unlink(missing_ok=True)
 
 
 def _run_file(database: Path, run_id: int) -> Path:

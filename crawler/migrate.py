@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawler.errors import CrawlerError, Exit
+from crawler.failpoints import failpoint
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
@@ -115,6 +116,7 @@ def statements(script: str) -> Iterator[str]:
 def _apply(conn: sqlite3.Connection, migration: Migration, now_ms: int) -> None:
     for statement in statements(migration.sql):
         conn.execute(statement)
+    failpoint("migrating")
     conn.execute(
         "INSERT INTO migrations VALUES (?, ?, ?, ?)",
         (migration.version, migration.name, migration.sha256, now_ms),

@@ -34,7 +34,7 @@ class Policy:
     guard_ms: int = 600
     """How long a call may need from its start to its arrival at the server."""
     lost_after_ms: int = 300_000
-    """A run whose lock can't be asked is lost when its heartbeat is this old."""
+    """A run that lives and whose heartbeat has stood still for so long is lost to the others."""
     patience_ms: int = 900_000
     """A gate that will be closed for so long ends the run, and so does an outage of that length."""
     vain_rejections: int = 10

@@ -13,27 +13,28 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from crawler.brake import Brake
-from crawler.calls import UnsendableError, to_call
+from crawler.calls import to_call, unsent
 from crawler.cancellation import to_its_end
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
 from crawler.ending import Ending, RunOptions, gate_ending
 from crawler.executor import Executor
+from crawler.failpoints import failpoint
 from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.lease import ANYTHING, NOTHING, Allowance, Lease
+from crawler.ledger.lease import ANYTHING, NOTHING, Allowance
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.turn import Turn, restamp, start_run, turn
-from crawler.locks import LockTimeout, RunLock
+from crawler.ledger.turn import Turn, live_runs, restamp, start_run, turn
+from crawler.locks import LockTimeout, RunLock, forget_all_but
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.providers.protocol import Call
-from crawler.recovery import bury_the_dead
+from crawler.recovery import TICK_MS, Watch, bury_the_dead
 from crawler.states import Outcome
 from crawler.store import Store
-from crawler.template import MissingField, Template
+from crawler.template import Template
 
 POLL_MS = 250
 """The longest that the loop sleeps: how late it may see what other processes have changed."""
@@ -41,8 +42,6 @@ TURN_GAP_MS = 10
 """Turns begin this far apart while calls are in flight, so that ends share a commit."""
 BATCH = 256
 """Ends that are worth a turn at once."""
-TICK_MS = 1_000
-"""How often the loop looks after dead runs and reports."""
 
 
 class Scheduler:
@@ -89,6 +88,7 @@ class Scheduler:
         self._drain_until_ms = 0
         self._calls_started = 0
         self._gate_strikes = 0
+        self._watch = Watch()
         self._brake = Brake(policy.vain_rejections)
         self._funds = Funds(options.funds)
 
@@ -112,7 +112,7 @@ class Scheduler:
         """
         try:
             await self._store.run(self._begin)
-            await bury_the_dead(self._store, self._scope, self._log)
+            await bury_the_dead(self._store, self._scope, self._log, self._watch)
             ending = await self._loop()
             await self._end(ending.reason)
         except (sqlite3.Error, LockTimeout):
@@ -138,6 +138,7 @@ class Scheduler:
         self._started_at_ms = self._ticked_at_ms = self._clock()
         program = version("quotacrawl")
         run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
+        failpoint("run_recorded")
         self._scope = Scope(
             run_id=run_id,
             policy=self._policy,
@@ -147,12 +148,16 @@ class Scheduler:
             request_id=self._options.request_id,
         )
         self._lock = RunLock(self._store.path, run_id)
+        forget_all_but(self._store.path, dict(live_runs(conn)))
+        failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 
     async def _loop(self) -> Ending:
         while True:
             self._wake.clear()
             finished = self._executor.outcomes()
+            if finished:
+                failpoint("outcomes_taken")
             self._turned_at_ms = self._clock()
             self._stop_if_refused(finished)
             done = await self._store.run(turn, self._scope, finished, self._allowance())
@@ -181,6 +186,7 @@ class Scheduler:
 
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
+        failpoint("leased")
         calls: list[Call] = []
         unsendable: list[Finish] = []
         for lease in done.leases:
@@ -194,7 +200,7 @@ class Scheduler:
                 self._brake.begun(lease.request_id, lease.prompt_id)
                 self._funds.begun(lease)
             except ValueError as error:
-                unsendable.append(self._unsent(lease, error))
+                unsendable.append(unsent(lease, error, self._clock()))
         # The window trusts that a call arrives within the guard after its start on record. If the
         # commit took longer than that, the start is moved before anything leaves.
         started_at_ms = done.now_ms
@@ -205,21 +211,10 @@ class Scheduler:
                 return  # taken from us meanwhile: the next turn says that the run is lost
         self._calls_started += len(calls)
         self._executor.submit(calls)
+        failpoint("submitted")
         if unsendable:
             await self._store.run(turn, self._scope, unsendable, NOTHING)
             self._wake.set()
-
-    def _unsent(self, lease: Lease, error: ValueError) -> Finish:
-        """Reject a request that can't be rendered; nothing of it leaves the machine."""
-        reason = f"the fields of this word can't be read ({error})"
-        if isinstance(error, UnsendableError):
-            reason = str(error)
-        if isinstance(error, MissingField):
-            reason = f"the template needs {{{error}}}, which this word has not"
-        now_ms = self._clock()
-        return Finish(
-            lease.request_id, lease.number, now_ms, Outcome.REJECTED, reason=reason, sent=False
-        )
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
         """Draw from the outcomes what concerns the run as a whole."""
@@ -292,7 +287,7 @@ class Scheduler:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        await bury_the_dead(self._store, self._scope, self._log)
+        await bury_the_dead(self._store, self._scope, self._log, self._watch)
         if self._on_status is not None:
             now_ms = self._clock()
             self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
@@ -300,10 +295,13 @@ class Scheduler:
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""
         await self._executor.interrupt()
-        await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
+        last = await self._store.run(turn, self._scope, self._executor.outcomes(), NOTHING)
+        self._notice((), last)
+        failpoint("run_ending")
         await self._store.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, reason)
         if reason in ("outage", "unreachable"):
             # Whoever runs again has mended something: find out at once, by whichever request.
             await self._store.run(end_outage, self._clock())
+        failpoint("run_ended")
         assert self._lock is not None
         self._lock.forget()

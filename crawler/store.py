@@ -24,6 +24,7 @@ from crawler.database import (
     prepare_file,
     transact,
 )
+from crawler.failpoints import failpoint
 from crawler.locks import WriteLock
 
 P = ParamSpec("P")
@@ -84,6 +85,7 @@ async def _close(db: aiosqlite.Connection, lock: WriteLock) -> None:
 
     def close(conn: sqlite3.Connection) -> None:
         with lock.held():
+            failpoint("closing")
             conn.close()
 
     await to_its_end(_hop(db, close))

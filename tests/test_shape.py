@@ -17,7 +17,7 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 # A file imports only from lines above its own, or from its own line.
 LAYERS = [
     ["cancellation", "clock", "errors", "states"],
-    ["policy"],
+    ["failpoints", "policy"],
     ["pace"],
     ["learning"],
     ["plan", "template", "answer_schema", "model_list"],

@@ -1,0 +1,70 @@
+"""The program dies at each of its named points, and goes on as if it had not."""
+
+import ast
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from crawler.errors import Exit
+from crawler.failpoints import POINTS, VARIABLE, failpoint
+from tests.conftest import LONG
+from tests.crawls import Crawl, assert_witnesses_agree
+from tests.forked import origin
+from tests.loopback import serving
+from tests.program import crawler_process, rows, told
+
+OF_THE_FILE = ("file_created", "migrating", "before_begin", "before_commit", "after_commit")
+OF_A_RUN = [name for name in POINTS if name not in ("file_created", "migrating")]
+TIMES = range(1, 13 if LONG else 3)
+
+
+@pytest.mark.parametrize("point", OF_THE_FILE)
+def test_a_file_whose_making_was_cut_off_is_made_by_the_next(tmp_path, point):
+    db = tmp_path / "c.db"
+    add = ("--db", db, "prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
+    assert crawler_process(*add, env={VARIABLE: point}).code == -signal.SIGKILL
+    assert crawler_process(*add).code == Exit.DONE
+    assert crawler_process("--db", db, "check").code == Exit.DONE
+    assert rows(db, "SELECT version FROM prompts") == [(1,)]
+
+
+def test_it_dies_at_every_point_of_a_run_and_loses_nothing(tmp_path):
+    words = [f"word{n}" for n in range(8 * len(OF_A_RUN) * len(TIMES))]
+    with serving() as witness, origin() as forks, Crawl(tmp_path, witness.url, words, forks) as c:
+        for point in OF_A_RUN:
+            for time in TIMES:
+                die_at(c, point, time)
+        assert c.fork().wait(60) == Exit.DONE
+        assert assert_witnesses_agree(c, witness, words) > 0
+    assert not list(tmp_path.glob("*-run-*"))
+
+
+def die_at(crawl, point, time):
+    """Have a run die; it ends of itself where it does not come by as often."""
+    once = ("closing", "dead_run_ended", "run_ended", "run_ending", "run_locked", "run_recorded")
+    if point == "dead_run_ended":  # somebody has to be dead
+        assert crawl.fork(env={VARIABLE: "submitted"}).wait(30) == -signal.SIGKILL
+    run = crawl.fork("--limit", "12", env={VARIABLE: f"{point}:{1 if point in once else time}"})
+    assert run.wait(30) == -signal.SIGKILL, (point, time, run.said)
+    crawl.assert_sound()
+
+
+@pytest.mark.parametrize("name", ["lease", "leased:0", "leased:", "leased:1x", ""])
+def test_a_wrong_name_is_an_error_that_tells_the_right_ones(tmp_path, name):
+    db = tmp_path / "c.db"
+    add = ("--db", db, "prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
+    what, cause, _ = told(crawler_process(*add, env={VARIABLE: name}), Exit.CONFIGURATION)
+    assert what == f"{VARIABLE}={name} names no point to die at"
+    assert all(point in cause for point in POINTS)
+
+
+def test_the_points_of_the_program_are_those_that_can_be_named():
+    used = [
+        node.args[0].value
+        for path in (Path(__file__).parent.parent / "crawler").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and getattr(node.func, "id", None) == failpoint.__name__
+    ]
+    assert sorted(used) == sorted(POINTS), json.dumps(used)

@@ -1,0 +1,78 @@
+"""A run that is stopped and does not end: another takes over, its late answers are refused."""
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from crawler.errors import Exit
+from crawler.recovery import TICK_MS, Watch
+from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, told_by, until
+from tests.loopback import serving
+
+# The program has no option for it: nobody should have to choose.
+IMPATIENT = """
+import os, sys
+from pathlib import Path
+from crawler.cli.crawl import crawl
+from crawler.ending import RunOptions
+from crawler.errors import CrawlerError
+from crawler.policy import Policy
+try:
+    policy = Policy(call_timeout_ms=10_000, lost_after_ms=12_001)
+    sys.exit(crawl(Path(os.environ["CRAWLER_DB"]), policy, RunOptions()))
+except CrawlerError as error:
+    print(error, file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_refused(tmp_path):
+    words = [f"word{n}" for n in range(3 * CONCURRENCY)]
+    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        program = [sys.executable, "-c", IMPATIENT]
+        frozen = crawl.start(program=program)
+        until(frozen, "run_started")
+        assert witness.asked.wait(20)
+        freeze(frozen, tmp_path / "c.db-lock")
+
+        witness.asked.clear()
+        other = crawl.start(program=program)
+        until(other, "attempts_abandoned")
+        assert witness.asked.wait(20)
+        frozen.send_signal(signal.SIGCONT)
+        assert frozen.wait(10) == Exit.WORK_LEFT
+        assert told_by(frozen).startswith("error: this run was given up for dead; what is left")
+        crawl.assert_sound()
+        assert other.wait(30) == Exit.DONE
+        assert 0 < assert_witnesses_agree(crawl, witness, words) <= CONCURRENCY
+
+    runs = crawl.ask("SELECT reason, late_answers > 0 FROM runs ORDER BY id")
+    assert runs == [("silent", True), ("done", False)]
+    assert any("late_answers_refused" in line for line in frozen.said)
+    assert not list(tmp_path.glob("*-run-*"))
+
+
+def freeze(process, write_lock):
+    """Stop a process while it does not write: else nobody else can, whatever they think of it."""
+    with write_lock.open("r+b") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        process.send_signal(signal.SIGSTOP)
+        give_up_at_s = time.monotonic() + 10
+        while state_of(process.pid) != "T":
+            assert time.monotonic() < give_up_at_s
+            os.sched_yield()
+
+
+def state_of(pid):
+    """Return the system's letter for what a process does."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_a_heart_stands_still_for_as_many_of_our_own_looks_as_found_it_so():
+    watch = Watch()
+    assert [watch.still_ms(1, 7) for _ in range(4)] == [0, TICK_MS, 2 * TICK_MS, 3 * TICK_MS]
+    assert watch.still_ms(2, 7) == 0
+    assert [watch.still_ms(1, 8), watch.still_ms(1, 8)] == [0, TICK_MS]
