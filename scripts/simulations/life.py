@@ -47,7 +47,8 @@ LAST_LIFE_S = 3_600.0
 EVENTS = {
     "kill": 4,
     "kill_after_commit": 6,
-    "freeze": 4,
+    "freeze": 3,
+    "freeze_for_long": 2,
     "cancel": 2,
     "stop": 2,
     "set_clock": 2,
@@ -97,6 +98,7 @@ class Life:
         self.people = People(path, self.machine, self.service, self.chance)
         self.seen: Counter[str] = Counter()
         self._processes = 0
+        self._quiet_until_s = 0.0
         self._runs: dict[str, Scheduler] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         loop.on_kill.insert(0, self._killed)
@@ -133,6 +135,7 @@ class Life:
         for _ in range(self.chance.choice([2, 4, 6])):
             await asyncio.sleep(self.chance.choice([0.02, 0.5, 3, 12]) * self.chance.random())
             (event,) = self.chance.choices(list(ALL), list(ALL.values()))
+            await asyncio.sleep(max(0, self._quiet_until_s - self.loop.now_s))
             name = self.chance.choice(names)
             self.loop.note(event, name)
             self._see(event)
@@ -220,13 +223,19 @@ class Life:
     def _kill_after_commit(self, name: str) -> None:
         self.loop.jobs_to_live[name] = self.chance.randint(1, 25)
 
-    def _freeze(self, name: str) -> None:
+    def _freeze(self, name: str, for_s: float | None = None) -> None:
         run_id = self._run_id(name)
         if name in self.loop.dead or run_id is None:
             return
         self.loop.freeze(name)
         self.oracle.killed(run_id)
-        self.loop.call_later(self.chance.choice([0.1, 1, 10, 45, 90]), self.loop.thaw, name)
+        self.loop.call_later(for_s or self.chance.choice([0.1, 1, 10]), self.loop.thaw, name)
+
+    def _freeze_for_long(self, name: str) -> None:
+        """Freeze it until the others have given it up."""
+        for_s = self.chance.uniform(POLICY.lost_after_ms / 1000, 60)
+        self._freeze(name, for_s)
+        self._quiet_until_s = self.loop.now_s + for_s + self.chance.uniform(0, 5)
 
     def _cancel(self, name: str) -> None:
         run_id = self._run_id(name)

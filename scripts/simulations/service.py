@@ -15,7 +15,7 @@ from scripts.simulations.loop import PROCESS, Loop
 
 WINDOW_S = 60.0
 LONGEST_CALL_S = 15.0
-"""How long calls may be in flight that began under an older limit."""
+"""How long calls may be in flight; only who is frozen does not give them up by then."""
 UPLINK_S = (0.005, 0.25)
 LATE_S = 1.0
 """Who was frozen a moment ago may be longer on the way than the guard allows; so it has to be."""
@@ -55,7 +55,7 @@ class Service:
         self._loop = loop
         self._chance = random.Random(f"service {seed}")
         self._world = contextvars.Context()
-        self._open: dict[Key, str] = {}
+        self._open: dict[Key, tuple[str, float]] = {}
         self._admitted_at_s: list[float] = []
         self._arrived_at_s: list[float] = []
         self._told: list[tuple[float, int, int | None]] = []
@@ -88,15 +88,17 @@ class Service:
         self.arrived[key] += 1
         if self.arrived[key] > 1:
             self.broken.append(f"call {key} was made twice")
-        self._open[key] = process
+        self._open[key] = process, now_s
         if now_s - self._loop.thawed_at_s.get(process, -LATE_S) >= LATE_S:
             self._arrived_at_s.append(now_s)
             self._look_at_limits(now_s)
 
     def _look_at_limits(self, now_s: float) -> None:
-        most_open = max(concurrency for concurrency, _ in self._in_force(now_s - LONGEST_CALL_S))
-        if len(self._open) > most_open:
-            self.broken.append(f"{len(self._open)} calls at once, {most_open} are allowed")
+        since_s = now_s - LONGEST_CALL_S
+        most_open = max(concurrency for concurrency, _ in self._in_force(since_s))
+        is_open = sum(at_s > since_s for _, at_s in self._open.values())
+        if is_open > most_open:
+            self.broken.append(f"{is_open} calls at once, {most_open} are allowed")
         arrived = sum(now_s - at_s < WINDOW_S for at_s in self._arrived_at_s)
         told = [per_minute for _, per_minute in self._in_force(now_s - WINDOW_S - LATE_S)]
         most = max((number for number in told if number is not None), default=0)
@@ -165,5 +167,5 @@ class Service:
         self._open.pop(key, None)
 
     def _hang_up(self, process: str) -> None:
-        for key in [key for key, whose in self._open.items() if whose == process]:
+        for key in [key for key, (whose, _) in self._open.items() if whose == process]:
             self._hang_up_call(key)
