@@ -115,16 +115,13 @@ def racy_claim() -> Patches:
 
 
 @contextmanager
-def impatient_recovery() -> Patches:
-    """A run whose call takes longer than its heartbeat is old is taken for dead."""
+def short_lease() -> Patches:
+    """A lease ends after three seconds, and calls may take longer."""
 
-    def alive(path: Any, run_id: int) -> None:
-        del path, run_id
+    def expired(_: Any, scope: Any, __: int, heartbeat_at_ms: int, ___: Any) -> str | None:
+        return "silent" if scope.clock() - heartbeat_at_ms > 3_000 else None
 
-    with (
-        patch.object(recovery, "run_is_alive", alive),
-        patch.object(turn, "HEARTBEAT_MS", 60_000),
-    ):
+    with patch.object(recovery, "_death", expired):
         yield
 
 
@@ -174,7 +171,7 @@ BUGS = {
         limiter_in_memory,
         one_too_many,
         racy_claim,
-        impatient_recovery,
+        short_lease,
         lease_kept,
         synchronous_off,
         connection_left_open,

@@ -232,8 +232,8 @@ class Life:
         self.loop.call_later(for_s or self.chance.choice([0.1, 1, 10]), self.loop.thaw, name)
 
     def _freeze_for_long(self, name: str) -> None:
-        """Freeze it until the others have given it up."""
-        for_s = self.chance.uniform(POLICY.lost_after_ms / 1000, 60)
+        """Freeze it until the others have just given it up."""
+        for_s = POLICY.lost_after_ms / 1000 + self.chance.uniform(1, 12)
         self._freeze(name, for_s)
         self._quiet_until_s = self.loop.now_s + for_s + self.chance.uniform(0, 5)
 
