@@ -136,8 +136,9 @@ def cancel_at(step: int, sweep: Sweep) -> Told:
             loops.run(main)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         broken.append(f"{type(error).__name__}: {error}")
-    shutil.rmtree(folder)
     (run,) = runs
+    run.oracle.close()
+    shutil.rmtree(folder)
     return Told(step, run.was_running, [*broken, *run.oracle.broken, *run.service.broken])
 
 

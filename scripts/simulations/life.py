@@ -278,8 +278,9 @@ def simulate(seed: int) -> Told:
             loops.run(main, seed)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         broken.append(f"{type(error).__name__}: {error}")
-    shutil.rmtree(folder)
     life = lives[0]
+    life.oracle.close()
+    shutil.rmtree(folder)
     return Told(
         seed=seed,
         broken=[*broken, *life.oracle.broken, *life.service.broken],

@@ -5,7 +5,6 @@ Rule: one witness is the file, the other the service that was called. Neither as
 
 import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 
 from crawler.ledger import audit
@@ -24,6 +23,7 @@ class Oracle:
         """The runs that were killed, frozen or cancelled; only those lose what they had asked."""
         self._path = path
         self._service = service
+        self._conn: sqlite3.Connection | None = None
         self._responses: dict[int, tuple[int, str]] = {}
 
     def killed(self, run_id: int) -> None:
@@ -36,10 +36,9 @@ class Oracle:
 
     def look(self) -> None:
         """Compare what there is with what there was, and with what the service knows."""
-        with closing(self._open()) as conn:
-            for finding in audit.check(conn):
-                if finding.broken:
-                    self.broken.append(f"{finding.name}: {finding.examples}")
+        for finding in audit.check(self._look_into()):
+            if finding.broken:
+                self.broken.append(f"{finding.name}: {finding.examples}")
         self._look_at_responses()
         self._look_at_calls()
 
@@ -68,8 +67,7 @@ class Oracle:
 
     def ask(self, sql: str, *values: object) -> list[tuple]:
         """Return the rows of a query."""
-        with closing(self._open()) as conn:
-            return conn.execute(sql, values).fetchall()
+        return self._look_into().execute(sql, values).fetchall()
 
     def contents(self) -> list[tuple]:
         """Return all that the file says of requests and calls."""
@@ -107,8 +105,16 @@ class Oracle:
             if outcome != "succeeded" and not excused:
                 self.broken.append(f"call {key} was paid for and is {outcome} ({reason})")
 
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+    def _look_into(self) -> sqlite3.Connection:
+        # Held open, so that no death is the last to close the file: the dead do not checkpoint.
+        if self._conn is None:
+            self._conn = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", uri=True)
+        return self._conn
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._conn is not None:
+            self._conn.close()
 
 
 _ENDS = """
