@@ -16,6 +16,7 @@ from crawler.ledger.lease import Allowance, Lease
 from crawler.migrate import migrate
 from crawler.policy import Policy
 from crawler.states import Outcome
+from tests.forked import Origin, origin
 
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -96,3 +97,10 @@ def ledger() -> Iterable[Ledger]:
     made = Ledger()
     yield made
     made.conn.close()
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterable[Origin]:
+    """A process that has made the program's imports, and forks the program."""
+    with origin() as made:
+        yield made

@@ -11,7 +11,6 @@ from crawler.errors import Exit
 from crawler.failpoints import POINTS, VARIABLE, failpoint
 from tests.conftest import LONG
 from tests.crawls import Crawl, assert_witnesses_agree
-from tests.forked import origin
 from tests.loopback import serving
 from tests.program import crawler_process, rows, told
 
@@ -30,9 +29,9 @@ def test_a_file_whose_making_was_cut_off_is_made_by_the_next(tmp_path, point):
     assert rows(db, "SELECT version FROM prompts") == [(1,)]
 
 
-def test_it_dies_at_every_point_of_a_run_and_loses_nothing(tmp_path):
+def test_it_dies_at_every_point_of_a_run_and_loses_nothing(tmp_path, forks):
     words = [f"word{n}" for n in range(8 * len(OF_A_RUN) * len(TIMES))]
-    with serving() as witness, origin() as forks, Crawl(tmp_path, witness.url, words, forks) as c:
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as c:
         for point in OF_A_RUN:
             for time in TIMES:
                 die_at(c, point, time)

