@@ -346,6 +346,7 @@ def leave_open(conn, heartbeat_at_ms=1):
         " SELECT id, 1, ?, 1, 1 FROM requests",
         (run_id,),
     )
+    conn.execute("UPDATE limits SET started = (SELECT count(*) FROM attempts)")
     return run_id
 
 
@@ -405,7 +406,7 @@ def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
 
             async def answer(call):
                 await store.run(
-                    lambda c: c.execute("UPDATE runs SET ended_at_ms = 1, reason = 'silent'")
+                    lambda c: c.execute("UPDATE runs SET ended_at_ms = 1 << 60, reason = 'silent'")
                 )
                 return Answer("late")
 

@@ -21,7 +21,7 @@ LAYERS = [
     ["pace"],
     ["learning"],
     ["plan", "template", "answer_schema", "model_list"],
-    ["ledger.lease", "ledger.look", "ledger.prompt_views"],
+    ["ledger.invariants", "ledger.lease", "ledger.look", "ledger.prompt_views"],
     ["ledger.pacing", "ledger.tokens"],
     ["ledger.clocks", "ledger.record", "ledger.intake"],
     ["ledger.turn", "ledger.control"],
