@@ -25,6 +25,7 @@ LAYERS = [
     ["ledger.pacing", "ledger.tokens"],
     ["ledger.clocks", "ledger.record", "ledger.intake"],
     ["ledger.turn", "ledger.control"],
+    ["ledger.restamp"],
     ["ledger.report", "ledger.audit"],
     ["migrate", "locks", "words"],
     ["database"],
