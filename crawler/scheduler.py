@@ -23,10 +23,11 @@ from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.lease import ANYTHING, NOTHING, Allowance
+from crawler.ledger.lease import ANYTHING, NOTHING, Allowance, Lease
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.turn import Turn, live_runs, restamp, start_run, turn
+from crawler.ledger.restamp import restamp
+from crawler.ledger.turn import Turn, live_runs, start_run, turn
 from crawler.locks import LockTimeout, RunLock, forget_all_but
 from crawler.logs import Log
 from crawler.policy import Policy
@@ -187,7 +188,7 @@ class Scheduler:
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
         failpoint("leased")
-        calls: list[Call] = []
+        calls: list[tuple[Lease, Call]] = []
         unsendable: list[Finish] = []
         for lease in done.leases:
             if lease.prompt_id not in self._prompts:
@@ -196,25 +197,34 @@ class Scheduler:
                 if await self._store.run(has_answers, lease.prompt_id):
                     self._brake.served(lease.prompt_id)
             try:
-                calls.append(to_call(lease, *self._prompts[lease.prompt_id], self._policy))
-                self._brake.begun(lease.request_id, lease.prompt_id)
-                self._funds.begun(lease)
+                call = to_call(lease, *self._prompts[lease.prompt_id], self._policy)
+                calls.append((lease, call))
             except ValueError as error:
                 unsendable.append(unsent(lease, error, self._clock()))
-        # The window trusts that a call arrives within the guard after its start on record. If the
-        # commit took longer than that, the start is moved before anything leaves.
-        started_at_ms = done.now_ms
-        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
-            self._log.info("start_restamped", calls=len(calls))
-            started_at_ms, kept = await self._store.run(restamp, done.leases, self._clock)
-            if kept < len(done.leases):
-                return  # taken from us meanwhile: the next turn says that the run is lost
+        if not await self._may_leave(done):
+            self._wake.set()
+            return
+        for lease, _ in calls:
+            self._brake.begun(lease.request_id, lease.prompt_id)
+            self._funds.begun(lease)
         self._calls_started += len(calls)
-        self._executor.submit(calls)
+        self._executor.submit([call for _, call in calls])
         failpoint("submitted")
         if unsendable:
             await self._store.run(turn, self._scope, unsendable, NOTHING)
             self._wake.set()
+
+    async def _may_leave(self, done: Turn) -> bool:
+        """Tell whether leased requests may be sent; if not, they are not this run's any more."""
+        # The window trusts that a call arrives within the guard after its start on record. If the
+        # commit took longer than that, the start is moved before anything leaves.
+        started_at_ms = done.now_ms
+        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
+            self._log.info("start_restamped", calls=len(done.leases))
+            started_at_ms, kept = await self._store.run(restamp, self._scope, done.leases)
+            if kept < len(done.leases):
+                return False
+        return True
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
         """Draw from the outcomes what concerns the run as a whole."""

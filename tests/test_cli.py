@@ -931,7 +931,7 @@ class TestHostileText:
             f"DROP TRIGGER attempts_end_once; UPDATE attempts SET reason = '{quoted}';"
             f"UPDATE runs SET host = '{quoted}', ended_at_ms = NULL, reason = NULL;"
             f"UPDATE limits SET name = '{quoted}', gate_reason = '{quoted}',"
-            " gate_opens_at_ms = 9000000000000, gate_strikes = 1;"
+            " gate_cause = 'quota', gate_opens_at_ms = 9000000000000, gate_strikes = 1;"
             f"INSERT INTO words (text, added_at_ms) VALUES ('x', 1);"
             "INSERT INTO requests (word_id, prompt_id) VALUES (2, 1);"
         )

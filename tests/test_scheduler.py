@@ -1,6 +1,7 @@
 """The scheduler in its loop: it hands out, drains, ends for the right reason, and takes over."""
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -12,9 +13,12 @@ from crawler.clock import wall_ms
 from crawler.ending import RunOptions, raise_for
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import audit, control, intake, turn
+from crawler.ledger.lease import ANYTHING
+from crawler.ledger.record import Scope
 from crawler.ledger.report import status
 from crawler.locks import RunLock, run_is_alive
 from crawler.logs import silent
+from crawler.pace import WINDOW_MS
 from crawler.policy import Policy
 from crawler.providers.protocol import Answer, ProviderError
 from crawler.session import crawl_store
@@ -346,6 +350,7 @@ def leave_open(conn, heartbeat_at_ms=1):
         " SELECT id, 1, ?, 1, 1 FROM requests",
         (run_id,),
     )
+    conn.execute("UPDATE limits SET started = (SELECT count(*) FROM attempts)")
     return run_id
 
 
@@ -405,7 +410,7 @@ def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
 
             async def answer(call):
                 await store.run(
-                    lambda c: c.execute("UPDATE runs SET ended_at_ms = 1, reason = 'silent'")
+                    lambda c: c.execute("UPDATE runs SET ended_at_ms = 1 << 60, reason = 'silent'")
                 )
                 return Answer("late")
 
@@ -413,6 +418,60 @@ def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
             ending = await crawled(store, provider)
             assert ending.reason == "lost"
             assert len(provider.words) == 1
+
+    asyncio.run(main())
+
+
+class HeldUp:
+    """A store whose process stands still for two minutes after the commit of its first lease."""
+
+    def __init__(self, store, clock_ms, meanwhile):
+        self._store, self._clock_ms, self._meanwhile = store, clock_ms, meanwhile
+        self.path = store.path
+
+    async def run(self, transaction, *args):
+        done = await self._store.run(transaction, *args)
+        if transaction is turn.turn and done.leases and self._meanwhile:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            self._clock_ms[0] += 2 * WINDOW_MS
+            await meanwhile()
+        return done
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_calls_that_were_held_up_leave_only_if_there_are_places(tmp_path, others):
+    clock_ms = [10**12]
+    runs = []
+
+    def use_up(conn):
+        """Another process takes the whole window."""
+        run_id = turn.start_run(conn, os.getpid(), "host", "0", clock_ms[0])
+        scope = Scope(run_id=run_id, policy=QUICK, clock=lambda: clock_ms[0], draw=max)
+        assert len(turn.turn(conn, scope, [], ANYTHING).leases) == 3
+
+    async def main():
+        async with a_store("abcdef", tmp_path / "c.db", concurrency=9) as store:
+
+            async def meanwhile():
+                if others:
+                    await store.run(use_up)
+                    runs[0].stop("signal")
+
+            await store.run(control.set_per_minute, "quota", 3, 10**12)
+            await store.run(control.set_adaptive, "quota", 10**12, adaptive=False)
+            provider = Asked()
+            ending = await crawled(
+                HeldUp(store, clock_ms, meanwhile),
+                provider,
+                clock=lambda: clock_ms[0],
+                on_start=runs.append,
+                max_calls=3,
+            )
+            assert (ending.reason, len(provider.words)) == (
+                ("signal", 0) if others else ("calls_used", 3)
+            )
+            left = {"leased": 3, "pending": 3} if others else {"succeeded": 3, "pending": 3}
+            assert await store.run(counts) == left
 
     asyncio.run(main())
 

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.ledger import audit, control, intake, look, record, report, turn
+from crawler.ledger import audit, control, intake, look, record, report
 from crawler.ledger import turn as turns
 from crawler.ledger.lease import Allowance
+from crawler.ledger.restamp import restamp
 from crawler.pace import WINDOW_MS
 from crawler.policy import Policy
 from crawler.states import Outcome, RequestState
@@ -269,11 +270,60 @@ def test_restamped_attempts_keep_their_places(ledger):
     leases = ledger.turn().leases
     ledger.now_ms += 5_000
 
-    assert turn.restamp(ledger.conn, leases, lambda: ledger.now_ms) == (ledger.now_ms, 2)
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 2)
+    assert ledger.row("SELECT min(started_at_ms), max(nth) FROM attempts") == (ledger.now_ms, 4)
     ledger.now_ms += WINDOW_MS - 1_000
     assert ledger.turn().leases == []
     ledger.now_ms += 1_000 + ledger.policy.guard_ms + 1
     assert len(ledger.turn().leases) == 1
+
+
+@pytest.mark.parametrize("lowered", [False, True])
+def test_what_was_held_up_until_its_place_was_gone_is_given_back(ledger, lowered):
+    ledger.fix(4)
+    ledger.add("abcdefgh")
+    leases = ledger.turn().leases
+    if lowered:
+        ledger.fix(3)
+    else:
+        ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
+        assert len(ledger.turn(run_id=ledger.start_run()).leases) == 4
+
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+
+    assert {ledger.states()[lease.word] for lease in leases} == {"pending"}
+    assert ledger.row("SELECT sum(failures) FROM requests") == (0,)
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
+
+
+def test_what_was_held_up_starts_when_there_are_places(ledger):
+    ledger.fix(4)
+    ledger.add("abcdefgh")
+    _, *leases = ledger.turn().leases
+    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 3), "all in time"
+    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
+    assert len(ledger.turn(budget=1).leases) == 1
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 3), "4 of 4"
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
+
+
+def test_what_was_taken_from_a_run_is_not_moved(ledger):
+    ledger.add("ab")
+    leases = ledger.turn().leases
+    before = ledger.row("SELECT max(started_at_ms) FROM attempts")
+    heir = ledger.scope(ledger.start_run())
+    record.end_run(ledger.conn, heir, ledger.run_id, Outcome.ABANDONED, "died")
+    ledger.now_ms += 1_000
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+    assert ledger.row("SELECT max(started_at_ms) FROM attempts") == before
+
+
+def test_a_run_does_not_end_before_it_began(ledger):
+    """A machine that was started again may have lost the time."""
+    ledger.now_ms -= 1_000
+    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
+    assert not any(finding.broken for finding in audit.check(ledger.conn))
 
 
 def test_a_clock_that_was_set_back_opens_no_burst(ledger):

@@ -170,7 +170,8 @@ def end_run(
         failures, cancelling = _budget(conn, finish.request_id)
         _settle(conn, scope, finish, failures, cancelling, now_ms)
     conn.execute(
-        "UPDATE runs SET ended_at_ms = ?, reason = ? WHERE id = ? AND ended_at_ms IS NULL",
+        "UPDATE runs SET ended_at_ms = max(started_at_ms, ?), reason = ?"
+        " WHERE id = ? AND ended_at_ms IS NULL",
         (now_ms, reason, run_id),
     )
     return len(left_open)

@@ -6,7 +6,7 @@ outside the rows, so after a crash the next turn, of any process, simply goes on
 
 import itertools
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.lease import NOTHING, Allowance, Lease
@@ -140,34 +140,6 @@ def _gate(limit: Limit) -> Gate:
         pace.gate_strikes,
         pace.gate_cause,
     )
-
-
-def restamp(
-    conn: sqlite3.Connection, leases: Sequence[Lease], clock: Callable[[], int]
-) -> tuple[int, int]:
-    """Move the start of leased attempts, none of them sent yet, to now.
-
-    Returns that time in ms, and how many of the attempts are still open.
-
-    For when the commit of the lease took longer than the guard allows between a start on record
-    and an arrival: the attempts keep their places in the window all the while.
-    """
-    now_ms = ledger_time_ms(conn, clock())
-    kept = 0
-    for lease in leases:
-        # They are counted anew, so that the count goes with the time; the old places stay taken.
-        conn.execute(
-            "UPDATE limits SET started = started + 1 WHERE id ="
-            " (SELECT limit_id FROM attempts WHERE request_id = ? AND number = ?)",
-            (lease.request_id, lease.number),
-        )
-        kept += conn.execute(
-            "UPDATE attempts SET started_at_ms = ?,"
-            " nth = (SELECT started FROM limits WHERE id = limit_id)"
-            " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
-            (now_ms, lease.request_id, lease.number),
-        ).rowcount
-    return now_ms, kept
 
 
 def start_run(conn: sqlite3.Connection, pid: int, host: str, version: str, now_ms: int) -> int:

@@ -1,0 +1,82 @@
+"""Starts that were held up on their way: moved to now, or given back.
+
+Rule: what a server sees in any minute is what the window was asked for. A lease whose commit took
+long, or whose process stood still before it could send, has its place only as long as the others
+have counted it.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from crawler.ledger.lease import NOTHING, Lease
+from crawler.ledger.look import ledger_time_ms, limits
+from crawler.ledger.record import Finish, Scope
+from crawler.ledger.turn import turn
+from crawler.states import Outcome
+
+
+def restamp(conn: sqlite3.Connection, scope: Scope, leases: Sequence[Lease]) -> tuple[int, int]:
+    """Move the start of leased attempts, none of them sent yet, to now.
+
+    Returns that time in ms, and how many of the attempts may be sent. If it is not all of them,
+    none may: some were taken from the run, or there is no place for them any more, and they were
+    given back.
+
+    For when the commit of the lease took longer than the guard allows between a start on record
+    and an arrival: the attempts keep their places in the window as long as it reaches back to them.
+    """
+    now_ms = ledger_time_ms(conn, scope.clock())
+    if not _have_places(conn, scope, leases, now_ms):
+        unsent = [
+            Finish(
+                lease.request_id,
+                lease.number,
+                now_ms,
+                Outcome.INTERRUPTED,
+                reason="it was held up until there was no place for it any more",
+                sent=False,
+            )
+            for lease in leases
+        ]
+        turn(conn, scope, unsent, NOTHING)
+        return now_ms, 0
+    kept = 0
+    for lease in leases:
+        # They are counted anew, so that the count goes with the time; the old places stay taken.
+        conn.execute(
+            "UPDATE limits SET started = started + 1 WHERE id ="
+            " (SELECT limit_id FROM attempts WHERE request_id = ? AND number = ?)",
+            (lease.request_id, lease.number),
+        )
+        kept += conn.execute(
+            "UPDATE attempts SET started_at_ms = ?,"
+            " nth = (SELECT started FROM limits WHERE id = limit_id)"
+            " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
+            (now_ms, lease.request_id, lease.number),
+        ).rowcount
+    return now_ms, kept
+
+
+def _have_places(
+    conn: sqlite3.Connection, scope: Scope, leases: Sequence[Lease], now_ms: int
+) -> bool:
+    """Tell whether leased attempts, were they to start now, would be within their limits."""
+    known = limits(conn, scope.policy.guard_ms)
+    moved: Counter[int] = Counter()
+    for lease in leases:
+        limit_id, started_at_ms = conn.execute(
+            "SELECT limit_id, started_at_ms FROM attempts WHERE request_id = ? AND number = ?",
+            (lease.request_id, lease.number),
+        ).fetchone()
+        moved[limit_id] += started_at_ms < now_ms - known[limit_id].quota.window_ms
+    for limit_id, more in moved.items():
+        quota = known[limit_id].quota
+        (occupied,) = conn.execute(
+            "SELECT count(*) FROM attempts INDEXED BY attempts_started"
+            " WHERE limit_id = ? AND started_at_ms >= ?",
+            (limit_id, now_ms - quota.window_ms),
+        ).fetchone()
+        if quota.per_minute is not None and occupied + more > quota.per_minute:
+            return False
+    return True
