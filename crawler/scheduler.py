@@ -181,9 +181,8 @@ class Scheduler:
             self.stop("deadline")
         if self._stopping or self._brake.in_doubt():
             return NOTHING
-        if self._options.max_calls is None:
-            return self._funds.left(ANYTHING.calls)
-        return self._funds.left(self._options.max_calls - self._calls_started)
+        most = self._options.max_calls
+        return self._funds.left(ANYTHING.calls if most is None else most - self._calls_started)
 
     async def _hand_out(self, done: Turn) -> None:
         """Give leased requests to the executor."""
@@ -191,14 +190,14 @@ class Scheduler:
         calls: list[tuple[Lease, Call]] = []
         unsendable: list[Finish] = []
         for lease in done.leases:
-            if lease.prompt_id not in self._prompts:
-                prompt = await self._store.run(prompt_by_id, lease.prompt_id)
-                self._prompts[lease.prompt_id] = prompt, Template(prompt.template)
-                if await self._store.run(has_answers, lease.prompt_id):
-                    self._brake.served(lease.prompt_id)
+            prompt_id = lease.prompt_id
+            if prompt_id not in self._prompts:
+                prompt = await self._store.run(prompt_by_id, prompt_id)
+                self._prompts[prompt_id] = prompt, Template(prompt.template)
+                if await self._store.run(has_answers, prompt_id):
+                    self._brake.served(prompt_id)
             try:
-                call = to_call(lease, *self._prompts[lease.prompt_id], self._policy)
-                calls.append((lease, call))
+                calls.append((lease, to_call(lease, *self._prompts[prompt_id], self._policy)))
             except ValueError as error:
                 unsendable.append(unsent(lease, error, self._clock()))
         if not await self._may_leave(done):
@@ -299,8 +298,7 @@ class Scheduler:
         self._ticked_at_ms = self._clock()
         await bury_the_dead(self._store, self._scope, self._log, self._watch)
         if self._on_status is not None:
-            now_ms = self._clock()
-            self._on_status(await self._store.run(status, self._policy.guard_ms, now_ms))
+            self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))
 
     async def _end(self, reason: str) -> None:
         """Record what came in at the last moment, and close what did not."""
