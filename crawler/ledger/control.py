@@ -93,15 +93,13 @@ def _set_quota(
     """Set what a limit is told of its quota. What it has learned of another one, it forgets."""
     changed = conn.execute(
         f"UPDATE limits SET {name} = ?1, {_FORGET}, tokens_tat_us = min(tokens_tat_us, ?2)"
-        f" WHERE name = ?3 AND {name} IS NOT ?1 RETURNING id, started",
+        f" WHERE name = ?3 AND {name} IS NOT ?1 RETURNING id",
         (value, (now_ms + WINDOW_MS) * 1_000, limit),
     ).fetchall()
-    for limit_id, started in changed:
+    for (limit_id,) in changed:
         rate = float(value) if name == "per_minute" and value is not None else None
         told = "none" if value is None else value
-        # By number: a clock may jump between a setting and the starts that it is for.
-        why = f"{name} = {told} from start {started + 1}"
-        note(conn, limit_id, [Change("set", rate, None, why)], now_ms)
+        note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
 
 
 _FORGET = (

@@ -148,12 +148,11 @@ _ATTEMPTS = (
     ),
 )
 
-# The settings of a limit, each with the number of the first start that it is for. One that was
-# never set on record is what it has always been; where a record lacks the number, nothing is known.
+# The settings of a limit, each with the first start that it is for. What was never set on record
+# is what it has always been; where a record does not say from which start, nothing is known.
 _SET = (
-    "SELECT id, limit_id, CAST(rate AS INTEGER) AS most,"
-    " CAST(substr(why, instr(why, ' from start ') + 12) AS INTEGER) AS first"
-    " FROM limit_changes WHERE what = 'set' AND why GLOB 'per_minute = * from start *'"
+    "SELECT id, limit_id, CAST(rate AS INTEGER) AS most, started + 1 AS first"
+    " FROM limit_changes WHERE what = 'set' AND why GLOB 'per_minute = *' AND started IS NOT NULL"
 )
 _SETTINGS = (
     f"SELECT limit_id, most, first, lead(first, 1, {2**62}) OVER"

@@ -94,8 +94,8 @@ class Change(NamedTuple):
 def note(conn: sqlite3.Connection, limit_id: int, changes: Sequence[Change], now_ms: int) -> None:
     """Put changes of a limit on record."""
     conn.executemany(
-        "INSERT INTO limit_changes (limit_id, at_ms, what, rate, until_ms, why)"
-        " VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO limit_changes (limit_id, at_ms, what, rate, until_ms, why, started)"
+        " SELECT ?, ?, ?, ?, ?, ?, started FROM limits WHERE id = ?1",
         [(limit_id, now_ms, *change) for change in changes],
     )
 

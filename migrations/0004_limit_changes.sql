@@ -1,0 +1,3 @@
+-- How many attempts had started under a limit when it changed: a change is for the starts after them.
+-- By number, since a clock may jump between a setting and the starts that it is for. NULL: not known.
+ALTER TABLE limit_changes ADD COLUMN started INTEGER;
