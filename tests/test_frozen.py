@@ -1,14 +1,23 @@
 """A run that is stopped and does not end: another takes over, its late answers are refused."""
 
+import asyncio
 import fcntl
+import itertools
 import os
+import random
 import signal
 import sys
 import time
 from pathlib import Path
 
 from crawler.errors import Exit
-from crawler.recovery import TICK_MS, Watch
+from crawler.ledger.record import Scope
+from crawler.ledger.turn import live_runs, start_run
+from crawler.locks import RunLock
+from crawler.logs import silent
+from crawler.policy import Policy
+from crawler.recovery import TICK_MS, Watch, bury_the_dead
+from crawler.store import open_store
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, told_by, until
 from tests.loopback import serving
 
@@ -76,3 +85,25 @@ def test_a_heart_stands_still_for_as_many_of_our_own_looks_as_found_it_so():
     assert [watch.still_ms(1, 7) for _ in range(4)] == [0, TICK_MS, 2 * TICK_MS, 3 * TICK_MS]
     assert watch.still_ms(2, 7) == 0
     assert [watch.still_ms(1, 8), watch.still_ms(1, 8)] == [0, TICK_MS]
+
+
+def test_whoever_slept_declares_nobody_dead_for_it(tmp_path):
+    """A lid closed for a day, or an observer that was stopped for one: that is a single look."""
+    policy = Policy(call_timeout_ms=10_000, lost_after_ms=20_000)
+    database = tmp_path / "c.db"
+
+    async def ended_after(looks):
+        """Return whether a run that lives and does nothing has been given up, by look."""
+        async with open_store(database) as store:
+            other, own = [await store.run(start_run, 1, "host", "0", 1_000) for _ in range(2)]
+            lock = RunLock(database, other)
+            clock = itertools.count(86_400_000, 86_400_000)
+            scope = Scope(run_id=own, policy=policy, clock=clock.__next__, draw=random.randint)
+            watch, ended = Watch(), []
+            for _ in range(looks):
+                await bury_the_dead(store, scope, silent(), watch)
+                ended.append(other not in dict(await store.run(live_runs)))
+            lock.close()
+            return ended
+
+    assert asyncio.run(ended_after(22)) == [False] * 21 + [True]
