@@ -7,7 +7,9 @@ interpreter alive. This file is the only one that knows aiosqlite; it uses one p
 """
 
 import asyncio
+import signal
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,6 +66,14 @@ class Store:
             if not hop.cancelled():
                 hop.exception()  # seen: the cancellation is what the caller hears of
             raise
+
+    async def suspend(self) -> None:
+        """Stop this process until somebody lets it go on, between two transactions.
+
+        Who is stopped inside of one keeps the write lock, and everybody else from writing.
+        """
+        # To this thread, which stops before it does anything else; another one might be slower.
+        await _hop(self._db, lambda _: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP))
 
 
 @asynccontextmanager

@@ -69,15 +69,16 @@ def freeze(process, write_lock):
     with write_lock.open("r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         process.send_signal(signal.SIGSTOP)
-        give_up_at_s = time.monotonic() + 10
-        while state_of(process.pid) != "T":
-            assert time.monotonic() < give_up_at_s
-            os.sched_yield()
+        until_stopped(process)
 
 
-def state_of(pid):
-    """Return the system's letter for what a process does."""
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+def until_stopped(process):
+    """Wait until a process has stopped, as the system has it."""
+    status = Path(f"/proc/{process.pid}/stat")
+    give_up_at_s = time.monotonic() + 10
+    while status.read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < give_up_at_s
+        os.sched_yield()
 
 
 def test_a_heart_stands_still_for_as_many_of_our_own_looks_as_found_it_so():
@@ -107,3 +108,22 @@ def test_whoever_slept_declares_nobody_dead_for_it(tmp_path):
             return ended
 
     assert asyncio.run(ended_after(22)) == [False] * 21 + [True]
+
+
+def test_a_run_that_is_suspended_is_never_so_with_the_write_lock_in_its_hand(tmp_path, forks):
+    words = [f"word{n}" for n in range(4_000)]
+    with serving(0.001) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
+        run = crawl.fork()
+        with (tmp_path / "c.db-lock").open("r+b") as lock:
+            for _ in range(20):
+                witness.asked.clear()
+                assert witness.asked.wait(20)
+                run.send_signal(signal.SIGTSTP)  # as Ctrl-Z does
+                until_stopped(run)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                run.send_signal(signal.SIGCONT)
+        crawl.assert_sound()
+        os.killpg(run.pid, signal.SIGTERM)
+        assert run.wait(30) == Exit.WORK_LEFT
+        assert crawl.ask("SELECT count(*) FROM attempts WHERE outcome <> 'succeeded'") == [(0,)]
