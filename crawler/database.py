@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.locks import LockTimeout, WriteLock
-from crawler.migrate import inspect, migrate, newest_version
+from crawler.migrate import inspect, migrate, newest_version, unusable_disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -224,12 +224,7 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE:
             raise  # a mistake of ours
-        raise CrawlerError(
-            f"{path} can't be read or written",
-            str(error),
-            "free some space or repair the disk, then run again: what was recorded is safe",
-            Exit.DATABASE,
-        ) from error
+        raise unusable_disk(path, error) from error
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:

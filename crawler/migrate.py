@@ -20,6 +20,10 @@ CHECKED_IN_PASSING_BYTES = 8 * 2**20
 `crawler check`."""
 
 
+OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""SQLite's primary result codes that say nothing of the file: it may be as good as ever."""
+
+
 class Migration(NamedTuple):
     """A numbered SQL file."""
 
@@ -71,6 +75,8 @@ def inspect(path: Path) -> int:
         finally:
             conn.close()
     except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK:
+            raise unusable_disk(path, error) from error
         raise _refused(
             path, str(error), "name another file with --db, or restore a copy"
         ) from error
@@ -100,6 +106,16 @@ def migrate(conn: sqlite3.Connection, now_ms: int) -> None:
                 "reinstall the program, or restore the migration",
                 Exit.CONFIGURATION,
             )
+
+
+def unusable_disk(path: Path, error: sqlite3.Error) -> CrawlerError:
+    """Return what is told of a file that can't be read or written as things are."""
+    return CrawlerError(
+        f"{path} can't be read or written",
+        str(error),
+        "free some space or repair the disk, then run again: what was recorded is safe",
+        Exit.DATABASE,
+    )
 
 
 def statements(script: str) -> Iterator[str]:

@@ -90,6 +90,7 @@ class Scheduler:
         self._calls_started = 0
         self._gate_strikes = 0
         self._watch = Watch()
+        self._suspended: asyncio.Future[None]
         self._brake = Brake(policy.vain_rejections)
         self._funds = Funds(options.funds)
 
@@ -104,6 +105,10 @@ class Scheduler:
             self._drain_until_ms = self._clock() + self._policy.drain_ms
             self._log.info("stop_requested", reason=reason, in_flight=self._executor.in_flight())
             self._wake.set()
+
+    def suspend(self) -> None:
+        """Stop the process, as Ctrl-Z is to do, where nobody else has to stop for it."""
+        self._suspended = asyncio.ensure_future(self._store.suspend())
 
     async def run(self) -> Ending:
         """Crawl until there is a reason to end.

@@ -15,8 +15,21 @@ from tests.loopback import serving
 from tests.program import crawler_process, rows, told
 
 OF_THE_FILE = ("file_created", "migrating", "before_begin", "before_commit", "after_commit")
-OF_A_RUN = [name for name in POINTS if name not in ("file_created", "migrating")]
-TIMES = range(1, 13 if LONG else 3)
+OF_A_TRANSACTION = ("before_begin", "before_commit", "after_commit")
+PASSED_AGAIN = ("leased", "submitted", "answered", "outcomes_taken")
+CALLS = 12
+
+
+def deaths():
+    """Yield where and when a run is to die; what the program passes once, it passes once."""
+    for point in POINTS:
+        if point in OF_A_TRANSACTION:
+            # The first nine open the file, put the run on record and lease; then answers come.
+            yield from ((point, n) for n in range(1 if LONG else 8, 15))
+        elif point in PASSED_AGAIN:
+            yield from ((point, n) for n in range(1, 3))
+        elif point not in OF_THE_FILE:
+            yield point, 1
 
 
 @pytest.mark.parametrize("point", OF_THE_FILE)
@@ -30,23 +43,21 @@ def test_a_file_whose_making_was_cut_off_is_made_by_the_next(tmp_path, point):
 
 
 def test_it_dies_at_every_point_of_a_run_and_loses_nothing(tmp_path, forks):
-    words = [f"word{n}" for n in range(8 * len(OF_A_RUN) * len(TIMES))]
-    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as c:
-        for point in OF_A_RUN:
-            for time in TIMES:
-                die_at(c, point, time)
-        assert c.fork().wait(60) == Exit.DONE
-        assert assert_witnesses_agree(c, witness, words) > 0
+    lives = list(deaths())
+    words = [f"word{n}" for n in range(CALLS * len(lives))]
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
+        for point, number in lives:
+            if point == "dead_run_ended":  # somebody has to be dead
+                die_at(crawl, "submitted", 1)
+            die_at(crawl, point, number)
+        assert crawl.fork().wait(60) == Exit.DONE
+        assert assert_witnesses_agree(crawl, witness, words) > 0
     assert not list(tmp_path.glob("*-run-*"))
 
 
-def die_at(crawl, point, time):
-    """Have a run die; it ends of itself where it does not come by as often."""
-    once = ("closing", "dead_run_ended", "run_ended", "run_ending", "run_locked", "run_recorded")
-    if point == "dead_run_ended":  # somebody has to be dead
-        assert crawl.fork(env={VARIABLE: "submitted"}).wait(30) == -signal.SIGKILL
-    run = crawl.fork("--limit", "12", env={VARIABLE: f"{point}:{1 if point in once else time}"})
-    assert run.wait(30) == -signal.SIGKILL, (point, time, run.said)
+def die_at(crawl, point, number):
+    run = crawl.fork("--limit", str(CALLS), env={VARIABLE: f"{point}:{number}"})
+    assert run.wait(30) == -signal.SIGKILL, (point, number, run.said)
     crawl.assert_sound()
 
 

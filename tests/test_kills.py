@@ -115,7 +115,7 @@ def test_no_kill_breaks_a_limit(tmp_path, forks):
         serving(0.02) as witness,
         Crawl(tmp_path, witness.url, words, forks) as crawl,
     ):
-        crawl.call("limit", "openai", "--per-minute", str(per_minute))
+        crawl.call("limit", "openai", "--per-minute", str(per_minute), "--fixed")
         fates = Fates(crawl, "limited")
         while fates.counts["killed"] < LIMITED_KILLS:
             fates.live()

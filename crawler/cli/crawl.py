@@ -115,6 +115,8 @@ def _obey_signals(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGTSTP, scheduler.suspend)
 
 
 def _reporter(log: Log) -> Callable[[Status], None]:
