@@ -14,6 +14,7 @@ from crawler.errors import CrawlerError, Exit
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 CHECKED_IN_PASSING_BYTES = 8 * 2**20
 """Files up to this size are checked for damage whenever they are opened; larger ones by
 `crawler check`."""
@@ -70,6 +71,9 @@ def inspect(path: Path) -> int:
         finally:
             conn.close()
     except sqlite3.DatabaseError as error:
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _never_made(path):
+            return 0
         raise _refused(
             path, str(error), "name another file with --db, or restore a copy"
         ) from error
@@ -144,6 +148,16 @@ def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
     (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
+
+
+def _never_made(path: Path) -> bool:
+    """Tell whether a file's first transaction was cut short, so that nothing is in it yet.
+
+    Its journal says so: it would bring the file back to 0 pages. Whoever opens it to write does.
+    """
+    with path.with_name(f"{path.name}-journal").open("rb") as journal:
+        header = journal.read(20)
+    return header.startswith(JOURNAL_MAGIC) and header[16:] == bytes(4)
 
 
 def _refused(path: Path, cause: str, hint: str) -> CrawlerError:
