@@ -176,7 +176,8 @@ def require_database(path: Path) -> int:
             f"crawler --db {path} add WORDS",
             Exit.CONFIGURATION,
         )
-    version = inspect(path)
+    with explained(path):
+        version = inspect(path)
     if version == 0:
         raise CrawlerError(
             f"the database at {path} is empty",

@@ -5,6 +5,7 @@ newer than we are, or is damaged, stays as it is to the byte.
 """
 
 import importlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from crawler.errors import CrawlerError, Exit
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
+OF_THE_DISK = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""SQLite's primary result codes that say nothing of what is in a file."""
 JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 CHECKED_IN_PASSING_BYTES = 8 * 2**20
 """Files up to this size are checked for damage whenever they are opened; larger ones by
@@ -54,13 +57,16 @@ def newest_version() -> int:
 def inspect(path: Path) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
 
-    Raises CrawlerError where the file is not ours to write to.
+    Raises CrawlerError where the file is not ours to write to, and sqlite3.Error where the disk
+    does not let us know.
     """
     _require_sqlite()
     if not path.is_file():
         raise _refused(path, "it is not a file", "name another file with --db")
     if path.stat().st_size == 0:
         return 0
+    if not os.access(path, os.R_OK):
+        raise _refused(path, "no permission to read it", "name another file with --db")
     try:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -72,6 +78,8 @@ def inspect(path: Path) -> int:
             conn.close()
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF in OF_THE_DISK:
+            raise
         if code == sqlite3.SQLITE_READONLY_ROLLBACK and _never_made(path):
             return 0
         raise _refused(

@@ -210,6 +210,15 @@ def test_the_journal_of_another_program_is_left_to_it(tmp_path):
     assert state_of(tmp_path) == before
 
 
+def test_a_disk_that_fails_is_not_taken_for_another_kind_of_file(tmp_path):
+    path = tmp_path / "x.db"
+    ours(path)
+    path.with_name("x.db-wal").mkdir()
+    for command in (("status",), ("add", "w"), ("run",)):
+        what, why, _ = told(crawler("--db", path, *command), Exit.DATABASE)
+        assert (what, why) == (f"{path} can't be read or written", "unable to open database file")
+
+
 @pytest.mark.parametrize("name", ["a b.db", "a?mode=rw.db", "a#b.db", "%41.db", ":memory:", "é"])
 def test_any_name_will_do(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
