@@ -226,6 +226,13 @@ def explained(path: Path) -> Iterator[None]:
             "free some space or repair the disk, then run again: what was recorded is safe",
             Exit.DATABASE,
         ) from error
+    except MemoryError as error:  # SQLite's, too
+        raise CrawlerError(
+            f"{path} can't be read or written",
+            "no memory is left",
+            "free some memory, then run again: what was recorded is safe",
+            Exit.DATABASE,
+        ) from error
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:

@@ -219,6 +219,19 @@ def test_a_disk_that_fails_is_not_taken_for_another_kind_of_file(tmp_path):
         assert (what, why) == (f"{path} can't be read or written", "unable to open database file")
 
 
+def test_where_memory_ends_nothing_is_damaged_and_it_is_told(tmp_path):
+    def too_much(conn):
+        conn.execute("CREATE TABLE lost (x)")
+        raise MemoryError
+
+    path = tmp_path / "x.db"
+    with pytest.raises(CrawlerError, match="can't be") as told_of, writing(path, 1) as writer:
+        writer.run(too_much)
+    assert (told_of.value.cause, told_of.value.exit_code) == ("no memory is left", Exit.DATABASE)
+    with reading(path) as conn:
+        assert conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'lost'").fetchall() == []
+
+
 @pytest.mark.parametrize("name", ["a b.db", "a?mode=rw.db", "a#b.db", "%41.db", ":memory:", "é"])
 def test_any_name_will_do(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
