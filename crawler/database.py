@@ -13,7 +13,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.locks import LockTimeout, WriteLock
-from crawler.migrate import inspect, migrate, newest_version, unusable_disk
+from crawler.migrate import inspect, migrate, newest_version
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -181,7 +181,8 @@ def require_database(path: Path) -> int:
             f"crawler --db {path} add WORDS",
             Exit.CONFIGURATION,
         )
-    version = inspect(path)
+    with explained(path):
+        version = inspect(path)
     if version == 0:
         raise CrawlerError(
             f"the database at {path} is empty",
@@ -224,7 +225,18 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE:
             raise  # a mistake of ours
-        raise unusable_disk(path, error) from error
+        raise _unusable(path, str(error), "free some space or repair the disk") from error
+    except MemoryError as error:  # SQLite's, too
+        raise _unusable(path, "no memory is left", "free some memory") from error
+
+
+def _unusable(path: Path, cause: str, hint: str) -> CrawlerError:
+    return CrawlerError(
+        f"{path} can't be read or written",
+        cause,
+        f"{hint}, then run again: what was recorded is safe",
+        Exit.DATABASE,
+    )
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:

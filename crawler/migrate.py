@@ -5,6 +5,7 @@ newer than we are, or is damaged, stays as it is to the byte.
 """
 
 import importlib
+import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,12 @@ from crawler.failpoints import failpoint
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
+OF_THE_DISK = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""SQLite's primary result codes that say nothing of what is in a file."""
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 CHECKED_IN_PASSING_BYTES = 8 * 2**20
 """Files up to this size are checked for damage whenever they are opened; larger ones by
 `crawler check`."""
-
-
-OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
-"""SQLite's primary result codes that say nothing of the file: it may be as good as ever."""
 
 
 class Migration(NamedTuple):
@@ -58,13 +58,16 @@ def newest_version() -> int:
 def inspect(path: Path) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
 
-    Raises CrawlerError where the file is not ours to write to.
+    Raises CrawlerError where the file is not ours to write to, and sqlite3.Error where the disk
+    does not let us know.
     """
     _require_sqlite()
     if not path.is_file():
         raise _refused(path, "it is not a file", "name another file with --db")
     if path.stat().st_size == 0:
         return 0
+    if not os.access(path, os.R_OK):
+        raise _refused(path, "no permission to read it", "name another file with --db")
     try:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
@@ -75,8 +78,11 @@ def inspect(path: Path) -> int:
         finally:
             conn.close()
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in OF_THE_DISK:
-            raise unusable_disk(path, error) from error
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF in OF_THE_DISK:
+            raise
+        if code == sqlite3.SQLITE_READONLY_ROLLBACK and _never_made(path):
+            return 0
         raise _refused(
             path, str(error), "name another file with --db, or restore a copy"
         ) from error
@@ -106,16 +112,6 @@ def migrate(conn: sqlite3.Connection, now_ms: int) -> None:
                 "reinstall the program, or restore the migration",
                 Exit.CONFIGURATION,
             )
-
-
-def unusable_disk(path: Path, error: sqlite3.Error) -> CrawlerError:
-    """Return what is told of a file that can't be read or written as things are."""
-    return CrawlerError(
-        f"{path} can't be read or written",
-        str(error),
-        "free some space or repair the disk, then run again: what was recorded is safe",
-        Exit.DATABASE,
-    )
 
 
 def statements(script: str) -> Iterator[str]:
@@ -162,6 +158,16 @@ def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
     (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
     if verdict != "ok":
         raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
+
+
+def _never_made(path: Path) -> bool:
+    """Tell whether a file's first transaction was cut short, so that nothing is in it yet.
+
+    Its journal says so: it would bring the file back to 0 pages. Whoever opens it to write does.
+    """
+    with path.with_name(f"{path.name}-journal").open("rb") as journal:
+        header = journal.read(20)
+    return header.startswith(JOURNAL_MAGIC) and header[16:] == bytes(4)
 
 
 def _refused(path: Path, cause: str, hint: str) -> CrawlerError:

@@ -113,15 +113,16 @@ class Scheduler:
     async def run(self) -> Ending:
         """Crawl until there is a reason to end.
 
-        What goes wrong with the database is raised (sqlite3.Error, LockTimeout); then nothing more
-        is written, and the next run picks up what was open.
+        What goes wrong with the database is raised (sqlite3.Error, LockTimeout, and MemoryError,
+        as which SQLITE_NOMEM comes); then nothing more is written, and the next run picks up what
+        was open.
         """
         try:
             await self._store.run(self._begin)
             await bury_the_dead(self._store, self._scope, self._log, self._watch)
             ending = await self._loop()
             await self._end(ending.reason)
-        except (sqlite3.Error, LockTimeout):
+        except (sqlite3.Error, LockTimeout, MemoryError):
             raise
         except BaseException as error:
             if self._lock is not None:

@@ -75,8 +75,13 @@ async def open_store(database: Path | None) -> AsyncIterator[Store]:
         if database is not None:
             prepare_file(database)
         lock = WriteLock(database)
-        db = aiosqlite.connect(location(database), isolation_level=None)
         try:
+            # A file that can't be opened says so here: in aiosqlite's thread it would leave a
+            # thread behind that outlives the loop, and dies of that.
+            conn = sqlite3.connect(
+                location(database), isolation_level=None, check_same_thread=False
+            )
+            db = aiosqlite.Connection(lambda: conn, iter_chunk_size=64)
             async with db:
                 now_ms = wall_ms()
                 await _hop(

@@ -168,6 +168,70 @@ def test_an_empty_file_is_taken_by_who_writes(tmp_path):
     assert crawler("--db", path, "check").code == Exit.DONE
 
 
+UNFINISHED = """
+import os, sqlite3, sys
+conn = sqlite3.connect(sys.argv[1], isolation_level=None)
+conn.execute("PRAGMA cache_size = 1")  # so that the file is written to before the commit
+conn.execute("BEGIN")
+conn.execute(sys.argv[2])
+conn.execute("WITH n(i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 50)"
+             " INSERT INTO t SELECT randomblob(3000) FROM n")
+os._exit(0)
+"""
+
+
+def cut_short(path, sql):
+    """Die within a transaction of which some is in the file, and a journal to undo it."""
+    subprocess.run([sys.executable, "-c", UNFINISHED, path, sql], check=True)
+    assert path.stat().st_size
+    assert path.with_name(f"{path.name}-journal").stat().st_size
+
+
+def test_a_file_that_nobody_came_to_make_is_an_empty_one(tmp_path):
+    path = tmp_path / "x.db"
+    cut_short(path, "CREATE TABLE t (x)")
+    before = state_of(tmp_path)
+    what, _, _ = told(crawler("--db", path, "status"), Exit.CONFIGURATION)
+    assert what == f"the database at {path} is empty"
+    assert state_of(tmp_path) == before
+    assert crawler("--db", path, "add", "w").code == Exit.DONE
+    assert crawler("--db", path, "check").code == Exit.DONE
+
+
+def test_the_journal_of_another_program_is_left_to_it(tmp_path):
+    path = tmp_path / "x.db"
+    with sqlite3.connect(path) as conn:
+        conn.execute("CREATE TABLE t (x)")
+    conn.close()
+    cut_short(path, "DELETE FROM t")
+    before = state_of(tmp_path)
+    what, _, _ = told(crawler("--db", path, "add", "w"), Exit.CONFIGURATION)
+    assert what == f"{path} can't be used"
+    assert state_of(tmp_path) == before
+
+
+def test_a_disk_that_fails_is_not_taken_for_another_kind_of_file(tmp_path):
+    path = tmp_path / "x.db"
+    ours(path)
+    path.with_name("x.db-wal").mkdir()
+    for command in (("status",), ("add", "w"), ("run",)):
+        what, why, _ = told(crawler("--db", path, *command), Exit.DATABASE)
+        assert (what, why) == (f"{path} can't be read or written", "unable to open database file")
+
+
+def test_where_memory_ends_nothing_is_damaged_and_it_is_told(tmp_path):
+    def too_much(conn):
+        conn.execute("CREATE TABLE lost (x)")
+        raise MemoryError
+
+    path = tmp_path / "x.db"
+    with pytest.raises(CrawlerError, match="can't be") as told_of, writing(path, 1) as writer:
+        writer.run(too_much)
+    assert (told_of.value.cause, told_of.value.exit_code) == ("no memory is left", Exit.DATABASE)
+    with reading(path) as conn:
+        assert conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'lost'").fetchall() == []
+
+
 @pytest.mark.parametrize("name", ["a b.db", "a?mode=rw.db", "a#b.db", "%41.db", ":memory:", "é"])
 def test_any_name_will_do(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

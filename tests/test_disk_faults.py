@@ -1,0 +1,51 @@
+"""A disk that fails or loses power below the real program; and a mistake that has to be found."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from scripts.simulations.disk import reachable
+from tests.conftest import LONG
+
+pytestmark = pytest.mark.skipif(
+    not reachable(), reason="this Python hides its SQLite: nothing can be put below it"
+)
+
+
+def simulate(name, *options):
+    """Return exit code and summary of a simulation."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"scripts.simulations.{name}", *options],
+        capture_output=True,
+        text=True,
+        timeout=7200 if LONG else 280,
+    )
+    assert done.stdout, done.stderr
+    summary = done.stdout.splitlines()[-1]
+    counts = {what: int(count) for count, what in re.findall(r"(\d+) (\w+)", summary)}
+    return done.returncode, counts, done.stdout + done.stderr
+
+
+def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
+    least = 100_000 if LONG else 2_000
+    code, counts, told = simulate("power_loss", "--states", str(least))
+    assert code == 0, told
+    assert counts["states"] >= least
+    assert counts["crawled"] >= least // 100
+
+
+def test_it_finds_a_commit_that_never_reached_the_disk():
+    code, counts, told = simulate("power_loss", "--bug", "synchronous_off", "--words", "4")
+    assert code == 1, told
+    assert counts["lost"] > 50
+    assert "again: scripts/simulate power_loss --recording" in told
+
+
+def test_whatever_fails_on_the_disk_is_told_and_nothing_is_lost():
+    code, counts, told = simulate("io_errors", *(["--all"] if LONG else []))
+    assert code == 0, told
+    assert counts["points"] >= 500
+    assert counts["ended"] >= 100
+    assert counts["went"] >= 10
