@@ -157,9 +157,7 @@ def test_a_damaged_file_works_or_is_refused_as_it_is(tmp_path_factory, good, dam
             assert SHAPE.fullmatch(said), ran
             assert path.read_bytes() == content
         if ran.code == Exit.UNEXPECTED and command[0] != "check":
-            assert re.search("no such|has no column|duplicate|malformed", said), (
-                ran
-            )
+            assert re.search("no such|has no column|duplicate|malformed", said), ran
 
 
 @pytest.mark.parametrize("umask", [0, 0o022])
