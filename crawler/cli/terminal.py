@@ -122,11 +122,14 @@ def span(duration_ms: float) -> str:
 
 def safe_cell(value: object) -> object:
     """Return a CSV cell that no spreadsheet takes for a formula, and no terminal for a command."""
-    if isinstance(value, str) and sys.stdout.isatty():
+    if not isinstance(value, str):
+        return value
+    if sys.stdout.isatty():
         value = printable_lines(value)
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    if value.startswith(_FORMULA):
+        value = f"'{value}"
+    # Python before 3.13 does not quote a cell with a CR in it, and what follows would be a new row.
+    return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
 
 
 def as_record(row: Any) -> Mapping[str, Any]:
