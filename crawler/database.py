@@ -223,7 +223,8 @@ def explained(path: Path) -> Iterator[None]:
             Exit.DATABASE,
         ) from error
     except sqlite3.DatabaseError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE:
+        is_no_text = str(error).startswith("Could not decode to UTF-8")  # Python's, without a code
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE and not is_no_text:
             raise  # a mistake of ours
         raise _unusable(path, str(error), "free some space or repair the disk") from error
     except MemoryError as error:  # SQLite's, too

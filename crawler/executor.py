@@ -18,6 +18,7 @@ from crawler.ledger.record import Finish
 from crawler.policy import PATIENCE_MS
 from crawler.providers import kind_of
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError, StreamingProvider
+from crawler.redaction import redacted, secrets_of_environment
 from crawler.states import Outcome
 
 REASON_LENGTH = 500
@@ -216,7 +217,7 @@ def _with_answer(finish: Finish, answer: Answer) -> Finish:
 
 def _described(error: BaseException) -> str:
     try:
-        return f"{type(error).__name__}: {error}"
+        return redacted(f"{type(error).__name__}: {error}", secrets_of_environment())
     except Exception:  # noqa: BLE001 - an exception that can't even be printed
         return type(error).__name__
 

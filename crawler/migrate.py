@@ -71,12 +71,17 @@ def inspect(path: Path) -> int:
     try:
         conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
         try:
+            conn.execute("PRAGMA trusted_schema = OFF")
             version = _version_of(conn, path)
+            _require_our_schema(conn, path, version)
             if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
                 _require_sound(conn, path)
             return version
         finally:
             conn.close()
+    except UnicodeDecodeError as error:
+        # What SQLite says of a damaged schema quotes it, and that may be no text.
+        raise _refused(path, "it is damaged", "restore a copy of it") from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0)
         if code & 0xFF in OF_THE_DISK:
@@ -152,6 +157,39 @@ def _version_of(conn: sqlite3.Connection, path: Path) -> int:
         )
     assert isinstance(version, int)
     return version
+
+
+def _require_our_schema(conn: sqlite3.Connection, path: Path, version: int) -> None:
+    """Refuse a file that has more triggers than its version has, or a view in place of a table.
+
+    A trigger would run with what we write, and a question to a view may have no end. More tables,
+    indexes and views are whoever made them's own affair.
+    """
+    tables, triggers = _made_by(migrations()[:version])
+    objects = "SELECT name, type, rootpage, sql FROM sqlite_schema"
+    for name, kind, rootpage, sql in conn.execute(objects):
+        if kind == "trigger" and sql not in triggers:
+            raise _refused(
+                path,
+                f"it has a trigger that is not ours, {name!r}: it would run with what we write",
+                "if it is yours, drop it with sqlite3; else don't trust this file",
+            )
+        if name in tables and (kind != "table" or not rootpage):
+            raise _refused(path, f"its table {name} is none", "don't trust this file")
+
+
+def _made_by(applied: list[Migration]) -> tuple[set[str], set[str]]:
+    """Return the names of the tables and the texts of the triggers that migrations make."""
+    tables, triggers = {"migrations"}, set()
+    for migration in applied:
+        for statement in statements(migration.sql):
+            _, _, made = statement.partition("CREATE ")
+            kind, name = made.split(maxsplit=2)[:2] if made else ("", "")
+            if kind == "TABLE":
+                tables.add(name)
+            elif kind == "TRIGGER":
+                triggers.add(f"CREATE {made}".rstrip().removesuffix(";"))  # as SQLite keeps it
+    return tables, triggers
 
 
 def _require_sound(conn: sqlite3.Connection, path: Path) -> None:

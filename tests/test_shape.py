@@ -16,7 +16,7 @@ TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 # A file imports only from lines above its own, or from its own line.
 LAYERS = [
-    ["cancellation", "clock", "errors", "states"],
+    ["cancellation", "clock", "errors", "redaction", "states"],
     ["failpoints", "policy"],
     ["pace"],
     ["learning"],

@@ -1,10 +1,12 @@
 """`crawler sql` answers questions and does nothing else, whatever is typed."""
 
 import json
+import os
 import resource
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -100,6 +102,43 @@ PROBES = [
     "SELECT '\udcff'",
     ".dump",
     ".shell true",
+    "COMMIT",
+    "ROLLBACK",
+    "RELEASE s",
+    "CREATE TEMP TRIGGER t BEFORE DELETE ON requests BEGIN SELECT 1; END",
+    "ATTACH 'file:crawler.db?mode=memory&cache=shared' AS a",
+    "DETACH temp",
+    "PRAGMA data_store_directory = '/'",
+    "PRAGMA hard_heap_limit = 0",
+    "PRAGMA locking_mode = EXCLUSIVE",
+    "PRAGMA main.page_size = 512",
+    "PRAGMA schema_version = 1",
+    "PRAGMA legacy_alter_table = ON",
+    "PRAGMA cell_size_check(0)",
+    "PRAGMA incremental_vacuum",
+    "PRAGMA integrity_check",
+    "SELECT * FROM pragma_query_only(0)",
+    "SELECT * FROM pragma_database_list",
+    "SELECT * FROM dbstat",
+    "SELECT * FROM sqlite_dbpage",
+    "SELECT * FROM sqlite_stmt",
+    "SELECT * FROM fsdir('/')",
+    "SELECT ?",
+    "SELECT :name",
+    "SELECT '\0'",
+    "SELECT CAST(x'ff' AS TEXT)",
+    "/* SELECT 1 */ DELETE FROM words",
+    " -- SELECT 1\nDELETE FROM words",
+    "SELECT 1 WHERE (DELETE FROM words)",
+    f"SELECT {'(' * 5_000}1{')' * 5_000}",
+    f"SELECT 1{'+1' * 5_000}",
+    f"SELECT 1 IN ({','.join(['1'] * 600_000)})",
+    f"SELECT {','.join(['1'] * 3_000)}",
+    "SELECT json_group_array(replace(hex(zeroblob(10000000)), '0', 'x')) FROM json_each('[1,2,3]')",
+    "SELECT json_array_length(printf('%.*c', 1000000, '['))",
+    "SELECT randomblob(60000000)",
+    "SELECT printf('%s', zeroblob(60000000))",
+    "SELECT 'a' LIKE printf('%.*c', 100000, '%')",
 ]
 
 
@@ -217,6 +256,61 @@ def test_a_long_answer_can_be_written_as_it_comes(db, monkeypatch, form):
     assert crawler("--db", db, "sql", form, query).code == Exit.DONE
     _, _, hint = told(crawler("--db", db, "sql", query), Exit.USAGE)
     assert form in hint
+
+
+MANY = ",".join(f"printf('%.*c', 40000000, 'a') || char(128512) || {n}" for n in range(60))
+LAUGHS = ", ".join(f"c{n} AS (SELECT a.x FROM c{n - 1} a, c{n - 1} b)" for n in range(1, 30))
+LONG = "printf('%.*c', 20000000, 'a')"
+
+
+@pytest.mark.parametrize(
+    ("query", "cause"),
+    [
+        (f"SELECT {MANY}", "it needs too much memory"),
+        (
+            f"WITH c0 AS (SELECT 1 AS x), {LAUGHS} SELECT count(*) FROM c29",
+            "it needs too much memory",
+        ),
+        # One step of SQLite, of hours.
+        (f"SELECT instr({LONG} || {LONG}, {LONG} || 'b')", "its time is over"),
+        (f"SELECT {LONG} LIKE '%' || printf('%.*c', 40000, 'a') || 'b'", "its time is over"),
+    ],
+    ids=["many columns", "a billion laughs", "instr", "like"],
+)
+def test_a_bomb_is_bounded_in_time_and_memory(db, query, cause):
+    before, began = state_of(db.parent), time.monotonic()
+    code, out, err, peak = measured("--db", db, "sql", "--timeout", "1", query)
+    assert (code, out) == (Exit.USAGE, "")
+    assert err.startswith(f"error: the query can't be answered\n  cause: {cause}\n  hint: ")
+    assert time.monotonic() - began < 20
+    assert peak < 2**30
+    assert state_of(db.parent) == before
+
+
+def test_a_value_of_many_lines_is_not_multiplied_by_the_length_of_its_name(db):
+    lines = "replace(hex(zeroblob(20000)), '00', '.' || char(10))"
+    code, out, _, peak = measured("--db", db, "sql", f'SELECT {lines} AS "{"n" * 5_000}"')
+    assert (code, out.count("\n")) == (Exit.DONE, 20_001)
+    assert peak < 150e6
+
+
+def measured(*args):
+    """Run the program; return its code, what it printed (blanks at the begin of lines apart), and
+    the most memory that it had."""
+    with tempfile.TemporaryFile() as err:
+        running = subprocess.Popen(
+            [sys.executable, "-m", "crawler", *map(str, args)], stdout=subprocess.PIPE, stderr=err
+        )
+        with running.stdout:
+            out = "".join(line.decode().lstrip(" ") for line in running.stdout)
+        _, status, used = os.wait4(running.pid, 0)
+        running.returncode = os.waitstatus_to_exitcode(status)
+        err.seek(0)
+        return running.returncode, out, err.read().decode(), used.ru_maxrss * KIB
+
+
+KIB = 1 if sys.platform == "darwin" else 1024
+"""Of `ru_maxrss`, in bytes."""
 
 
 def test_a_text_that_would_be_huge_is_not_made(db):

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.terminal import tell
+from crawler.cli.terminal import tell_error
 from crawler.errors import CrawlerError, Exit
 
 
@@ -147,5 +147,5 @@ def _explain(error: Exception) -> int:
         )
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    tell(str(told))
+    tell_error(told)
     return told.exit_code

@@ -9,7 +9,7 @@ from crawler.builtin import STUDY_NOTES
 from crawler.cli.add import check_fields
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
-from crawler.cli.terminal import moment, print_line, printable, quoted, tell
+from crawler.cli.terminal import moment, print_line, printable, printable_lines, quoted, tell
 from crawler.clock import wall_ms
 from crawler.database import writing
 from crawler.ledger.control import word_id
@@ -44,7 +44,7 @@ def ask(word: str, name: str, db: Path) -> None:
     if known is None:
         _ask(db, prompt, given.text, request_id)
     else:
-        print_line(printable(known.text))
+        print_line(printable_lines(known.text))
         tell(f"answered at {moment(known.finished_at_ms)}; not asked again")
 
 
@@ -64,7 +64,9 @@ def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:
     if reader is not None and reader.gone is not None:
         raise reader.gone
     if reader is None or reader.number != found.attempts:
-        print_line(printable(found.text))  # of a provider that tells nothing, or another process
+        print_line(
+            printable_lines(found.text)
+        )  # of a provider that tells nothing, or another process
 
 
 class _Reader:
@@ -109,6 +111,6 @@ class _Reader:
         seen = text.rstrip()
         self._blanks = text[len(seen) :]
         if seen:
-            sys.stdout.write(printable(seen if self._in_line else seen.lstrip()))
+            sys.stdout.write(printable_lines(seen if self._in_line else seen.lstrip()))
             sys.stdout.flush()
             self._in_line = True

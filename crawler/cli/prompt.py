@@ -10,7 +10,15 @@ import click
 
 from crawler.answer_schema import SCHEMA, require_schema
 from crawler.cli.options import database_option, found, named_value, not_empty
-from crawler.cli.terminal import as_record, print_json, print_line, print_table, printable, tell
+from crawler.cli.terminal import (
+    as_record,
+    print_json,
+    print_line,
+    print_table,
+    printable,
+    printable_lines,
+    tell,
+)
 from crawler.clock import wall_ms
 from crawler.database import reading, writing
 from crawler.errors import CrawlerError, Exit
@@ -112,12 +120,13 @@ def show(name: str, db: Path) -> None:
     with reading(db) as conn:
         row = found(current_prompt(conn, name), name)
     print_line(
-        f"{printable(row.name)} version {row.version}: {row.provider}, {printable(row.model)}"
+        f"{printable(row.name)} version {row.version}: {printable(row.provider)},"
+        f" {printable(row.model)}"
     )
     for param, value in row.params.items():
         print_line(f"  {printable(param)} = {printable(json.dumps(value, ensure_ascii=False))}")
     print_line()
-    print_line(printable(row.template))
+    print_line(printable_lines(row.template))
 
 
 def _put(

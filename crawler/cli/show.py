@@ -6,7 +6,16 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import database_option, one_text
-from crawler.cli.terminal import as_record, moment, print_json, print_line, printable, quoted, span
+from crawler.cli.terminal import (
+    as_record,
+    moment,
+    print_json,
+    print_line,
+    printable,
+    printable_lines,
+    quoted,
+    span,
+)
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.report import TimelineRow, timeline
@@ -40,7 +49,7 @@ def _print_request(word: str, attempts: list[TimelineRow]) -> None:
     model = f"{last.provider}: {last.model}"
     print_line(
         f"{printable(word)} · {printable(last.prompt)} version {last.version}"
-        f" ({printable(model)}) · {last.state}"
+        f" ({printable(model)}) · {printable(last.state)}"
     )
     for attempt in attempts:
         if attempt.number is not None:
@@ -49,7 +58,7 @@ def _print_request(word: str, attempts: list[TimelineRow]) -> None:
         print_line(f"  due again {moment(last.due_at_ms)}")
     if last.text is not None:
         print_line()
-        print_line(printable(last.text))
+        print_line(printable_lines(last.text))
     print_line()
 
 

@@ -5,24 +5,32 @@ nothing that is not named here (a deny-by-default authorizer), and can't run or 
 """
 
 import csv
+import os
 import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import as_json, print_json, print_line, print_table, safe_cell
+from crawler.cli.terminal import as_json, print_json, print_line, print_table, safe_cell, tell_error
 from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.report import open_table_functions
+from crawler.ledger.report import bound_memory, open_table_functions
 
 DEFAULT_TIMEOUT_S = 60
 STEPS_BETWEEN_LOOKS = 10_000
-LONGEST_VALUE = 100_000_000
+STUCK_S = 1.0
+"""How long one step of SQLite may take when the time is over."""
+LONGEST_QUERY = 1_000_000
+LONGEST_VALUE = 50_000_000
+MOST_MEMORY = 256 * 2**20
+"""What SQLite may use: a row may have thousands of long values."""
 LONGEST_ANSWER = 200_000_000
 """What is kept in memory at once; CSV and JSON lines are written as they come."""
 CELL_OVERHEAD = 100
@@ -60,25 +68,24 @@ def sql(query: str, form: str | None, timeout: int, db: Path) -> None:
     with reading(db) as conn:
         restrict(conn, timeout)
         try:
-            cursor = conn.execute(query)
-            columns = [name for name, *_ in cursor.description or ()]
-            _print(columns, cursor, form)
+            with _Watch(timeout) as watch:
+                columns, rows = watch.ask(conn, query)
+                _print(columns, rows, form)
         except (sqlite3.Error, sqlite3.Warning, UnicodeEncodeError) as error:
-            raise CrawlerError(
-                "the query can't be answered",
-                str(error),
-                'crawler sql "select name, sql from sqlite_schema" shows tables and views',
-                Exit.USAGE,
-            ) from error
+            raise _unanswered(str(error)) from error
+        except MemoryError as error:
+            raise _unanswered("it needs too much memory") from error
 
 
 def restrict(conn: sqlite3.Connection, timeout_s: float) -> None:
     """Leave a connection nothing but reading, for a while."""
     give_up_at = time.monotonic() + timeout_s
+    conn.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, LONGEST_QUERY)
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE)
     conn.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
     conn.set_progress_handler(lambda: time.monotonic() > give_up_at, STEPS_BETWEEN_LOOKS)
     open_table_functions(conn)
+    bound_memory(conn, MOST_MEMORY)
     conn.set_authorizer(_authorize)
 
 
@@ -94,7 +101,16 @@ def _authorize(
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _print(columns: list[str], rows: sqlite3.Cursor, form: str | None) -> None:
+def _unanswered(cause: str) -> CrawlerError:
+    return CrawlerError(
+        "the query can't be answered",
+        cause,
+        'crawler sql "select name, sql from sqlite_schema" shows tables and views',
+        Exit.USAGE,
+    )
+
+
+def _print(columns: list[str], rows: Iterator[tuple[Any, ...]], form: str | None) -> None:
     match form:
         case "json":
             print_json(
@@ -130,3 +146,56 @@ def _kept(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
 
 def _jsonable(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
+
+
+class _Watch:
+    """Ends the process when SQLite does not come back: one step of it can't be interrupted.
+
+    A step is short, but for what searches long texts (instr, replace, trim, LIKE), and a question
+    may take its time before the first step. Only time in SQLite counts: who reads slowly is waited
+    for.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self._give_up_at = time.monotonic() + timeout_s
+        self._since: float | None = None  # when SQLite was called, if it has not come back
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def ask(
+        self, conn: sqlite3.Connection, query: str
+    ) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+        """Return the names of the columns, and the rows as they come."""
+        self._since = time.monotonic()
+        cursor = conn.execute(query)
+        self._since = None
+        return [name for name, *_ in cursor.description or ()], self._rows(cursor)
+
+    def _rows(self, cursor: sqlite3.Cursor) -> Iterator[tuple[Any, ...]]:
+        while True:
+            self._since = time.monotonic()
+            row = cursor.fetchone()
+            self._since = None
+            if row is None:
+                return
+            yield row
+
+    def _look(self) -> None:
+        while not self._over.wait(STUCK_S / 4):
+            now, since = time.monotonic(), self._since
+            if since is not None and now > max(self._give_up_at, since) + STUCK_S:
+                tell_error(_unanswered("its time is over"))
+                os._exit(Exit.USAGE)  # it only reads: nothing is left half done

@@ -54,11 +54,13 @@ def prompt_line(row: Progress) -> str:
     cancelled = f", {row.cancelled} cancelled" if row.cancelled else ""
     if not row.current:
         return (
-            f"{printable(row.prompt)} version {row.version} ({row.provider}:"
-            f" {printable(row.model)}): {row.succeeded} succeeded, and no longer asked"
+            f"{printable(row.prompt)} version {row.version}"
+            f" ({printable(row.provider)}: {printable(row.model)}):"
+            f" {row.succeeded} succeeded, and no longer asked"
         )
     return (
-        f"{printable(row.prompt)} version {row.version} ({row.provider}: {printable(row.model)}):"
+        f"{printable(row.prompt)} version {row.version}"
+        f" ({printable(row.provider)}: {printable(row.model)}):"
         f" {requests} requests, {counts}, {row.pending} pending{cancelled}"
     )
 

@@ -4,24 +4,38 @@ Rule: what a model or a list has written is hostile here: nothing of it moves th
 title or turns the reading direction.
 """
 
+import io
 import json
 import shlex
 import shutil
 import sys
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+from crawler.errors import CrawlerError
+
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What begins a formula in some spreadsheet; the last four are the wide forms of the first."""
+_ACTIVE = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
+"""Control characters, line and paragraph separators, halves of characters."""
+_IN_JSON = {code: f"\\u{code:04x}" for code in (*_ACTIVE, *map(ord, _BIDI)) if code != ord("\n")}
+_IN_LINES = {code: chr(code).encode("unicode_escape").decode() for code in _IN_JSON}
+_IN_LINES[ord("\t")] = " "
+_IN_A_LINE = {**_IN_LINES, ord("\n"): "\\n"}
 
 
 def printable(value: object) -> str:
-    """Return a value as text that can do nothing but be read."""
+    """Return a value as a line that can do nothing but be read: it can't begin another, either."""
     text = "" if value is None else str(value)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(char) for char in text)
+    return text if text.isprintable() else text.translate(_IN_A_LINE)
+
+
+def printable_lines(value: object) -> str:
+    """Return a value as text of one line or several, that can do nothing but be read."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else text.translate(_IN_LINES)
 
 
 def quoted(text: str) -> str:
@@ -41,16 +55,20 @@ def print_line(text: str = "") -> None:
 
 
 def tell(text: str) -> None:
-    """Say something to the person, beside the data."""
+    """Say something to the person in a line, beside the data."""
     sys.stderr.write(f"{printable(text)}\n")
+
+
+def tell_error(error: CrawlerError) -> None:
+    """Tell what went wrong, in the lines of the error."""
+    for line in str(error).split("\n"):
+        tell(line)
 
 
 def as_json(value: object, indent: int | None = None) -> str:
     """Return a value as JSON that says the same, and can do nothing but be read."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
-    if text.isprintable():
-        return text
-    return "".join(f"\\u{ord(char):04x}" if _is_active(char) else char for char in text)
+    return text if text.isprintable() else text.translate(_IN_JSON)
 
 
 def print_json(value: object) -> None:
@@ -61,7 +79,7 @@ def print_json(value: object) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print rows under their columns; where they don't fit in lines, one below the other."""
     columns = [printable(column) for column in columns]
-    cells = [[printable(value) for value in row] for row in rows]
+    cells = [[printable_lines(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
     fits = sum(widths) + 2 * len(widths) <= shutil.get_terminal_size((100, 24)).columns
     if fits and not any("\n" in cell for row in cells for cell in row):
@@ -72,8 +90,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
     indent = max(map(len, columns)) + 2
     for row in cells:
         for column, cell in zip(columns, row, strict=True):
-            value = cell.replace("\n", "\n" + " " * indent)
-            print_line(f"{column:<{indent}}{value}".rstrip())
+            # Line by line: indented as a whole, a text of many lines would fill the memory.
+            lines = io.StringIO(cell.rstrip(), newline="\n")
+            print_line(f"{column:<{indent}}{lines.readline()}".rstrip())
+            for line in lines:
+                print_line(f"{'':<{indent}}{line}".rstrip())
         print_line()
 
 
@@ -101,27 +122,17 @@ def span(duration_ms: float) -> str:
 
 def safe_cell(value: object) -> object:
     """Return a CSV cell that no spreadsheet takes for a formula, and no terminal for a command."""
-    if isinstance(value, str) and sys.stdout.isatty():
-        value = printable(value)
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return f"'{value}"
-    return value
+    if not isinstance(value, str):
+        return value
+    if sys.stdout.isatty():
+        value = printable_lines(value)
+    if value.startswith(_FORMULA):
+        value = f"'{value}"
+    # Python before 3.13 does not quote a cell with a CR in it, and what follows would be a new row.
+    return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
 
 
 def as_record(row: Any) -> Mapping[str, Any]:
     """Return a named tuple as the mapping that is printed as JSON."""
     record: Mapping[str, Any] = row._asdict()
     return record
-
-
-def _is_active(char: str) -> bool:
-    """Tell whether a terminal might do something else with a character than show it."""
-    return char != "\n" and (unicodedata.category(char) in ("Cc", "Cs") or char in _BIDI)
-
-
-def _escaped(char: str) -> str:
-    if char == "\t":
-        return " "
-    if not _is_active(char):
-        return char
-    return char.encode("unicode_escape", "surrogatepass").decode()

@@ -343,6 +343,11 @@ def _rate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> tuple[int, flo
     return started, succeeded * WINDOW_MS / max(now_ms - since_ms, 1_000)
 
 
+def bound_memory(conn: sqlite3.Connection, most_bytes: int) -> None:
+    """Bound what SQLite uses in this process from here on; beyond it raises MemoryError."""
+    conn.execute(f"PRAGMA hard_heap_limit = {most_bytes:d}")
+
+
 def open_table_functions(conn: sqlite3.Connection) -> None:
     """Make the table functions of JSON; to a strict authorizer that looks like a change."""
     conn.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()

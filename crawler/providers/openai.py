@@ -12,7 +12,7 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ from crawler.providers.event_stream import EventReader
 from crawler.providers.openai_refusal import breakage, cause, refusal
 from crawler.providers.openai_stream import Gathering
 from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.redaction import redacted_answer
 from crawler.states import Outcome
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -76,15 +77,17 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             Exit.DENIED,
         )
     async with session(base_url, key) as http:
-        yield Server(http, base_url, key)
+        yield Server(http, base_url, [key, urlsplit(base_url).password or ""])
 
 
 def _is_address(base_url: str) -> bool:
     try:
         parts = urlsplit(base_url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        named = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+    # What follows a ? would end up in front of the path of a call.
+    return named and parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
 
 
 def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
@@ -101,16 +104,18 @@ def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
 class Server:
     """A provider: an OpenAI-compatible server at an address."""
 
-    def __init__(self, http: aiohttp.ClientSession, base_url: str, key: str = "") -> None:
+    def __init__(
+        self, http: aiohttp.ClientSession, base_url: str, secrets: Sequence[str] = ()
+    ) -> None:
         self._http = http
         self._base_url = base_url.rstrip("/")
-        self._key = key
+        self._secrets = secrets
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         require_checks(call)
         async with self._post(call, request_body(call)) as response:
-            return read_answer(call, await _whole(response))
+            return read_answer(call, self._clean(await _whole(response)))
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -120,20 +125,24 @@ class Server:
         async with self._post(call, streaming_body(call), headers) as response:
             if response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            body = await _whole(response)
+            body = self._clean(await _whole(response))
             on_text(_written(call, body)[0].text)
             return read_answer(call, body)
 
     async def _read_events(
         self, call: Call, response: aiohttp.ClientResponse, on_text: Callable[[str], None]
     ) -> Answer:
-        gathering = Gathering("text" if _is_completion(call) else "content", self._key)
+        gathering = Gathering("text" if _is_completion(call) else "content", self._secrets)
         try:
-            await _gather(response, gathering, on_text)
+            await _gather(response, gathering, on_text, self._secrets)
         except ProviderError as error:
-            error.answer = read_draft(call, gathering.body())  # it was paid for
+            error.answer = read_draft(call, self._clean(gathering.body()))  # it was paid for
             raise
-        return read_answer(call, gathering.body())
+        return read_answer(call, self._clean(gathering.body()))
+
+    def _clean(self, body: bytes) -> bytes:
+        """Return an answer without what only a server that means ill would put there."""
+        return redacted_answer(body, self._secrets)
 
     @asynccontextmanager
     async def _post(
@@ -147,12 +156,13 @@ class Server:
             ) as response:
                 if response.status != OK:
                     content = await _whole(response)
-                    raise refusal(response.status, response.headers, content, self._key)
+                    raise refusal(response.status, response.headers, content, self._secrets)
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {cause(error)}") from error
+            said = cause(error, self._secrets)
+            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {said}") from error
         except aiohttp.ClientError as error:
-            raise breakage(error) from error
+            raise breakage(error, self._secrets) from error
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -165,7 +175,10 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _gather(
-    response: aiohttp.ClientResponse, gathering: Gathering, on_text: Callable[[str], None]
+    response: aiohttp.ClientResponse,
+    gathering: Gathering,
+    on_text: Callable[[str], None],
+    secrets: Sequence[str],
 ) -> None:
     """Gather the events of a response, to the end of the answer in it."""
     reader = EventReader()
@@ -180,7 +193,7 @@ async def _gather(
     except aiohttp.ClientError as error:
         if gathering.whole:
             return  # what is lost is at most the count of its tokens
-        raise breakage(error) from error
+        raise breakage(error, secrets) from error
     gathering.tell(reader.end(), on_text)
     if not gathering.whole:
         raise ProviderError(Outcome.TRANSIENT, "the answer is cut off")

@@ -6,13 +6,14 @@ Rule: pure; a key that a server echoes is in no reason, and a reason is one shor
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
 from crawler.providers.protocol import ProviderError
+from crawler.redaction import redacted
 from crawler.states import Outcome
 
 PER_DAY = ("per day", "(RPD)", "(TPD)", "exceeded your current quota")
@@ -42,9 +43,11 @@ _NAMED: Mapping[str, Outcome] = MappingProxyType(
 )
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> ProviderError:
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, secrets: Sequence[str]
+) -> ProviderError:
     """Return the error that a response with another status than 200 stands for."""
-    outcome, message = _outcome(status), _message(body, key)
+    outcome, message = _outcome(status), _message(body, secrets)
     return ProviderError(
         outcome,
         f"HTTP {status}: {message}",
@@ -54,10 +57,10 @@ def refusal(status: int, headers: Mapping[str, str], body: bytes, key: str) -> P
     )
 
 
-def refusal_in_stream(error: Any, event: bytes, key: str) -> ProviderError:
+def refusal_in_stream(error: Any, event: bytes, secrets: Sequence[str]) -> ProviderError:
     """Return the error that an event tells of: after a status of 200, all that is left to go by."""
     said = error if isinstance(error, dict) else {}
-    reason = f"the server broke off: {_message(event, key)}"
+    reason = f"the server broke off: {_message(event, secrets)}"
     for name in (str(said.get("code")), str(said.get("type"))):
         if _STATUS.fullmatch(name):
             return ProviderError(_outcome(int(name)), reason, status_code=int(name))
@@ -66,14 +69,14 @@ def refusal_in_stream(error: Any, event: bytes, key: str) -> ProviderError:
     return ProviderError(Outcome.TRANSIENT, reason)
 
 
-def breakage(error: Exception) -> ProviderError:
+def breakage(error: Exception, secrets: Sequence[str]) -> ProviderError:
     """Return the error that a connection stands for which broke before the answer was whole."""
-    return ProviderError(Outcome.TRANSIENT, f"the connection broke: {cause(error)}")
+    return ProviderError(Outcome.TRANSIENT, f"the connection broke: {cause(error, secrets)}")
 
 
-def cause(error: Exception) -> str:
+def cause(error: Exception, secrets: Sequence[str]) -> str:
     """Return what an exception says, in one short line."""
-    return _short(str(error) or type(error).__name__, "")
+    return _short(str(error) or type(error).__name__, secrets)
 
 
 def retry_after_ms(headers: Mapping[str, str], now_s: float) -> int | None:
@@ -104,15 +107,14 @@ def _outcome(status: int) -> Outcome:
     return Outcome.REJECTED
 
 
-def _message(body: bytes, key: str) -> str:
+def _message(body: bytes, secrets: Sequence[str]) -> str:
     try:
         error = json.loads(body)["error"]
         message = error["message"] if isinstance(error, dict) else error
     except (KeyError, RecursionError, TypeError, ValueError):
         message = body.decode("utf-8", "replace")
-    return _short(str(message), key)
+    return _short(str(message), secrets)
 
 
-def _short(text: str, key: str) -> str:
-    text = " ".join(text.split())
-    return (text.replace(key, "…") if key else text)[:REASON_LENGTH]
+def _short(text: str, secrets: Sequence[str]) -> str:
+    return redacted(" ".join(text.split()), secrets)[:REASON_LENGTH]

@@ -5,7 +5,7 @@ once, so that one function reads both, and both are read alike.
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from crawler.providers.openai_refusal import refusal_in_stream
@@ -20,13 +20,13 @@ class Gathering:
 
     Args:
         text_in: where an event has its text: `content` in a chat, `text` in a completion.
-        key: what is left out of all reasons.
+        secrets: what is left out of all reasons.
 
     """
 
-    def __init__(self, text_in: str, key: str = "") -> None:
+    def __init__(self, text_in: str, secrets: Sequence[str] = ()) -> None:
         self._text_in = text_in
-        self._key = key
+        self._secrets = secrets
         self._choice: dict[str, Any] | None = None
         self._texts: list[str] = []
         self._refusals: list[str] = []
@@ -50,7 +50,7 @@ class Gathering:
             raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
         try:
             if content.get("error"):
-                raise refusal_in_stream(content["error"], event, self._key)
+                raise refusal_in_stream(content["error"], event, self._secrets)
             # The last of each: some servers count in every event all that was used so far.
             self._facts |= {name: content[name] for name in ("model", "usage") if content.get(name)}
             return "".join([self._add_choice(choice) for choice in content.get("choices") or ()])

@@ -180,7 +180,7 @@ class Disk:
 
 def _file_methods(disk: Disk, system: _FileMethods) -> dict[str, Callable[..., int]]:
     """Return our methods of an open file, before those of the system."""
-    ask, names = disk._asked, disk._names  # noqa: SLF001 - its own methods
+    ask, names = disk._asked, disk._names
     theirs = {
         kind: _SIGNATURES[kind](getattr(system, kind))
         for kind in ("close", "read", "write", "truncate", "sync")

@@ -141,6 +141,10 @@ class Token:
                 await self._fetch()
         return self._headers
 
+    def secrets(self) -> list[str]:
+        """Return what no reason may have in it."""
+        return [str(self._token)]
+
     def _is_current(self) -> bool:
         # A thread may have fetched a token and not yet made a header of it.
         made_of_it = self._headers and self._token is self._credentials.token

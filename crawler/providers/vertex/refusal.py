@@ -4,6 +4,7 @@ Rule: by the status code and by what it says, never by an exception's class. UNA
 four meanings, and RESOURCE_EXHAUSTED three.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
 from crawler.providers.protocol import ProviderError
+from crawler.redaction import redacted
 from crawler.states import Outcome
 
 REASON_LENGTH = 300
@@ -60,8 +62,8 @@ REFUSED_STREAM = "RST_STREAM with error code 7"
 PER_DAY = ("per_day", "PerDay", "per day")
 
 
-def refusal(error: grpc.aio.AioRpcError) -> ProviderError:
-    """Return what an error says of the attempt."""
+def refusal(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> ProviderError:
+    """Return what an error says of the attempt, without some secrets."""
     name, said = error.code().name, error.details() or ""
     outcome = OUTCOMES.get(name, Outcome.TRANSIENT)
     pause_ms = retry_delay_ms(error)
@@ -75,7 +77,7 @@ def refusal(error: grpc.aio.AioRpcError) -> ProviderError:
         pause_ms = 0  # it was not processed
     return ProviderError(
         outcome,
-        f"{name}: {' '.join(said.split())}"[:REASON_LENGTH],
+        redacted(f"{name}: {' '.join(said.split())}", secrets)[:REASON_LENGTH],
         status_code=HTTP_STATUS.get(name),
         retry_after_ms=pause_ms,
         daily=outcome is Outcome.THROTTLED and _is_daily(error),

@@ -76,7 +76,7 @@ class Service:
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
         asked, metadata = _request(made, call), await self._metadata(made)
-        with _refusals(self._emulator), self._channels.use() as channel:
+        with self._refusals(), self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
             message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
         _require_read(message)
@@ -96,7 +96,7 @@ class Service:
         asked, metadata = _request(made, call), await self._metadata(made)
         messages: list[Any] = []
         try:
-            with _refusals(self._emulator), self._channels.use() as channel:
+            with self._refusals(), self._channels.use() as channel:
                 async for message in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
@@ -128,17 +128,16 @@ class Service:
         self._shapes[id(params)] = params, made
         return made
 
-
-@contextmanager
-def _refusals(emulator: str | None) -> Iterator[None]:
-    """Raise what an error of gRPC says of the attempt in its place."""
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        told = refusal(error)
-        if emulator is not None and told.outcome is Outcome.UNAVAILABLE:
-            told.reason = _no_emulator(emulator, told.reason)
-        raise told from None  # its traceback is 40 frames of a library
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise what an error of gRPC says of the attempt in its place."""
+        try:
+            yield
+        except grpc.aio.AioRpcError as error:
+            told = refusal(error, [] if self._token is None else self._token.secrets())
+            if self._emulator is not None and told.outcome is Outcome.UNAVAILABLE:
+                told.reason = _no_emulator(self._emulator, told.reason)
+            raise told from None  # its traceback is 40 frames of a library
 
 
 def _no_emulator(address: str, reason: str) -> str:

@@ -1,0 +1,51 @@
+"""Leaves keys out of what is recorded and told.
+
+Rule: a key is left out in every form in which somebody would send it back: as it is, in Base64, and
+as part of an address. It is left out before a text is cut, since the beginning of one is too much.
+"""
+
+import os
+import re
+from base64 import b64encode
+from collections.abc import Iterable
+from functools import cache
+from urllib.parse import quote, quote_plus
+
+LEFT_OUT = "…"
+SHORTEST = 8
+"""What is shorter is a word that a server on this machine wants instead of a key."""
+SHORTEST_IN_ANSWER = 16
+_NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+
+
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """Return a text without some secrets."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST:
+            for form in _forms(secret):
+                text = text.replace(form, LEFT_OUT)
+    return text
+
+
+def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
+    """Return an answer without some secrets, as far as none is a word that a model may say."""
+    for secret in secrets:
+        if len(secret) >= SHORTEST_IN_ANSWER:
+            for form in _forms(secret):
+                body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
+    return body
+
+
+def secrets_of_environment() -> list[str]:
+    """Return what the environment calls a key, a token, a secret or a password."""
+    return [value.strip() for name, value in os.environ.items() if _NAMED_SECRET.search(name)]
+
+
+@cache
+def _forms(secret: str) -> tuple[str, ...]:
+    # What is around a text in Base64 changes its first and its last characters, and its length
+    # modulo 3 all of them: so in three shifts, without those.
+    raw = secret.encode("utf-8", "surrogateescape")
+    shifted = (b64encode(b"\0" * n + raw).decode().rstrip("=") for n in range(3))
+    inner = (text[-(-n * 4 // 3) : -1] for n, text in enumerate(shifted))
+    return (secret, quote(secret), quote_plus(secret), *inner)

@@ -1,0 +1,121 @@
+"""What the code never does, whoever writes it: rules that a linter has no name for."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "crawler"
+TREES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+SQL = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "CREATE ", "DROP ", "PRAGMA ")
+
+# All that is ever put into a statement beside its parameters: constants of ours, whole numbers
+# (:d), and names that are quoted as SQL wants it. Nothing else comes from outside this list.
+IN_STATEMENTS = {
+    "database": {"{checkpoint_pages}"},
+    "ledger.control": {"{_FORGET}", "{changes}", "{condition}", "{name}", "{source}"},
+    "ledger.intake": {"{condition}", "{now_ms:d}", "{prompt_id:d}"},
+    "ledger.look": {"{_COLUMNS}", "{chosen}"},
+    "ledger.prompt_views": {
+        "{_SOURCE}",
+        "{_quoted(old)}",
+        "{_quoted(view)}",
+        "{_text(field)}",
+        "{known}",
+        "{prompt_id:d}",
+        "{selected}",
+    },
+    "ledger.record": {"{counting}"},
+    "ledger.report": {"{chosen}", "{most_bytes:d}"},
+    "ledger.tokens": {"{MOST_OUT}"},
+    "migrate": {
+        "{APPLICATION_ID}",
+        "{made}",  # of a statement of ours that a file's is compared to; it is never run
+        "{migration.version}",
+    },
+}
+
+
+def nodes(kind):
+    """Yield each node of a kind, and the module that it is in."""
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, kind):
+                yield module, node
+
+
+def called(node):
+    """Return what is called, as it is written."""
+    return ast.unparse(node.func)
+
+
+def test_what_is_put_into_sql_is_a_closed_list():
+    found = {}
+    for module, node in nodes(ast.JoinedStr):
+        texts = [part.value for part in node.values if isinstance(part, ast.Constant)]
+        if any(word in text for word in SQL for text in texts):
+            put = found.setdefault(module, set())
+            for part in node.values:
+                if isinstance(part, ast.FormattedValue):
+                    put.add(ast.unparse(ast.JoinedStr([part]))[2:-1])
+    assert found == IN_STATEMENTS
+
+
+def test_no_statement_is_put_together_in_another_way():
+    for module, node in nodes(ast.BinOp):
+        if isinstance(node.op, ast.Mod) and isinstance(node.left, ast.Constant):
+            assert not isinstance(node.left.value, str), (module, ast.unparse(node))
+
+
+@pytest.mark.parametrize(
+    ("names", "allowed"),
+    [
+        # A template that is formatted reads attributes. The emulator's are its own.
+        ((".format", ".format_map", "string.Formatter"), {"emulator.answers"}),
+        (
+            ("eval", "exec", "compile", "os.system", "os.popen", "pickle.loads", "marshal.loads"),
+            set(),
+        ),
+        # What is recorded has one clock; these read what people and servers mean.
+        (("time.time", "time.time_ns", "datetime.utcnow"), {"clock", "providers.openai_refusal"}),
+        (("datetime.now",), {"cli.options"}),
+        # Chance has a seam (the scheduler's `draw`), and a seed elsewhere.
+        (("random.Random",), {"providers.scripted", "emulator.fate"}),
+        ((".write_text", ".write_bytes", "tempfile.mktemp", "os.chmod", ".chmod"), set()),
+    ],
+)
+def test_what_must_not_be_called_is_not(names, allowed):
+    for module, node in nodes(ast.Call):
+        name = called(node)
+        banned = any(name == one or (one[0] == "." and name.endswith(one)) for one in names)
+        assert not banned or module in allowed, (module, node.lineno, name)
+
+
+def test_chance_has_one_seam():
+    users = {
+        (module, ast.unparse(node))
+        for module, node in nodes(ast.Attribute)
+        if isinstance(node.value, ast.Name) and node.value.id == "random"
+    }
+    assert {(module, name) for module, name in users if name != "random.Random"} == {
+        ("scheduler", "random.randint")
+    }
+
+
+def test_no_command_goes_through_a_shell():
+    for module, node in nodes(ast.keyword):
+        assert node.arg != "shell", module
+
+
+def test_whatever_creates_a_file_makes_it_its_owners():
+    for module, node in nodes(ast.Call):
+        written = ast.unparse(node)
+        if called(node) == "os.open" and "O_RDONLY" not in written:
+            creates = "O_CREAT" in written or "flags" in written
+            assert not creates or written.endswith(", 384)"), (module, written)  # 0o600
+        elif called(node) == "open" or called(node).endswith(".open"):
+            modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
+            assert set(modes) <= {"rb", "r"}, (module, written)
