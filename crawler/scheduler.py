@@ -13,29 +13,25 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 
 from crawler.brake import Brake
-from crawler.calls import to_call, unsent
 from crawler.cancellation import to_its_end
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
+from crawler.dispatch import Dispatch
 from crawler.ending import Ending, RunOptions, gate_ending
 from crawler.executor import Executor
 from crawler.failpoints import failpoint
 from crawler.funds import Funds
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
-from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.lease import ANYTHING, NOTHING, Allowance, Lease
+from crawler.ledger.lease import ANYTHING, NOTHING, Allowance
 from crawler.ledger.record import Finish, Scope, end_run
-from crawler.ledger.report import Status, has_answers, status
-from crawler.ledger.restamp import restamp
+from crawler.ledger.report import Status, status
 from crawler.ledger.turn import Turn, live_runs, start_run, turn
 from crawler.locks import LockTimeout, RunLock, forget_all_but
 from crawler.logs import Log
 from crawler.policy import Policy
-from crawler.providers.protocol import Call
 from crawler.recovery import TICK_MS, Watch, bury_the_dead
 from crawler.states import Outcome
 from crawler.store import Store
-from crawler.template import Template
 
 POLL_MS = 250
 """The longest that the loop sleeps: how late it may see what other processes have changed."""
@@ -83,16 +79,15 @@ class Scheduler:
         self._on_status = on_status
         self._scope: Scope
         self._lock: RunLock | None = None
-        self._prompts: dict[int, tuple[Prompt, Template]] = {}
         self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = 0
         self._stopping: tuple[str, str | None] | None = None
         self._drain_until_ms = 0
-        self._calls_started = 0
         self._gate_strikes = 0
         self._watch = Watch()
         self._suspended: asyncio.Future[None]
         self._brake = Brake(policy.vain_rejections)
         self._funds = Funds(options.funds)
+        self._dispatch = Dispatch(store, executor, log, self._brake, self._funds)
 
     def now_ms(self) -> int:
         """Return the time, as the run has it."""
@@ -169,8 +164,8 @@ class Scheduler:
             self._stop_if_refused(finished)
             done = await self._store.run(turn, self._scope, finished, self._allowance())
             self._notice(finished, done)
-            if done.leases:
-                await self._hand_out(done)
+            if done.leases and await self._dispatch.hand_out(done, self._scope):
+                self._wake.set()
             ending = self._ending(done)
             if ending is not None:
                 return ending
@@ -188,48 +183,8 @@ class Scheduler:
         if self._stopping or self._brake.in_doubt():
             return NOTHING
         most = self._options.max_calls
-        return self._funds.left(ANYTHING.calls if most is None else most - self._calls_started)
-
-    async def _hand_out(self, done: Turn) -> None:
-        """Give leased requests to the executor."""
-        failpoint("leased")
-        calls: list[tuple[Lease, Call]] = []
-        unsendable: list[Finish] = []
-        for lease in done.leases:
-            prompt_id = lease.prompt_id
-            if prompt_id not in self._prompts:
-                prompt = await self._store.run(prompt_by_id, prompt_id)
-                self._prompts[prompt_id] = prompt, Template(prompt.template)
-                if await self._store.run(has_answers, prompt_id):
-                    self._brake.served(prompt_id)
-            try:
-                calls.append((lease, to_call(lease, *self._prompts[prompt_id], self._policy)))
-            except ValueError as error:
-                unsendable.append(unsent(lease, error, self._clock()))
-        if not await self._may_leave(done):
-            self._wake.set()
-            return
-        for lease, _ in calls:
-            self._brake.begun(lease.request_id, lease.prompt_id)
-            self._funds.begun(lease)
-        self._calls_started += len(calls)
-        self._executor.submit([call for _, call in calls])
-        failpoint("submitted")
-        if unsendable:
-            await self._store.run(turn, self._scope, unsendable, NOTHING)
-            self._wake.set()
-
-    async def _may_leave(self, done: Turn) -> bool:
-        """Tell whether leased requests may be sent; if not, they are not this run's any more."""
-        # The window trusts that a call arrives within the guard after its start on record. If the
-        # commit took longer than that, the start is moved before anything leaves.
-        started_at_ms = done.now_ms
-        while self._clock() - started_at_ms > self._policy.guard_ms // 2:
-            self._log.info("start_restamped", calls=len(done.leases))
-            started_at_ms, kept = await self._store.run(restamp, self._scope, done.leases)
-            if kept < len(done.leases):
-                return False
-        return True
+        started = self._dispatch.calls_started
+        return self._funds.left(ANYTHING.calls if most is None else most - started)
 
     def _notice(self, finished: Sequence[Finish], done: Turn) -> None:
         """Draw from the outcomes what concerns the run as a whole."""
@@ -280,7 +235,8 @@ class Scheduler:
             return Ending("done", None, 0)
         if self._stopping:
             return Ending(*self._stopping, done.unfinished)
-        if self._options.max_calls is not None and self._calls_started >= self._options.max_calls:
+        most = self._options.max_calls
+        if most is not None and self._dispatch.calls_started >= most:
             return Ending("calls_used", None, done.unfinished)
         if done.out_of_funds and not done.leases:
             return Ending("funds_used", None, done.unfinished)

@@ -50,6 +50,7 @@ LAYERS = [
     ["emulator.decision"],
     ["emulator.server"],
     ["brake", "calls", "ending", "executor", "funds", "recovery"],
+    ["dispatch"],
     ["scheduler"],
     ["session"],
     ["api"],
