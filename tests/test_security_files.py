@@ -123,6 +123,30 @@ def test_a_view_without_end_holds_up_nothing_but_its_own_question(ours):
     told(crawler("--db", ours, "sql", "--timeout", "1", "SELECT max(x) FROM results"), Exit.USAGE)
 
 
+def test_a_schema_that_is_no_text_is_told_as_damage(ours):
+    content = ours.read_bytes()
+    assert content.count(b"viewprogress") == 1
+    content = content.replace(b"viewprogress", b"viewpr\xb3gress")
+    ours.write_bytes(content.replace(b"CREATE VIEW progress", b"CREATE VIXW progress"))
+    before = state_of(ours.parent)
+    for command in (*READS, *WRITES):
+        what, _, _ = told(crawler("--db", ours, *command), Exit.CONFIGURATION)
+        assert what == f"{ours} can't be used"
+        assert state_of(ours.parent) == before
+
+
+def test_a_row_that_is_no_text_is_told_as_damage(ours):
+    change(
+        ours,
+        "DROP TRIGGER responses_never_change;"
+        "UPDATE responses SET text = CAST(x'41ff' AS TEXT) WHERE request_id = 2;",
+    )
+    for command in (("show", "w1"), ("export", "--prompt", "p")):
+        ran = crawler("--db", ours, *command)
+        assert ran.code == Exit.DATABASE
+        assert "cause: Could not decode to UTF-8 column 'text'" in ran.err
+
+
 damages = st.one_of(
     st.integers(0, 10**6),  # cut off there
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=20),
