@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import Exit
+from crawler.migrate import _made_by, migrations, newest_version, statements
 from tests.conftest import LONG
 from tests.program import SHAPE, crawler, state_of, told
 
@@ -104,6 +105,20 @@ def test_what_would_run_with_our_commands_is_refused(ours, script, cause):
         assert state_of(ours.parent) == before
 
 
+@pytest.mark.parametrize("version", range(1, newest_version() + 1))
+def test_what_is_ours_is_known_of_every_version(version):
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    known = migrations()[:version]
+    for migration in known:
+        for statement in statements(migration.sql):
+            conn.execute(statement)
+    tables, triggers = _made_by(known)
+    made = conn.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
+    conn.close()
+    assert {name for kind, name, _ in made if kind == "table"} <= tables
+    assert {sql for kind, _, sql in made if kind == "trigger"} <= triggers
+
+
 def test_what_a_person_adds_to_the_file_is_welcome(ours):
     change(
         ours,
@@ -121,6 +136,30 @@ def test_a_view_without_end_holds_up_nothing_but_its_own_question(ours):
     for command in [*READS[:2], *READS[3:], *WRITES[:2]]:
         assert crawler("--db", ours, *command).code == Exit.DONE, command
     told(crawler("--db", ours, "sql", "--timeout", "1", "SELECT max(x) FROM results"), Exit.USAGE)
+
+
+def test_a_schema_that_is_no_text_is_told_as_damage(ours):
+    content = ours.read_bytes()
+    assert content.count(b"viewprogress") == 1
+    content = content.replace(b"viewprogress", b"viewpr\xb3gress")
+    ours.write_bytes(content.replace(b"CREATE VIEW progress", b"CREATE VIXW progress"))
+    before = state_of(ours.parent)
+    for command in (*READS, *WRITES):
+        what, _, _ = told(crawler("--db", ours, *command), Exit.CONFIGURATION)
+        assert what == f"{ours} can't be used"
+        assert state_of(ours.parent) == before
+
+
+def test_a_row_that_is_no_text_is_told_as_damage(ours):
+    change(
+        ours,
+        "DROP TRIGGER responses_never_change;"
+        "UPDATE responses SET text = CAST(x'41ff' AS TEXT) WHERE request_id = 2;",
+    )
+    for command in (("show", "w1"), ("export", "--prompt", "p")):
+        ran = crawler("--db", ours, *command)
+        assert ran.code == Exit.DATABASE
+        assert "cause: Could not decode to UTF-8 column 'text'" in ran.err
 
 
 damages = st.one_of(

@@ -116,7 +116,7 @@ def test_a_key_that_a_server_echoes_is_nowhere(asked, echo, monkeypatch, answer)
 )
 @pytest.mark.parametrize("key", [CANARY, ""])
 def test_a_key_in_an_address_is_nowhere_either(asked, echo, monkeypatch, url, key):
-    monkeypatch.setattr(Echo, "answer", ANSWERS["403 at the cut"])
+    monkeypatch.setattr(Echo, "answer", ANSWERS["400"])
     monkeypatch.setenv("OPENAI_API_KEY", key)
     monkeypatch.setenv("OPENAI_BASE_URL", url.format(CANARY.replace("/", "%2F"), echo))
     ran = crawler("--debug", "--db", asked, "run", "--max-failures", "1")

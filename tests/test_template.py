@@ -44,6 +44,12 @@ def test_a_value_is_never_read_again(value, other):
         "{0}",
         "{}",
         "{word!r}",
+        "{word!s:9.9}",
+        "{word:>999999999}",
+        "{word.text}",
+        "{word['x']}",
+        "{__import__('os')}",
+        "{self.__init__.__globals__[key]}",
         "{word:>1000000}",
         "{ word }",
         "{wörd}",
@@ -57,6 +63,13 @@ def test_a_value_is_never_read_again(value, other):
 def test_what_str_format_would_have_run_is_text(literal):
     assert prompt_of(f"a {literal} b") == f"a {literal} b"
     assert Template(literal).all_names() == frozenset()
+
+
+@pytest.mark.parametrize("name", ["__import__", "__class__", "self", "key", "format"])
+def test_a_name_is_one_of_the_words_fields_or_missing(name):
+    with pytest.raises(MissingField, match=f"^{name}$"):
+        prompt_of(f"{{word}} {{{name}}}")
+    assert prompt_of(f"{{{name}}}", **{name: "a field"}) == "a field"
 
 
 def test_double_braces_are_braces_around_a_name():

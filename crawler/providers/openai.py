@@ -15,7 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
@@ -77,7 +77,7 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             Exit.DENIED,
         )
     async with session(base_url, key) as http:
-        yield Server(http, base_url, [key, urlsplit(base_url).password or ""])
+        yield Server(http, base_url, [key, unquote(urlsplit(base_url).password or "")])
 
 
 def _is_address(base_url: str) -> bool:
