@@ -47,6 +47,13 @@ def test_a_commit_that_never_reached_the_disk_is_found_and_can_be_replayed(tmp_p
     assert (code, counts["states"]) == (1, 1), told
 
 
+@pytest.mark.parametrize("nth", [25, 30])
+def test_a_page_that_cannot_be_read_is_not_taken_for_a_damaged_one(nth):
+    code, _, told = simulate("io_errors", "--only", f"present/read/IOERR_READ/once/{nth}")
+    assert code == 0, told
+    assert "ended with CrawlerError" in told
+
+
 def test_whatever_fails_on_the_disk_is_told_and_nothing_is_lost():
     code, counts, told = simulate("io_errors", *(["--all"] if LONG else []))
     assert code == 0, told
