@@ -6,6 +6,7 @@ newer than we are, or is damaged, stays as it is to the byte.
 
 import importlib
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -194,6 +195,10 @@ def _made_by(applied: list[Migration]) -> tuple[set[str], set[str]]:
 
 def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
     (verdict,) = conn.execute("PRAGMA quick_check(1)").fetchone()
+    unread = re.search(r"unable to get the page\. error code=(\d+)", verdict)
+    if unread and int(unread[1]) & 0xFF in OF_THE_DISK:
+        cause, hint = f"a page of it can't be read ({verdict})", "repair the disk, then run again"
+        raise CrawlerError(f"{path} can't be read or written", cause, hint, Exit.DATABASE)
     if verdict != "ok":
         raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
 

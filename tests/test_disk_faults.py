@@ -29,18 +29,29 @@ def simulate(name, *options):
 
 
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
-    least = 100_000 if LONG else 2_000
-    code, counts, told = simulate("power_loss", "--states", str(least))
+    least, words = (100_000, 26) if LONG else (2_000, 8)
+    code, counts, told = simulate("power_loss", "--states", str(least), "--words", str(words))
     assert code == 0, told
     assert counts["states"] >= least
     assert counts["crawled"] >= least // 100
 
 
-def test_it_finds_a_commit_that_never_reached_the_disk():
-    code, counts, told = simulate("power_loss", "--bug", "synchronous_off", "--words", "4")
+def test_a_commit_that_never_reached_the_disk_is_found_and_can_be_replayed(tmp_path):
+    recording = ("--recording", str(tmp_path / "recording"))
+    few = ("--states", "1", "--words", "4", "--every", "7")
+    code, counts, told = simulate("power_loss", "--bug", "synchronous_off", *few, *recording)
     assert code == 1, told
-    assert counts["lost"] > 50
-    assert "again: scripts/simulate power_loss --recording" in told
+    assert counts["lost"] > 20, told
+    again = re.search(r"again: scripts/simulate power_loss --recording \S+ --only (\S+)", told)
+    code, counts, told = simulate("power_loss", *recording, "--only", again[1])
+    assert (code, counts["states"]) == (1, 1), told
+
+
+@pytest.mark.parametrize("nth", [25, 30])
+def test_a_page_that_cannot_be_read_is_not_taken_for_a_damaged_one(nth):
+    code, _, told = simulate("io_errors", "--only", f"present/read/IOERR_READ/once/{nth}")
+    assert code == 0, told
+    assert "ended with CrawlerError" in told
 
 
 def test_whatever_fails_on_the_disk_is_told_and_nothing_is_lost():

@@ -105,20 +105,20 @@ def record(disk: Disk, name: str, count: int, folder: Path) -> Recording:
 
 
 def cuts(
-    recording: Recording, start: int, stop: int, seeds: range
+    recording: Recording, operations: range, seeds: range
 ) -> Iterator[tuple[Cut, dict[str, bytes], Ledger, list[tuple[int, int]]]]:
     """Yield cuts behind operations, the disk after each, what was committed and asked by then.
 
     Seed 0 has every policy once; the seeds after it differ only by chance.
     """
     disk, ledger, asked = AfterPowerCut(), NOTHING, 0
-    for number, operation in enumerate(recording.operations[:stop], 1):
+    for number, operation in enumerate(recording.operations, 1):
         disk.apply(operation)
         if operation.kind == "committed":
             ledger = recording.ledgers[operation.at]
         elif operation.kind == "asked":
             asked = operation.at + 1
-        if number <= start:
+        if number not in operations:
             continue
         for seed in seeds:
             for policy in disk.policies():
@@ -184,14 +184,14 @@ def _resume(path: Path, texts: list[str], before: Ledger, now_ms: int) -> tuple[
 
 
 def sweep(
-    recordings: Path, name: str, start: int, stop: int, seeds: range
+    recordings: Path, name: str, operations: range, seeds: range
 ) -> tuple[int, int, list[Loss]]:
     """Check the cuts of a stretch; return how many there were, how many resumed, what was lost."""
     recording = _load(recordings)[name]
     states = resumed = 0
     losses = []
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        for cut, *state in cuts(recording, start, stop, seeds):
+        for cut, *state in cuts(recording, operations, seeds):
             resume = states % RESUME_EVERY == 0
             loss = check(Path(folder), recording, *state, resume=resume)
             states += 1
@@ -218,31 +218,36 @@ def replay(recordings: Path, only: str) -> list[Loss]:
     recording = _load(recordings)[name]
     seeds = range(wanted.seed, wanted.seed + 1)
     with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        for cut, *state in cuts(recording, wanted.operation - 1, wanted.operation, seeds):
+        for cut, *state in cuts(recording, range(wanted.operation, wanted.operation + 1), seeds):
             if cut == wanted:
                 loss = check(Path(folder), recording, *state, resume=True)
                 return [Loss(cut, *loss)] if loss else []
     raise SystemExit(f"error: there is no state {only}")
 
 
-def sweep_all(recordings: Path, least: int, jobs: int) -> tuple[int, int, list[Loss]]:
-    """Check seed after seed until there were enough states, each with all of the operations."""
+def sweep_all(recordings: Path, least: int, every: int, jobs: int) -> tuple[int, int, list[Loss]]:
+    """Check seed after seed until there were enough states, each with cuts all over the course."""
     states, resumed, losses, seed = 0, 0, [], 0
-    made = _load(recordings).values()
+    stretches = jobs * 4
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         while seed == 0 or states < least:
-            parts = []
-            for recording in made:
-                length = len(recording.operations)
-                step = max(1, -(-length // (jobs * 4)))
-                for start in range(0, length, step):
-                    stretch = recording.name, start, min(start + step, length)
-                    parts.append(pool.submit(sweep, recordings, *stretch, range(seed, seed + 1)))
+            parts = [
+                pool.submit(sweep, recordings, made.name, cut_behind, range(seed, seed + 1))
+                for made in _load(recordings).values()
+                for cut_behind in _stretches(len(made.operations), every, stretches)
+            ]
             for part in parts:
                 more, again, found = part.result()
                 states, resumed, losses = states + more, resumed + again, losses + found
             seed += 1
     return states, resumed, losses
+
+
+def _stretches(operations: int, every: int, count: int) -> list[range]:
+    """Divide the numbers of the operations among so many, each n-th of them."""
+    length = -(-operations // count)
+    starts = range(1, operations + 1, length)
+    return [range(start, min(start + length, operations + 1), every) for start in starts]
 
 
 def recorded(kept: Path, count: int, bug: str | None) -> None:
@@ -260,21 +265,22 @@ def main() -> None:
     """Record, cut, count."""
     parser = argparse.ArgumentParser(prog="scripts/simulate power_loss", description=__doc__)
     parser.add_argument("--states", type=int, default=2_000, help="how many at the least (2000)")
+    parser.add_argument("--every", type=int, default=1, help="cut behind each n-th operation (1)")
     parser.add_argument("--words", type=int, default=16, help="how many to crawl (16)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--bug", choices=sorted(BUGS), help="a mistake to plant")
-    parser.add_argument("--recording", type=Path, help="of an earlier simulation")
+    parser.add_argument("--recording", type=Path, help="its file; made if there is none")
     parser.add_argument("--only", help="one state of it: NAME/OPERATION/POLICY/SEED")
     options = parser.parse_args()
     began_s = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="power-loss-"))
     kept = options.recording or folder / "recording"
-    if options.recording is None:
+    if not kept.exists():
         recorded(kept, options.words, options.bug)
     if options.only:
         states, resumed, losses = 1, 1, replay(kept, options.only)
     else:
-        states, resumed, losses = sweep_all(kept, options.states, options.jobs)
+        states, resumed, losses = sweep_all(kept, options.states, options.every, options.jobs)
     for loss in losses[:SHOWN]:
         print(f"{loss.cut}: {loss.kind}: {loss.detail}")
         print(f"  again: scripts/simulate power_loss --recording {kept} --only {loss.cut}")
@@ -282,11 +288,12 @@ def main() -> None:
     operations = sum(len(made.operations) for made in _load(kept).values())
     print(
         f"{states} states after {operations} operations: {kinds['corrupt']} corrupt,"
-        f" {kinds['lost']} lost acknowledged rows, {kinds['unrecorded']} lost a call that was made,"
+        f" {kinds['lost']} lost acknowledged rows,"
+        f" {kinds['unrecorded']} without the attempt of a call,"
         f" {resumed} crawled again, {kinds['unfinished'] + kinds['repeated']} of them badly"
         f" ({time.monotonic() - began_s:.0f} s)"
     )
-    if not losses:
+    if options.recording or not losses:
         shutil.rmtree(folder)
     sys.exit(1 if losses else 0)
 
