@@ -1,5 +1,6 @@
 """What the tests share: a ledger in memory, and a clock that moves only when it is told to."""
 
+import functools
 import os
 import random
 import sqlite3
@@ -28,6 +29,14 @@ LONG = PROFILE == "long"
 settings.load_profile(PROFILE)
 
 
+@functools.cache
+def empty_ledger() -> sqlite3.Connection:
+    """A database that is migrated once and copied for each test that wants one of its own."""
+    conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    migrate(conn, 1_000_000_000_000)
+    return conn
+
+
 class Ledger:
     """A real database in memory, with a run, and time as a number."""
 
@@ -35,9 +44,9 @@ class Ledger:
         self.now_ms = 1_000_000_000_000
         self.policy = policy or Policy()
         self.conn = sqlite3.connect(":memory:", isolation_level=None)
+        empty_ledger().backup(self.conn)
         for setting in SETTINGS:
             self.conn.execute(setting)
-        migrate(self.conn, self.now_ms)
         self.limit_id = intake.put_limit(self.conn, "quota", concurrency)
         spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
         self.prompt, _ = intake.put_prompt(self.conn, spec, self.limit_id, self.now_ms)

@@ -1,5 +1,6 @@
 """The limiter is never over its limits, and never stands still where it could go on."""
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -93,3 +94,80 @@ def test_a_closed_gate_says_when_it_opens():
 
     assert plan(outlook, NOW_MS) == (0, "gate", NOW_MS + 700, None)
     assert plan(outlook, NOW_MS + 700).room == 1
+
+
+CLOSED = Pace(gate_cause="quota", refusal_ms=150.0)
+NOBODY_KNOWS = Quota(adaptive=True)
+FIXED = Quota(per_minute=10, adaptive=False)
+IN_A_WHILE_MS = NOW_MS + 500
+LATER_MS = NOW_MS + 5_000
+
+
+def outlook(**facts):
+    usual = {
+        "concurrency": 8,
+        "in_flight": 0,
+        "quota": FIXED,
+        "pace": Pace(),
+        "occupied": 0,
+        "place_free_at_ms": LATER_MS,
+        "probe_started_at_ms": None,
+        "paused": False,
+        "paused_until_ms": None,
+        "next_due_at_ms": IN_A_WHILE_MS,
+    }
+    return Outlook(**usual | facts)
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, (8, None, IN_A_WHILE_MS, None)),
+        ({"paused": True}, (0, "paused", None, None)),
+        ({"paused": True, "paused_until_ms": LATER_MS}, (0, "paused", LATER_MS, None)),
+        ({"in_flight": 7}, (1, None, IN_A_WHILE_MS, None)),
+        ({"in_flight": 8}, (0, "concurrency", None, None)),
+        ({"occupied": 2}, (8, None, IN_A_WHILE_MS, None)),
+        ({"occupied": 3}, (7, "per_minute", LATER_MS, None)),
+        ({"occupied": 10}, (0, "per_minute", LATER_MS, None)),
+        ({"occupied": 11}, (0, "per_minute", LATER_MS, None)),
+        # A closed gate is tried by one call, if there is a place for it.
+        ({"pace": CLOSED}, (1, "gate", None, None)),
+        ({"pace": CLOSED, "quota": Quota()}, (1, "gate", None, None)),
+        ({"pace": CLOSED, "occupied": 9}, (1, "gate", None, None)),
+        ({"pace": CLOSED, "occupied": 10}, (0, "per_minute", LATER_MS, None)),
+        ({"pace": CLOSED, "probe_started_at_ms": NOW_MS}, (0, "gate", NOW_MS + 350, None)),
+        (
+            {"pace": CLOSED._replace(gate_cause="day"), "probe_started_at_ms": NOW_MS},
+            (0, "gate", None, None),
+        ),
+        # Of a quota that nobody knows as many are tried as have been let in, and ten at first.
+        ({"quota": NOBODY_KNOWS, "concurrency": 10}, (10, None, IN_A_WHILE_MS, None)),
+        ({"quota": NOBODY_KNOWS, "concurrency": 50}, (10, "pace", None, None)),
+        ({"quota": NOBODY_KNOWS, "concurrency": 50, "in_flight": 12}, (0, "pace", None, None)),
+        (
+            {"quota": NOBODY_KNOWS, "concurrency": 50, "pace": Pace(served=30), "in_flight": 9},
+            (21, "pace", None, None),
+        ),
+        # An even pace: 60 a minute, one of them now, the next in a second.
+        (
+            {"pace": Pace(bursting=False, rate=60.0), "quota": NOBODY_KNOWS},
+            (1, "pace", NOW_MS + 1_000, None),
+        ),
+        # Tokens: 600 a minute without a guard are one each 100 ms.
+        ({"quota": FIXED._replace(tokens_per_minute=600, guard_ms=0)}, (8, None, IN_A_WHILE_MS, 1)),
+        (
+            {
+                "quota": FIXED._replace(tokens_per_minute=600),
+                "pace": Pace(tokens_tat_us=(NOW_MS + 900) * 1_000),
+            },
+            (0, "tokens_per_minute", NOW_MS + 851, None),
+        ),
+        (
+            {"quota": FIXED._replace(tokens_per_minute=600, guard_ms=0), "pace": CLOSED},
+            (1, "gate", None, 1),
+        ),
+    ],
+)
+def test_what_holds_back_says_so_and_when_to_look_again(facts, expected):
+    assert plan(outlook(**facts), NOW_MS) == expected

@@ -1,5 +1,6 @@
 """Settings that make no sense are refused, and verdicts are what DESIGN's table says."""
 
+import dataclasses
 import random
 
 import pytest
@@ -38,6 +39,50 @@ def judge(outcome, failures=0, retry_after_ms=None, seed=0, policy=POLICY):
 def test_settings_that_make_no_sense_are_refused(setting):
     with pytest.raises(ValueError, match=next(iter(setting)).split("_")[0]):
         Policy(**setting)
+
+
+def test_every_setting_may_be_as_small_as_one():
+    least = {field.name: 1 for field in dataclasses.fields(Policy)}
+    Policy(**least | {"lost_after_ms": 2_002})
+    with pytest.raises(ValueError, match="lost_after_ms"):
+        Policy(**least | {"lost_after_ms": 2_001})
+
+
+def highest(low, high):
+    assert low == 0, "full jitter begins at nothing"
+    return high
+
+
+@pytest.mark.parametrize(
+    ("failures", "pause_ms"), [(1, 1_000), (2, 2_000), (3, 4_000), (6, 32_000), (7, 60_000)]
+)
+def test_a_backoff_doubles_until_its_cap(failures, pause_ms):
+    assert backoff_ms(POLICY, failures, highest) == pause_ms
+    facts = {"retry_after_ms": None, "now_ms": NOW_MS, "draw": highest}
+    counted = verdict(POLICY, Outcome.TRANSIENT, failures=failures - 1, **facts)
+    assert counted == (RequestState.PENDING, failures, NOW_MS + pause_ms)
+    out_of_order = verdict(POLICY, Outcome.TRANSIENT, failures=failures, outage=True, **facts)
+    assert out_of_order == (RequestState.PENDING, failures, NOW_MS + pause_ms)
+
+
+def test_an_outage_holds_back_as_well_who_has_never_failed():
+    facts = {"retry_after_ms": None, "now_ms": NOW_MS, "draw": highest}
+    first = verdict(POLICY, Outcome.TRANSIENT, failures=0, outage=True, **facts)
+    assert first == (RequestState.PENDING, 0, NOW_MS + POLICY.backoff_base_ms)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, *sorted(FINAL)])
+def test_what_has_ended_is_not_due_any_more(outcome):
+    assert judge(outcome, failures=2)[1:] == (2, 0)
+
+
+def test_what_has_failed_too_often_is_not_due_any_more():
+    assert judge(Outcome.TRANSIENT, failures=19) == (RequestState.FAILED, 20, 0)
+
+
+def test_an_answer_that_was_not_cut_off_is_not_counted_as_such():
+    strict = Policy(max_truncated=1)
+    assert judge(Outcome.TRANSIENT, policy=strict).state is RequestState.PENDING
 
 
 @given(failures=st.integers(1, 10_000), seed=st.integers())
@@ -79,7 +124,7 @@ def test_where_the_server_is_well_an_answer_is_asked_for_again_soon():
         failures=15,
         retry_after_ms=0,
         now_ms=NOW_MS,
-        draw=lambda low, high: high,
+        draw=highest,
     )
 
     assert latest.due_at_ms == NOW_MS + POLICY.backoff_base_ms

@@ -43,19 +43,21 @@ def restamp(conn: sqlite3.Connection, scope: Scope, leases: Sequence[Lease]) -> 
         return now_ms, 0
     kept = 0
     for lease in leases:
-        # They are counted anew, so that the count goes with the time; the old places stay taken.
-        conn.execute(
-            "UPDATE limits SET started = started + 1 WHERE id ="
-            " (SELECT limit_id FROM attempts WHERE request_id = ? AND number = ?)",
-            (lease.request_id, lease.number),
-        )
-        kept += conn.execute(
-            "UPDATE attempts SET started_at_ms = ?,"
-            " nth = (SELECT started FROM limits WHERE id = limit_id)"
-            " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
-            (now_ms, lease.request_id, lease.number),
-        ).rowcount
+        kept += _move(conn, lease, now_ms)
     return now_ms, kept
+
+
+def _move(conn: sqlite3.Connection, lease: Lease, now_ms: int) -> int:
+    """Let an attempt start now; return 1, or 0 if it is not open any more."""
+    # It is counted anew, so that the count goes with the time; the old place stays taken.
+    moved = conn.execute(
+        "UPDATE attempts SET started_at_ms = ?,"
+        " nth = (SELECT started + 1 FROM limits WHERE id = limit_id)"
+        " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL RETURNING limit_id",
+        (now_ms, lease.request_id, lease.number),
+    ).fetchall()
+    conn.executemany("UPDATE limits SET started = started + 1 WHERE id = ?", moved)
+    return len(moved)
 
 
 def _have_places(
