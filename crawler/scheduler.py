@@ -139,7 +139,8 @@ class Scheduler:
             self._clock = steady_clock(offset_ms)
         self._started_at_ms = self._ticked_at_ms = self._clock()
         program = version("quotacrawl")
-        run_id = start_run(conn, os.getpid(), socket.gethostname(), program, self._clock())
+        machine = socket.gethostname()
+        run_id = start_run(conn, os.getpid(), machine, program, self._clock(), boot_id())
         failpoint("run_recorded")
         self._scope = Scope(
             run_id=run_id,
@@ -150,7 +151,7 @@ class Scheduler:
             request_id=self._options.request_id,
         )
         self._lock = RunLock(self._store.path, run_id)
-        forget_all_but(self._store.path, dict(live_runs(conn)))
+        forget_all_but(self._store.path, {run.id for run in live_runs(conn)})
         failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 

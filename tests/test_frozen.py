@@ -103,7 +103,7 @@ def test_whoever_slept_declares_nobody_dead_for_it(tmp_path):
             watch, ended = Watch(), []
             for _ in range(looks):
                 await bury_the_dead(store, scope, silent(), watch)
-                ended.append(other not in dict(await store.run(live_runs)))
+                ended.append(other not in [run.id for run in await store.run(live_runs)])
             lock.close()
             return ended
 

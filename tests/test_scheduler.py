@@ -347,8 +347,8 @@ def leave_open(conn, heartbeat_at_ms=1):
     conn.execute("UPDATE requests SET state = 'leased', attempts = 1")
     conn.execute(
         "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
-        " SELECT id, 1, ?, 1, 1 FROM requests",
-        (run_id,),
+        " SELECT id, 1, ?, 1, ? FROM requests",
+        (run_id, heartbeat_at_ms),
     )
     conn.execute("UPDATE limits SET started = (SELECT count(*) FROM attempts)")
     return run_id
@@ -369,6 +369,16 @@ def test_a_dead_run_is_taken_over_at_once(tmp_path):
             )
             assert rows == [("abandoned",)] * 3
         assert not list(tmp_path.glob("*-run-*"))
+
+    asyncio.run(main())
+
+
+def test_a_run_of_another_start_of_the_machine_is_dead_though_its_lock_is_lost(tmp_path):
+    async def main():
+        async with a_store("a", tmp_path / "c.db") as store:
+            await store.run(leave_open, wall_ms())  # a moment ago
+            await store.run(lambda c: c.execute("UPDATE runs SET boot_id = 'another'"))
+            assert (await crawled(store, Asked(), deadline_ms=5_000)).reason == "done"
 
     asyncio.run(main())
 

@@ -142,22 +142,35 @@ def _gate(limit: Limit) -> Gate:
     )
 
 
-def start_run(conn: sqlite3.Connection, pid: int, host: str, version: str, now_ms: int) -> int:
+class LiveRun(NamedTuple):
+    """A run that has not ended on record."""
+
+    id: int
+    heartbeat_at_ms: int
+    boot_id: str
+    """Of the machine's start that it belongs to; empty where that is not known."""
+
+
+def start_run(
+    conn: sqlite3.Connection, pid: int, host: str, version: str, now_ms: int, boot_id: str = ""
+) -> int:
     """Put a run on record and return its id."""
     cursor = conn.execute(
-        "INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms)"
-        " VALUES (?, ?, ?, ?, ?)",
-        (pid, host, version, now_ms, now_ms),
+        "INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms, boot_id)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
+        (pid, host, version, now_ms, now_ms, boot_id),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 
 
-def live_runs(conn: sqlite3.Connection) -> list[tuple[int, int]]:
-    """Return (id, heartbeat in ms) of the runs that have not ended on record."""
-    return conn.execute(
-        "SELECT id, heartbeat_at_ms FROM runs INDEXED BY runs_live WHERE ended_at_ms IS NULL"
-    ).fetchall()
+def live_runs(conn: sqlite3.Connection) -> list[LiveRun]:
+    """Return the runs that have not ended on record."""
+    rows = conn.execute(
+        "SELECT id, heartbeat_at_ms, boot_id FROM runs INDEXED BY runs_live"
+        " WHERE ended_at_ms IS NULL"
+    )
+    return list(map(LiveRun._make, rows))
 
 
 def _beat(conn: sqlite3.Connection, run_id: int, late: int, now_ms: int) -> bool:

@@ -118,8 +118,8 @@ def racy_claim() -> Patches:
 def short_lease() -> Patches:
     """A lease ends after three seconds, and calls may take longer."""
 
-    def expired(_: Any, scope: Any, __: int, heartbeat_at_ms: int, ___: Any) -> str | None:
-        return "silent" if scope.clock() - heartbeat_at_ms > 3_000 else None
+    def expired(_: Any, scope: Any, run: Any, __: Any) -> str | None:
+        return "silent" if scope.clock() - run.heartbeat_at_ms > 3_000 else None
 
     with patch.object(recovery, "_death", expired):
         yield

@@ -257,6 +257,9 @@ class Life:
         del name
         for other in self._tasks:
             self.loop.kill(other)
+        if self.chance.random() < 0.5:  # the power went before the disk had written their names
+            for lock in self.path.parent.glob("*-run-*"):
+                lock.unlink()
         self.machine.start_again()
 
 

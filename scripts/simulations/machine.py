@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 import aiosqlite
 
-from crawler import clock, locks, scheduler
+from crawler import clock, locks, recovery, scheduler
 from scripts.simulations.loop import PROCESS, Loop
 
 EPOCH_S = 1_700_000_000
@@ -71,7 +71,7 @@ class Machine:
         time = SimpleNamespace(time_ns=self._wall_ns, clock_gettime_ns=self._since_boot_ns)
         with ExitStack() as patches:
             patches.enter_context(patch.object(clock, "time", time))
-            for module in (clock, scheduler):
+            for module in (clock, scheduler, recovery):
                 patches.enter_context(patch.object(module, "boot_id", self._boot_id))
             patches.enter_context(patch.object(aiosqlite, "connect", self._connecting()))
             for kind in (locks.WriteLock, locks.RunLock):
