@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from crawler.database import SETTINGS
 from crawler.ledger import control, intake, record
@@ -23,6 +23,14 @@ settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("long", deadline=None, max_examples=5_000)
+settings.register_profile(
+    "mutation",  # for scripts/mutate: thousands of runs, and none wants to know a smallest example
+    deadline=None,
+    derandomize=True,
+    max_examples=30,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
 PROFILE = os.environ.get("CRAWLER_TEST_PROFILE", "tests")
 LONG = PROFILE == "long"
 """The long versions are wanted: scripts/test --long."""

@@ -82,6 +82,8 @@ def test_setting_a_limit_anew_forgets_what_was_learned_and_the_same_again_does_n
     assert ledger.row("SELECT tokens_tat_us FROM limits") == ((ledger.now_ms + 60_000) * 1_000,)
     assert len(ledger.turn().leases) > 0, "at once"
     assert ("set", 90, "per_minute = 90") in history(ledger)
+    control.set_per_minute(ledger.conn, "quota", None, ledger.now_ms)
+    assert history(ledger)[-1] == ("set", None, "per_minute = none")
 
 
 def test_a_gate_is_tried_and_opened_when_no_refusal_came_in_time(ledger):
@@ -116,6 +118,13 @@ def test_failures_of_an_outage_cost_no_request_anything(ledger):
     assert ledger.row("SELECT sum(failures) FROM requests") == (4,)
     control.end_outage(ledger.conn, ledger.now_ms)
     assert len(ledger.turn().leases) == 10
+
+
+def test_answers_that_are_no_good_are_no_outage(ledger):
+    ledger.add(map(str, range(20)))
+    leases = ledger.turn().leases
+    ended = [ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=0) for lease in leases]
+    assert ledger.turn(*ended, budget=0).gate.cause == ""
 
 
 def test_requests_that_always_fail_are_no_outage(ledger):

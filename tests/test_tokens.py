@@ -10,6 +10,7 @@ from crawler.ledger import lease as leases
 from crawler.ledger import turn as turns
 from crawler.ledger.intake import PromptSpec, put_prompt
 from crawler.ledger.record import Finish
+from crawler.ledger.restamp import restamp
 from crawler.states import Outcome
 from tests.conftest import Ledger
 
@@ -132,6 +133,39 @@ def test_who_does_not_say_what_he_used_keeps_his_reserve():
     taken = ledger.row("SELECT tokens_tat_us FROM limits")
     ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED), budget=0)
     assert ledger.row("SELECT tokens_tat_us FROM limits") == taken
+
+
+@pytest.mark.parametrize(("tokens_in", "tokens_out"), [(None, 7), (7, None)])
+def test_who_says_half_of_what_it_used_keeps_its_reserve_and_teaches_nothing(tokens_in, tokens_out):
+    ledger = limited(6_000)
+    ledger.add("a")
+    before = ledger.row("SELECT tokens_per_char, tokens_out_mean FROM tallies")
+    (lease,) = ledger.turn().leases
+    taken = ledger.row("SELECT tokens_tat_us FROM limits")
+    ledger.turn(used(ledger, lease, tokens_in, tokens_out), budget=0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits") == taken
+    assert ledger.row("SELECT tokens_per_char, tokens_out_mean FROM tallies") == before
+
+
+def test_an_answer_as_long_as_its_question_teaches_as_much_as_another():
+    ledger = limited(6_000)
+    ledger.add("a")
+    (lease,) = ledger.turn().leases
+    ledger.turn(used(ledger, lease, 4, 4), budget=0)
+    # The first answer of all: 4 tokens for "About {word}" and "a".
+    assert ledger.row("SELECT tokens_per_char, tokens_out_mean FROM tallies") == (4 / 13, 4)
+
+
+def test_calls_that_were_held_up_until_their_places_were_gone_give_their_tokens_back():
+    ledger = limited(1_000_000)
+    ledger.add("ab")
+    leases = ledger.turn().leases
+    assert ledger.row("SELECT tokens_tat_us FROM limits")[0] > ledger.now_ms * 1_000 + 20_000
+    control.set_per_minute(ledger.conn, "quota", 1, ledger.now_ms)
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits")[0] <= ledger.now_ms * 1_000
+    reasons = {reason for (reason,) in ledger.conn.execute("SELECT reason FROM attempts")}
+    assert reasons == {"it was held up until there was no place for it any more"}
 
 
 def test_without_a_limit_nothing_is_estimated(ledger):

@@ -319,6 +319,33 @@ def test_what_was_taken_from_a_run_is_not_moved(ledger):
     assert ledger.row("SELECT max(started_at_ms) FROM attempts") == before
 
 
+def test_what_ends_with_its_run_says_why(ledger):
+    ledger.add("a")
+    ledger.turn()
+    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
+    assert ledger.row("SELECT outcome, reason FROM attempts") == ("interrupted", "signal")
+    assert ledger.row("SELECT reason FROM runs") == ("signal",)
+
+
+def test_a_cancellation_counts_over_all_prompts(ledger):
+    ledger.add("abc")
+    first = ledger.prompt
+    spec = intake.PromptSpec("q", "On {word}", "scripted", "m", {})
+    ledger.prompt, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
+    ledger.add("abc")
+    assert len(ledger.turn(budget=4).leases) == 4
+    both = [first.id, ledger.prompt.id]
+    assert control.cancel(ledger.conn, both, None) == (2, 4)
+
+
+def test_who_asks_for_a_word_wakes_no_other(ledger):
+    ledger.add("ab")
+    leases = ledger.turn().leases
+    ledger.turn(*(ledger.finish(lease, Outcome.REJECTED) for lease in leases), budget=0)
+    assert control.ask_for(ledger.conn, ledger.prompt.id, "b") == 2
+    assert ledger.states() == {"a": "failed", "b": "pending"}
+
+
 def test_a_run_does_not_end_before_it_began(ledger):
     """A machine that was started again may have lost the time."""
     ledger.now_ms -= 1_000
