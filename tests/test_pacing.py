@@ -121,6 +121,18 @@ def test_failures_of_an_outage_cost_no_request_anything(ledger):
     assert len(ledger.turn().leases) == 10
 
 
+@pytest.mark.parametrize(("concurrency", "grows"), [(1, False), (9, True)])
+def test_a_rate_grows_only_where_it_has_held_back(ledger, concurrency, grows):
+    ledger.add("abc")
+    control.set_concurrency(ledger.conn, "quota", concurrency)
+    ledger.conn.execute(
+        "UPDATE limits SET rate = 60, plateau = 60, bursting = 0, grown_at_ms = ?",
+        (ledger.now_ms - 10_000,),
+    )
+    assert len(ledger.turn().leases) == 1
+    assert ledger.row("SELECT age_ms FROM limits") == (10_000 if grows else 0,)
+
+
 def test_answers_that_are_no_good_are_no_outage(ledger):
     ledger.add(map(str, range(20)))
     leases = ledger.turn().leases

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.funds import Funds
-from crawler.ledger import audit, control, tokens
+from crawler.ledger import audit, control, look, tokens
 from crawler.ledger import lease as leases
 from crawler.ledger import turn as turns
 from crawler.ledger.intake import PromptSpec, put_prompt
@@ -166,6 +166,17 @@ def test_calls_that_were_held_up_until_their_places_were_gone_give_their_tokens_
     assert ledger.row("SELECT tokens_tat_us FROM limits")[0] <= ledger.now_ms * 1_000
     reasons = {reason for (reason,) in ledger.conn.execute("SELECT reason FROM attempts")}
     assert reasons == {"it was held up until there was no place for it any more"}
+
+
+@pytest.mark.parametrize(("spare", "chosen"), [(-1, 1), (0, 1), (1, 2)])
+def test_the_last_of_the_tokens_start_a_call_and_none_starts_without(spare, chosen):
+    ledger = limited(6_000)
+    drawn = [leases.Lease(n, 1, ledger.prompt.id, "a", None) for n in (1, 2, 3)]
+    each = tokens.usual(ledger.conn, ledger.prompt.id).estimate("a", None)
+    (limit,) = look.limits(ledger.conn, 600).values()
+    facts = (limit.quota, each + spare, leases.ANYTHING)
+    found = tokens.affordable(ledger.conn, drawn, *facts)
+    assert (len(found.leases), found.held_by) == (chosen, "tokens")
 
 
 def test_without_a_limit_nothing_is_estimated(ledger):

@@ -135,10 +135,10 @@ _ATTEMPTS = (
     ),
     Invariant(
         "within_its_run",
-        "an attempt began and ended while its run lasted",
+        "an attempt began while its run lasted",
         "SELECT 'request ' || request_id || ' attempt ' || number FROM attempts"
         " JOIN runs ON runs.id = run_id WHERE attempts.started_at_ms < runs.started_at_ms"
-        " OR attempts.finished_at_ms > runs.ended_at_ms",
+        " OR attempts.started_at_ms > runs.ended_at_ms",
     ),
     Invariant(
         "runs_end_after_start",
