@@ -338,6 +338,25 @@ def test_a_cancellation_counts_over_all_prompts(ledger):
     assert control.cancel(ledger.conn, both, None) == (2, 4)
 
 
+def test_fields_are_kept_as_they_came_and_a_word_without_gets_them(ledger):
+    def add(**words):
+        rows = [intake.Word(word, fields) for word, fields in words.items()]
+        return intake.add_words(ledger.conn, ledger.prompt.id, rows, ledger.now_ms)
+
+    assert add(a={"gloss": "über"}, b={}) == (2, 2, 0)
+    assert add(a={"gloss": "other"}, b={"gloss": "late"}, c={}) == (1, 1, 2)
+    assert add(a={"gloss": "über"}, b={}, c={}) == (0, 0, 0)
+    rows = ledger.conn.execute("SELECT text, fields FROM words ORDER BY id").fetchall()
+    assert rows == [("a", '{"gloss": "über"}'), ("b", '{"gloss": "late"}'), ("c", None)]
+
+
+def test_whoever_was_let_in_is_counted(ledger):
+    ledger.add("abcde")
+    leases = ledger.turn().leases
+    ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases[:3]), budget=0)
+    assert ledger.row("SELECT served FROM limits") == (3,)
+
+
 def test_who_asks_for_a_word_wakes_no_other(ledger):
     ledger.add("ab")
     leases = ledger.turn().leases
