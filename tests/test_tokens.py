@@ -179,6 +179,22 @@ def test_the_last_of_the_tokens_start_a_call_and_none_starts_without(spare, chos
     assert (len(found.leases), found.held_by) == (chosen, "tokens")
 
 
+def test_fields_are_part_of_a_question():
+    usual = tokens.Usual(10, 10, 0.5, 20.0, 1, None)
+    assert usual.estimate("word", None) == 27
+    assert usual.estimate("word", "x" * 40) == 47
+
+
+def test_what_is_not_sent_costs_nothing():
+    ledger = limited(100)
+    drawn = [leases.Lease(1, 1, ledger.prompt.id, "long " * 500, None)]
+    (limit,) = look.limits(ledger.conn, 600).values()
+    funds = leases.Allowance(9, 1e9)
+    ((refused,), _) = tokens.affordable(ledger.conn, drawn, limit.quota, 100, funds)
+    assert refused.refusal is not None
+    assert refused.cost == 0
+
+
 def test_without_a_limit_nothing_is_estimated(ledger):
     ledger.add("ab")
     assert [lease.tokens for lease in ledger.turn().leases] == [None, None]

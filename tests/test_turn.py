@@ -308,6 +308,25 @@ def test_what_was_held_up_starts_when_there_are_places(ledger):
     assert not any(finding.broken for finding in audit.check(ledger.conn))
 
 
+def test_each_start_that_was_held_up_needs_a_place_of_its_own(ledger):
+    ledger.fix(4)
+    ledger.add("abcdefgh")
+    leases = ledger.turn(budget=3).leases
+    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
+    assert len(ledger.turn(run_id=ledger.start_run(), budget=2).leases) == 2
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+
+
+def test_a_status_tells_of_a_limit_what_there_is(ledger):
+    ledger.add(map(str, range(20)))
+    ledger.turn(budget=3)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.in_flight, limit.started_last_minute, limit.adaptive) == (3, 3, True)
+    ledger.fix(100)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.per_minute, limit.adaptive) == (100, False)
+
+
 def test_what_was_taken_from_a_run_is_not_moved(ledger):
     ledger.add("ab")
     leases = ledger.turn().leases
