@@ -185,6 +185,16 @@ def test_fields_are_part_of_a_question():
     assert usual.estimate("word", "x" * 40) == 47
 
 
+@pytest.mark.parametrize(("missing", "chosen"), [(0, 1), (1, 0)])
+def test_funds_may_be_spent_to_the_last(ledger, missing, chosen):
+    most = sum(tokens.usual(ledger.conn, ledger.prompt.id).most("a", None))
+    drawn = [leases.Lease(1, 1, ledger.prompt.id, "a", None)]
+    (limit,) = look.limits(ledger.conn, 600).values()
+    funds = leases.Allowance(9, most - missing)
+    found = tokens.affordable(ledger.conn, drawn, limit.quota, None, funds)
+    assert len(found.leases) == chosen
+
+
 def test_what_is_not_sent_costs_nothing():
     ledger = limited(100)
     drawn = [leases.Lease(1, 1, ledger.prompt.id, "long " * 500, None)]

@@ -327,6 +327,25 @@ def test_a_status_tells_of_a_limit_what_there_is(ledger):
     assert (limit.per_minute, limit.adaptive) == (100, False)
 
 
+def test_what_became_of_a_word_can_be_read(ledger):
+    ledger.add("ab")
+    first, second = ledger.turn().leases
+    interrupted = ledger.finish(first, Outcome.INTERRUPTED)
+    ledger.turn(interrupted, ledger.finish(second, Outcome.SUCCEEDED), budget=0)
+    (again,) = ledger.turn().leases
+    ledger.turn(ledger.finish(again, Outcome.SUCCEEDED), budget=0)
+
+    rows = report.timeline(ledger.conn, "a")
+    assert [(row.number, row.outcome, row.text) for row in rows] == [
+        (1, "interrupted", None),
+        (2, "succeeded", "about a"),
+    ]
+    prompt_id = ledger.prompt.id
+    assert [row.text for row in report.results(ledger.conn, prompt_id)] == ["about a", "about b"]
+    assert report.answer(ledger.conn, prompt_id, "b").text == "about b"
+    assert report.answer(ledger.conn, prompt_id, "c") is None
+
+
 def test_what_was_taken_from_a_run_is_not_moved(ledger):
     ledger.add("ab")
     leases = ledger.turn().leases
