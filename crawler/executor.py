@@ -184,9 +184,13 @@ class LocalExecutor:
 
 
 def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
-    return _with_answer(
+    finish = _with_answer(
         Finish(call.request_id, call.number, now_ms, Outcome.SUCCEEDED, text=""), answer
     )
+    if not finish.text:
+        reason = "the answer is empty"
+        raise ProviderError(Outcome.TRANSIENT, reason, retry_after_ms=0, answer=answer)
+    return finish
 
 
 def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:

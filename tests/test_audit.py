@@ -183,6 +183,19 @@ def test_what_breaks_a_promise_is_found(eventful, name, sql):
     assert name in broken(eventful)
 
 
+def test_a_finding_says_what_was_promised_how_often_it_is_broken_and_five_examples(ledger):
+    ledger.add("abcdefgh")
+    unprotect(ledger.conn)
+    ledger.conn.execute("UPDATE requests SET due_at_ms = 1")
+    (found,) = [finding for finding in audit.check(ledger.conn) if finding.broken]
+    assert found == (
+        "waits_for_a_cause",
+        "only a request that was tried waits for a later time",
+        8,
+        [f"request {n}" for n in range(1, 6)],
+    )
+
+
 def unprotect(conn):
     """Take away whatever keeps a file from being broken."""
     conn.execute("PRAGMA foreign_keys = OFF")

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from crawler.ending import gate_ending
-from crawler.ledger import control, intake, look, report
+from crawler.ledger import control, intake, look, record, report
 from crawler.ledger.pacing import RATE_STEP
 from crawler.ledger.turn import Gate
 from crawler.pace import Pace
@@ -117,7 +117,38 @@ def test_failures_of_an_outage_cost_no_request_anything(ledger):
         done = ledger.turn(ledger.finish(probe, Outcome.TRANSIENT), budget=0)
     assert ledger.row("SELECT sum(failures) FROM requests") == (4,)
     control.end_outage(ledger.conn, ledger.now_ms)
+    assert history(ledger)[-1] == ("gate_opened", None, "the run gave up")
     assert len(ledger.turn().leases) == 10
+
+
+@pytest.mark.parametrize(("concurrency", "grows"), [(1, False), (9, True)])
+def test_a_rate_grows_only_where_it_has_held_back(ledger, concurrency, grows):
+    ledger.add("abc")
+    control.set_concurrency(ledger.conn, "quota", concurrency)
+    ledger.conn.execute(
+        "UPDATE limits SET rate = 60, plateau = 60, bursting = 0, grown_at_ms = ?",
+        (ledger.now_ms - 10_000,),
+    )
+    assert len(ledger.turn().leases) == 1
+    assert ledger.row("SELECT age_ms FROM limits") == (10_000 if grows else 0,)
+
+
+def test_a_server_that_fails_has_let_the_call_in(ledger):
+    ledger.add(map(str, range(500)))
+    ledger.now_ms = refuse(ledger).gate.opens_at_ms
+    (probe,) = ledger.turn().leases
+    failed = ledger.finish(probe, Outcome.TRANSIENT, status_code=500)
+    assert ledger.turn(failed, budget=0).gate.cause == ""
+
+
+def test_who_has_died_before_says_nothing_of_the_server(ledger):
+    ledger.add("abcdef")
+    assert len(ledger.turn().leases) == 6
+    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
+    ledger.run_id = ledger.start_run()
+    leases = ledger.turn().leases
+    ended = [ledger.finish(lease, Outcome.TRANSIENT) for lease in leases]
+    assert ledger.turn(*ended, budget=0).gate.cause == ""
 
 
 def test_answers_that_are_no_good_are_no_outage(ledger):

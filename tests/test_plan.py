@@ -145,6 +145,7 @@ def outlook(**facts):
         ({"quota": NOBODY_KNOWS, "concurrency": 10}, (10, None, IN_A_WHILE_MS, None)),
         ({"quota": NOBODY_KNOWS, "concurrency": 50}, (10, "pace", None, None)),
         ({"quota": NOBODY_KNOWS, "concurrency": 50, "in_flight": 12}, (0, "pace", None, None)),
+        ({"quota": NOBODY_KNOWS, "concurrency": 20, "in_flight": 6}, (4, "pace", None, None)),
         (
             {"quota": NOBODY_KNOWS, "concurrency": 50, "pace": Pace(served=30), "in_flight": 9},
             (21, "pace", None, None),
@@ -153,6 +154,10 @@ def outlook(**facts):
         (
             {"pace": Pace(bursting=False, rate=60.0), "quota": NOBODY_KNOWS},
             (1, "pace", NOW_MS + 1_000, None),
+        ),
+        (
+            {"pace": Pace(bursting=False, rate=60.0), "concurrency": 1},
+            (1, None, IN_A_WHILE_MS, None),
         ),
         # Tokens: 600 a minute without a guard are one each 100 ms.
         ({"quota": FIXED._replace(tokens_per_minute=600, guard_ms=0)}, (8, None, IN_A_WHILE_MS, 1)),

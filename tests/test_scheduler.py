@@ -1,6 +1,7 @@
 """The scheduler in its loop: it hands out, drains, ends for the right reason, and takes over."""
 
 import asyncio
+import dataclasses
 import os
 import sqlite3
 import threading
@@ -428,6 +429,22 @@ def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
             ending = await crawled(store, provider)
             assert ending.reason == "lost"
             assert len(provider.words) == 1
+
+    asyncio.run(main())
+
+
+def test_nothing_is_no_answer_whoever_gives_it():
+    async def nothing(call):
+        return Answer("", tokens_out=3)
+
+    async def main():
+        async with a_store("a") as store:
+            policy = dataclasses.replace(QUICK, max_failures=1)
+            assert (await crawled(store, Asked(nothing), policy)).reason == "done"
+            sql = "SELECT outcome, reason, tokens_out FROM attempts"
+            (row,) = await store.run(lambda conn: conn.execute(sql).fetchall())
+            assert row == ("transient", "the answer is empty", 3)
+            assert await store.run(counts) == {"failed": 1}
 
     asyncio.run(main())
 

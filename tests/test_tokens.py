@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.funds import Funds
-from crawler.ledger import audit, control, tokens
+from crawler.ledger import audit, control, look, tokens
 from crawler.ledger import lease as leases
 from crawler.ledger import turn as turns
 from crawler.ledger.intake import PromptSpec, put_prompt
@@ -166,6 +166,43 @@ def test_calls_that_were_held_up_until_their_places_were_gone_give_their_tokens_
     assert ledger.row("SELECT tokens_tat_us FROM limits")[0] <= ledger.now_ms * 1_000
     reasons = {reason for (reason,) in ledger.conn.execute("SELECT reason FROM attempts")}
     assert reasons == {"it was held up until there was no place for it any more"}
+
+
+@pytest.mark.parametrize(("spare", "chosen"), [(-1, 1), (0, 1), (1, 2)])
+def test_the_last_of_the_tokens_start_a_call_and_none_starts_without(spare, chosen):
+    ledger = limited(6_000)
+    drawn = [leases.Lease(n, 1, ledger.prompt.id, "a", None) for n in (1, 2, 3)]
+    each = tokens.usual(ledger.conn, ledger.prompt.id).estimate("a", None)
+    (limit,) = look.limits(ledger.conn, 600).values()
+    facts = (limit.quota, each + spare, leases.ANYTHING)
+    found = tokens.affordable(ledger.conn, drawn, *facts)
+    assert (len(found.leases), found.held_by) == (chosen, "tokens")
+
+
+def test_fields_are_part_of_a_question():
+    usual = tokens.Usual(10, 10, 0.5, 20.0, 1, None)
+    assert usual.estimate("word", None) == 27
+    assert usual.estimate("word", "x" * 40) == 47
+
+
+@pytest.mark.parametrize(("missing", "chosen"), [(0, 1), (1, 0)])
+def test_funds_may_be_spent_to_the_last(ledger, missing, chosen):
+    most = sum(tokens.usual(ledger.conn, ledger.prompt.id).most("a", None))
+    drawn = [leases.Lease(1, 1, ledger.prompt.id, "a", None)]
+    (limit,) = look.limits(ledger.conn, 600).values()
+    funds = leases.Allowance(9, most - missing)
+    found = tokens.affordable(ledger.conn, drawn, limit.quota, None, funds)
+    assert len(found.leases) == chosen
+
+
+def test_what_is_not_sent_costs_nothing():
+    ledger = limited(100)
+    drawn = [leases.Lease(1, 1, ledger.prompt.id, "long " * 500, None)]
+    (limit,) = look.limits(ledger.conn, 600).values()
+    funds = leases.Allowance(9, 1e9)
+    ((refused,), _) = tokens.affordable(ledger.conn, drawn, limit.quota, 100, funds)
+    assert refused.refusal is not None
+    assert refused.cost == 0
 
 
 def test_without_a_limit_nothing_is_estimated(ledger):

@@ -308,6 +308,44 @@ def test_what_was_held_up_starts_when_there_are_places(ledger):
     assert not any(finding.broken for finding in audit.check(ledger.conn))
 
 
+def test_each_start_that_was_held_up_needs_a_place_of_its_own(ledger):
+    ledger.fix(4)
+    ledger.add("abcdefgh")
+    leases = ledger.turn(budget=3).leases
+    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
+    assert len(ledger.turn(run_id=ledger.start_run(), budget=2).leases) == 2
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+
+
+def test_a_status_tells_of_a_limit_what_there_is(ledger):
+    ledger.add(map(str, range(20)))
+    ledger.turn(budget=3)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.in_flight, limit.started_last_minute, limit.adaptive) == (3, 3, True)
+    ledger.fix(100)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.per_minute, limit.adaptive) == (100, False)
+
+
+def test_what_became_of_a_word_can_be_read(ledger):
+    ledger.add("ab")
+    first, second = ledger.turn().leases
+    interrupted = ledger.finish(first, Outcome.INTERRUPTED)
+    ledger.turn(interrupted, ledger.finish(second, Outcome.SUCCEEDED), budget=0)
+    (again,) = ledger.turn().leases
+    ledger.turn(ledger.finish(again, Outcome.SUCCEEDED), budget=0)
+
+    rows = report.timeline(ledger.conn, "a")
+    assert [(row.number, row.outcome, row.text) for row in rows] == [
+        (1, "interrupted", None),
+        (2, "succeeded", "about a"),
+    ]
+    prompt_id = ledger.prompt.id
+    assert [row.text for row in report.results(ledger.conn, prompt_id)] == ["about a", "about b"]
+    assert report.answer(ledger.conn, prompt_id, "b").text == "about b"
+    assert report.answer(ledger.conn, prompt_id, "c") is None
+
+
 def test_what_was_taken_from_a_run_is_not_moved(ledger):
     ledger.add("ab")
     leases = ledger.turn().leases
@@ -336,6 +374,25 @@ def test_a_cancellation_counts_over_all_prompts(ledger):
     assert len(ledger.turn(budget=4).leases) == 4
     both = [first.id, ledger.prompt.id]
     assert control.cancel(ledger.conn, both, None) == (2, 4)
+
+
+def test_fields_are_kept_as_they_came_and_a_word_without_gets_them(ledger):
+    def add(**words):
+        rows = [intake.Word(word, fields) for word, fields in words.items()]
+        return intake.add_words(ledger.conn, ledger.prompt.id, rows, ledger.now_ms)
+
+    assert add(a={"gloss": "über"}, b={}) == (2, 2, 0)
+    assert add(a={"gloss": "other"}, b={"gloss": "late"}, c={}) == (1, 1, 2)
+    assert add(a={"gloss": "über"}, b={}, c={}) == (0, 0, 0)
+    rows = ledger.conn.execute("SELECT text, fields FROM words ORDER BY id").fetchall()
+    assert rows == [("a", '{"gloss": "über"}'), ("b", '{"gloss": "late"}'), ("c", None)]
+
+
+def test_whoever_was_let_in_is_counted(ledger):
+    ledger.add("abcde")
+    leases = ledger.turn().leases
+    ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases[:3]), budget=0)
+    assert ledger.row("SELECT served FROM limits") == (3,)
 
 
 def test_who_asks_for_a_word_wakes_no_other(ledger):
