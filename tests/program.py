@@ -43,7 +43,7 @@ def crawler_process(*args, stdin=b"", env=None):
         [sys.executable, "-m", "crawler", *map(str, args)],
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=150,
         env={**os.environ, **(env or {})},
     )
     return Ran(done.returncode, done.stdout.decode(), done.stderr.decode())

@@ -18,6 +18,7 @@ IN_STATEMENTS = {
     "database": {"{checkpoint_pages}"},
     "ledger.control": {"{_FORGET}", "{changes}", "{condition}", "{name}", "{source}"},
     "ledger.intake": {"{condition}", "{now_ms:d}", "{prompt_id:d}"},
+    "ledger.invariants": {"{2 ** 62}", "{_SETTINGS}", "{_SET}"},
     "ledger.look": {"{_COLUMNS}", "{chosen}"},
     "ledger.prompt_views": {
         "{_SOURCE}",
