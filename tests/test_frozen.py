@@ -44,7 +44,9 @@ def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_ref
         program = [sys.executable, "-c", IMPATIENT]
         frozen = crawl.start(program=program)
         until(frozen, "run_started")
-        assert witness.asked.wait(20)
+        # All of its calls: one that had not left yet would leave when it goes on, beside those of
+        # whoever has taken its place.
+        until_true(lambda: witness.words.total() == CONCURRENCY)
         freeze(frozen, tmp_path / "c.db-lock")
 
         witness.asked.clear()
@@ -75,8 +77,13 @@ def freeze(process, write_lock):
 def until_stopped(process):
     """Wait until a process has stopped, as the system has it."""
     status = Path(f"/proc/{process.pid}/stat")
+    until_true(lambda: status.read_text().rpartition(")")[2].split()[0] == "T")
+
+
+def until_true(condition):
+    """Wait for a condition, ten seconds at the most."""
     give_up_at_s = time.monotonic() + 10
-    while status.read_text().rpartition(")")[2].split()[0] != "T":
+    while not condition():
         assert time.monotonic() < give_up_at_s
         os.sched_yield()
 
