@@ -37,7 +37,7 @@ class Ending(NamedTuple):
     """Why a run ended, and what it left.
 
     ``reason`` is one of: done, signal, deadline, calls_used, funds_used, quota, outage, denied,
-    rejected, unreachable, lost.
+    rejected, unreachable, lost, slow_disk.
     """
 
     reason: str
@@ -119,6 +119,12 @@ _TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
             "it has failed every call for a quarter of an hour",
             'crawler sql "select * from limit_history" shows since when; later {again}',
             Exit.UNREACHABLE,
+        ),
+        "slow_disk": (
+            "the disk is too slow for the limit to be kept",
+            "each commit took so long that its calls would have left too late for their minute",
+            "{again} when the disk is less busy, or put the database on another: --db PATH",
+            Exit.DATABASE,
         ),
         "lost": (
             "this run was given up for dead",

@@ -15,6 +15,8 @@ LEFT_OUT = "…"
 SHORTEST = 8
 """What is shorter is a word that a server on this machine wants instead of a key."""
 SHORTEST_IN_ANSWER = 16
+_ESCAPED = re.compile(rb"\\(?:[\\/]|u00([2-7][0-9a-fA-F]))")
+_HEX = re.compile("%[0-9A-F]{2}")
 _NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
@@ -28,11 +30,13 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return an answer without some secrets, as far as none is a word that a model may say."""
-    for secret in secrets:
-        if len(secret) >= SHORTEST_IN_ANSWER:
-            for form in _forms(secret):
-                body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
+    """Return an answer in JSON without some secrets, as far as none is a word of a model's."""
+    long = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
+    if long and b"\\" in body:
+        body = _ESCAPED.sub(_plain, body)
+    for secret in long:
+        for form in _forms(secret):
+            body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
     return body
 
 
@@ -48,4 +52,14 @@ def _forms(secret: str) -> tuple[str, ...]:
     raw = secret.encode("utf-8", "surrogateescape")
     shifted = (b64encode(b"\0" * n + raw).decode().rstrip("=") for n in range(3))
     inner = (text[-(-n * 4 // 3) : -1] for n, text in enumerate(shifted))
-    return (secret, quote(secret), quote_plus(secret), *inner)
+    quoted = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
+    lower = {_HEX.sub(lambda code: code[0].lower(), text) for text in quoted}
+    return (secret, *sorted(quoted | lower), *inner)
+
+
+def _plain(escaped: re.Match[bytes]) -> bytes:
+    """Return what an escape in JSON stands for, where that means the same without it."""
+    if escaped[0] == rb"\/":
+        return b"/"
+    char = b"" if escaped[1] is None else bytes.fromhex(escaped[1].decode())
+    return escaped[0] if char in (b"", b'"', b"\\") else char

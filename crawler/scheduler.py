@@ -37,6 +37,8 @@ POLL_MS = 250
 """The longest that the loop sleeps: how late it may see what other processes have changed."""
 TURN_GAP_MS = 10
 """Turns begin this far apart while calls are in flight, so that ends share a commit."""
+MOST_HELD_UP = 5
+"""After so many turns in a row whose commits were too slow for any call to leave, a run ends."""
 BATCH = 256
 """Ends that are worth a turn at once."""
 
@@ -101,9 +103,12 @@ class Scheduler:
             self._log.info("stop_requested", reason=reason, in_flight=self._executor.in_flight())
             self._wake.set()
 
-    def suspend(self) -> None:
-        """Stop the process, as Ctrl-Z is to do, where nobody else has to stop for it."""
-        self._suspended = asyncio.ensure_future(self._store.suspend())
+    def suspend(self, stop: Callable[[], None]) -> None:
+        """Have the process stopped, as Ctrl-Z is to do, where nobody else has to stop for it.
+
+        Who is stopped inside of a transaction keeps everybody else from writing.
+        """
+        self._suspended = asyncio.ensure_future(self._store.between_transactions(stop))
 
     async def run(self) -> Ending:
         """Crawl until there is a reason to end.
@@ -234,6 +239,8 @@ class Scheduler:
             return None
         if not done.unfinished and not self._options.watch:
             return Ending("done", None, 0)
+        if self._dispatch.held_up >= MOST_HELD_UP:
+            return Ending("slow_disk", None, done.unfinished)
         if self._stopping:
             return Ending(*self._stopping, done.unfinished)
         most = self._options.max_calls

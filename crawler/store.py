@@ -6,7 +6,7 @@ interpreter alive. This file is the only one that knows aiosqlite; it uses one p
 `_execute`, because awaiting statement by statement is some eight times slower and not atomic.
 """
 
-import signal
+import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,13 +56,21 @@ class Store:
             _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
         )
 
-    async def suspend(self) -> None:
-        """Stop this process until somebody lets it go on, between two transactions.
+    async def between_transactions(self, act: Callable[[], None]) -> None:
+        """Do something in the loop's thread while no transaction is under way, nor can begin."""
+        loop, parked, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
 
-        Who is stopped inside of one keeps the write lock, and everybody else from writing.
-        """
-        # To this thread, which stops before it does anything else; another one might be slower.
-        await _hop(self._db, lambda _: signal.pthread_kill(threading.get_ident(), signal.SIGSTOP))
+        def park(_: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(parked.set)
+            go_on.wait()
+
+        hop = asyncio.ensure_future(_hop(self._db, park))
+        try:
+            await parked.wait()
+            act()
+        finally:
+            go_on.set()
+            await hop
 
 
 @asynccontextmanager

@@ -134,3 +134,16 @@ def test_a_run_that_is_suspended_is_never_so_with_the_write_lock_in_its_hand(tmp
         os.killpg(run.pid, signal.SIGTERM)
         assert run.wait(30) == Exit.WORK_LEFT
         assert crawl.ask("SELECT count(*) FROM attempts WHERE outcome <> 'succeeded'") == [(0,)]
+
+
+def test_a_run_that_nobody_could_let_go_on_does_not_stop_at_ctrl_z(tmp_path):
+    words = [f"word{n}" for n in range(400)]
+    with serving(0.02) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+        run = crawl.start()  # in a session of its own: no shell has it for a job
+        assert witness.asked.wait(20)
+        run.send_signal(signal.SIGTSTP)
+        witness.asked.clear()
+        assert witness.asked.wait(20)
+        run.send_signal(signal.SIGTERM)
+        assert run.wait(20) == Exit.WORK_LEFT
+        crawl.assert_sound()

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import itertools
 import os
 import sqlite3
 import threading
@@ -805,5 +806,26 @@ def test_a_run_for_one_request_asks_about_nothing_else():
             again = await crawled(store, provider, request_id=2)
             assert again.reason == "done"
             assert len(provider.words) == 3, "it has its answer"
+
+    asyncio.run(main())
+
+
+def test_a_disk_that_is_too_slow_for_a_window_ends_the_run_and_one_without_a_window_goes_on():
+    async def main():
+        late = itertools.count(10**12, 1_000)  # each look at the clock is a second later
+        policy = Policy(guard_ms=100, drain_ms=10**9, backoff_base_ms=1, backoff_cap_ms=1)
+
+        async with a_store("ab") as store:
+            ending = await crawled(store, Asked(), policy, clock=late.__next__)
+            assert ending.reason == "done", "nothing says when a call has to leave"
+        async with a_store("ab") as store:
+            await store.run(control.set_per_minute, "quota", 600, 10**12)
+            asked = Asked()
+            ending = await crawled(store, asked, policy, clock=late.__next__)
+            assert (ending.reason, ending.unfinished, asked.words) == ("slow_disk", 2, [])
+            with pytest.raises(CrawlerError) as error:
+                raise_for(ending)
+            assert error.value.exit_code == Exit.DATABASE
+            assert await store.run(counts) == {"pending": 2}
 
     asyncio.run(main())

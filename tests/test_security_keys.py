@@ -15,7 +15,7 @@ from crawler import crawl
 from crawler.errors import Exit
 from crawler.policy import Policy
 from crawler.providers.vertex.refusal import refusal
-from crawler.redaction import redacted
+from crawler.redaction import redacted, redacted_answer
 from tests.program import crawler, rows
 
 CANARY = "sk-canary/4f2c9a7d1e5b8036+deadbeef"
@@ -160,3 +160,23 @@ def test_base64_hides_no_key(before, after):
 
 def test_what_a_local_server_wants_for_a_key_is_an_ordinary_word():
     assert redacted("no such model: EMPTY", ["EMPTY", ""]) == "no such model: EMPTY"
+
+
+KEY = "sk-abc/DEF+ghi/0123456789canary"
+
+
+@given(st.lists(st.booleans(), min_size=len(KEY), max_size=len(KEY)), st.text())
+def test_a_key_is_left_out_of_an_answer_however_its_letters_are_escaped(escaped, around):
+    spelt = "".join(f"\\u{ord(c):04x}" if e else c for c, e in zip(KEY, escaped, strict=True))
+    for form in (spelt, spelt.replace("/", "\\/")):
+        body = f'[{json.dumps(around)}, "{form}"]'.encode()
+        kept, text = json.loads(redacted_answer(body, [KEY]))
+        assert (kept, text) == (around, "...")
+
+
+@given(st.text() | st.lists(st.text()))
+def test_an_answer_without_a_key_says_what_it_said(said):
+    for ascii_only in (True, False):
+        body = json.dumps(said, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+        cleaned = redacted_answer(body, [KEY]).decode("utf-8", "surrogatepass")
+        assert json.loads(cleaned) == said

@@ -116,7 +116,19 @@ def _obey_signals(
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, on_signal)
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-        loop.add_signal_handler(signal.SIGTSTP, scheduler.suspend)
+        _obey_ctrl_z(loop, scheduler)
+
+
+def _obey_ctrl_z(loop: asyncio.AbstractEventLoop, scheduler: Scheduler) -> None:
+    """Stop at Ctrl-Z, and obey it again after going on."""
+
+    def stop() -> None:
+        loop.remove_signal_handler(signal.SIGTSTP)
+        # By the system's own rules: it does not stop whom no shell could let go on.
+        os.kill(os.getpid(), signal.SIGTSTP)
+        _obey_ctrl_z(loop, scheduler)
+
+    loop.add_signal_handler(signal.SIGTSTP, scheduler.suspend, stop)
 
 
 def _reporter(log: Log) -> Callable[[Status], None]:

@@ -28,18 +28,8 @@ def restamp(conn: sqlite3.Connection, scope: Scope, leases: Sequence[Lease]) -> 
     """
     now_ms = ledger_time_ms(conn, scope.clock())
     if not _have_places(conn, scope, leases, now_ms):
-        unsent = [
-            Finish(
-                lease.request_id,
-                lease.number,
-                now_ms,
-                Outcome.INTERRUPTED,
-                reason="it was held up until there was no place for it any more",
-                sent=False,
-            )
-            for lease in leases
-        ]
-        turn(conn, scope, unsent, NOTHING)
+        why = "it was held up until there was no place for it any more"
+        give_back(conn, scope, leases, why)
         return now_ms, 0
     kept = 0
     for lease in leases:
@@ -58,6 +48,23 @@ def _move(conn: sqlite3.Connection, lease: Lease, now_ms: int) -> int:
     ).fetchall()
     conn.executemany("UPDATE limits SET started = started + 1 WHERE id = ?", moved)
     return len(moved)
+
+
+def give_back(conn: sqlite3.Connection, scope: Scope, leases: Sequence[Lease], reason: str) -> None:
+    """End leased attempts, none of them sent, so that their requests are pending again."""
+    now_ms = ledger_time_ms(conn, scope.clock())
+    unsent = [
+        Finish(
+            lease.request_id,
+            lease.number,
+            now_ms,
+            Outcome.INTERRUPTED,
+            reason=reason,
+            sent=False,
+        )
+        for lease in leases
+    ]
+    turn(conn, scope, unsent, NOTHING)
 
 
 def _have_places(

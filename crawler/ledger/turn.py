@@ -55,6 +55,8 @@ class Turn(NamedTuple):
     """Another process has declared this run dead: it must not start another call."""
     out_of_funds: bool
     """There was a request that the run's funds may not pay for."""
+    windowed: bool
+    """Some of the leases have a place in a window, for a while that is agreed on."""
 
 
 class _Dealt(NamedTuple):
@@ -96,6 +98,7 @@ def turn(
         late=late,
         lost=lost,
         out_of_funds=any(deal.out_of_funds for deal in dealt),
+        windowed=any(deal.leases and deal.limit.quota.per_minute is not None for deal in dealt),
     )
 
 

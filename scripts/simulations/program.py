@@ -119,9 +119,9 @@ def _sum_up(told: list[Told], failed: int, replayed: int, diverged: int, took_s:
 
 def _keep(seeds: list[int]) -> None:
     """Put seeds among the known ones."""
-    known = KNOWN.read_text("utf-8")
+    known = _seeds(0, 0)
     with KNOWN.open("a", encoding="utf-8") as file:
-        file.writelines(f"{seed}\n" for seed in seeds[:10] if f"\n{seed}" not in known)
+        file.writelines(f"{seed}\n" for seed in seeds[:10] if seed not in known)
 
 
 def _bug(bug: str | None) -> str:
