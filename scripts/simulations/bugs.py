@@ -13,7 +13,7 @@ import aiosqlite
 
 from crawler import database, recovery, scheduler
 from crawler import store as stores
-from crawler.ledger import look, record, turn
+from crawler.ledger import look, record, restamp, turn
 
 Patches = Iterator[None]
 
@@ -139,6 +139,13 @@ def lease_kept() -> Patches:
 
 
 @contextmanager
+def no_place() -> Patches:
+    """Who was held up on the way sends, whoever has taken the places meanwhile."""
+    with patch.object(restamp, "_have_places", lambda *_: True):
+        yield
+
+
+@contextmanager
 def synchronous_off() -> Patches:
     """COMMIT returns before the disk has it."""
     settings = [
@@ -173,12 +180,26 @@ BUGS = {
         racy_claim,
         short_lease,
         lease_kept,
+        no_place,
         synchronous_off,
         connection_left_open,
     )
 }
 SUITES = {"lease_kept": "cancellation", "synchronous_off": "power_loss"}
 """The simulation that is there to find a bug, where that is not `program`."""
+FOUND_AS = {
+    "two_transactions": "leased_is_open",
+    "no_fence": "is none to call",
+    "limiter_in_memory": "calls in a minute",
+    "one_too_many": "calls at once",
+    "racy_claim": "not a legal transition of a request",
+    "short_lease": "calls are abandoned",
+    "lease_kept": "open calls are left",
+    "no_place": "calls in a minute",
+    "synchronous_off": "lost",
+    "connection_left_open": "connections and locks left open",
+}
+"""What is said of it; anything else is another finding."""
 
 
 @contextmanager

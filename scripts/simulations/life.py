@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -35,6 +36,8 @@ POLICY = Policy(
     patience_ms=40_000,
     backoff_cap_ms=8_000,
 )
+PATIENT = replace(POLICY, lost_after_ms=300_000)
+"""Of those who give up nobody: who is frozen loses his places in the window, and no more."""
 ENDINGS = frozenset(
     "done signal quota outage denied rejected unreachable lost calls_used deadline".split()
 )
@@ -49,6 +52,7 @@ EVENTS = {
     "kill_after_commit": 6,
     "freeze": 3,
     "freeze_for_long": 2,
+    "freeze_with_leases": 2,
     "cancel": 2,
     "stop": 2,
     "set_clock": 2,
@@ -99,6 +103,7 @@ class Life:
         self.seen: Counter[str] = Counter()
         self._processes = 0
         self._quiet_until_s = 0.0
+        self._policy = self.chance.choice([POLICY, PATIENT])
         self._runs: dict[str, Scheduler] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         loop.on_kill.insert(0, self._killed)
@@ -127,6 +132,7 @@ class Life:
         self.people.do("resume")
         await asyncio.wait_for(self._peace(), LAST_LIFE_S)
         self.oracle.look_at_end()
+        self.seen["given back"] += self.oracle.given_back()
         self.loop.note(*self.oracle.contents())
 
     async def _trouble(self) -> None:
@@ -144,7 +150,7 @@ class Life:
             else:
                 getattr(self, f"_{event}")(name)
         await asyncio.sleep(self.chance.choice([1, 20, 80]) * self.chance.random())
-        for name in names:
+        for name in self._tasks:
             self.loop.kill(name)
 
     async def _peace(self) -> None:
@@ -176,7 +182,7 @@ class Life:
             async with open_store(self.path) as store:
                 ending = await crawl_store(
                     store,
-                    POLICY,
+                    self._policy,
                     self._options(),
                     _Heard(self._see),
                     given={("scripted", "m"): self.service},
@@ -237,6 +243,18 @@ class Life:
         self._freeze(name, for_s)
         self._quiet_until_s = self.loop.now_s + for_s + self.chance.uniform(0, 5)
 
+    def _freeze_with_leases(self, name: str) -> None:
+        """Freeze it with leases in its hand until others may have taken their places."""
+        run_id = self._run_id(name)
+        if name in self.loop.dead or run_id is None:
+            return
+        self.oracle.frozen_soon(run_id)
+        self._start()  # another one, and enough to do for it meanwhile
+        self.people.do("add_many")
+        for_s = self.chance.choice([1, WINDOW_S, WINDOW_S]) + self.chance.uniform(5, 45)
+        self.loop.frost_s[name] = for_s
+        self._quiet_until_s = self.loop.now_s + for_s + self.chance.uniform(0, 5)
+
     def _cancel(self, name: str) -> None:
         run_id = self._run_id(name)
         if name not in self.loop.dead and run_id is not None:
@@ -246,7 +264,7 @@ class Life:
     def _stop(self, name: str) -> None:
         run_id = self._run_id(name)
         if name not in self.loop.dead and run_id is not None:
-            self.oracle.stopped.add(run_id)  # for what does not come while it waits
+            self.oracle.polite.add(run_id)
             self._runs[name].stop("signal")
 
     def _set_clock(self, name: str) -> None:

@@ -53,6 +53,8 @@ class Loop(asyncio.SelectorEventLoop):
         self.thawed_at_s: dict[str, float] = {}
         self.jobs_to_live: dict[str, int] = {}
         """Of a process: it dies when this many more of its transactions are on the disk."""
+        self.frost_s: dict[str, float] = {}
+        """Of a process: how long it is to be frozen when it has its next leases."""
         self._frozen: dict[str, list[asyncio.Handle]] = {}
         self.events: list[tuple[object, ...]] = []
         """The history: what has been noted, and when."""
@@ -85,6 +87,10 @@ class Loop(asyncio.SelectorEventLoop):
         if process in self._frozen:
             self.thawed_at_s[process] = self.now_s
             self._ready.extend(self._frozen.pop(process))
+
+    def was_frozen(self, process: str) -> bool:
+        """Tell whether a process is frozen, or has been."""
+        return process in self._frozen or process in self.thawed_at_s
 
     def kill(self, process: str) -> None:
         """End a process as SIGKILL does: nothing of it is ever run again."""
@@ -172,6 +178,16 @@ class _InlineQueue:
             else:
                 future.set_exception(error)
         self._next()
+        if getattr(result, "leases", None):
+            self._freeze()
+
+    def _freeze(self) -> None:
+        """Freeze the process if it is to be: it hears of its leases when it thaws."""
+        process = PROCESS.get()
+        if process in self.loop.frost_s:
+            self.loop.freeze(process)
+            thaw_s, world = self.loop.frost_s.pop(process), contextvars.Context()
+            self.loop.call_later(thaw_s, self.loop.thaw, process, context=world)
 
     def _dies(self) -> bool:
         """Kill the process where its time has come: on the disk, but nobody has heard of it."""

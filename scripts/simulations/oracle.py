@@ -21,6 +21,8 @@ class Oracle:
         self.killed_in_flight = 0
         self.stopped: set[int] = set()
         """The runs that were killed, frozen or cancelled; only those lose what they had asked."""
+        self.polite: set[int] = set()
+        """The runs that were stopped politely: what they gave up took longer than they wait."""
         self._path = path
         self._service = service
         self._conn: sqlite3.Connection | None = None
@@ -33,6 +35,17 @@ class Oracle:
             "SELECT count(*) FROM attempts WHERE run_id = ? AND finished_at_ms IS NULL", run_id
         )[0]
         self.killed_in_flight += open_calls
+
+    def frozen_soon(self, run_id: int) -> None:
+        """Be told of a run that will be frozen with any number of calls in flight."""
+        self.stopped.add(run_id)
+        ((most,),) = self.ask("SELECT max(concurrency) FROM limits")
+        self.killed_in_flight += most
+
+    def given_back(self) -> int:
+        """Return how many calls had no place any more when they were to leave."""
+        ((calls,),) = self.ask("SELECT count(*) FROM attempts WHERE reason LIKE 'it was held up%'")
+        return int(calls)
 
     def look(self) -> None:
         """Compare what there is with what there was, and with what the service knows."""
@@ -101,7 +114,8 @@ class Oracle:
             timed_out = outcome == "transient" and (reason or "").startswith("no answer within")
             excused = timed_out or outcome is None or reason == "cut off"
             if outcome in ENDED_BY_US:
-                excused = run_id in self.stopped
+                gave_up = run_id in self.polite and key in self._service.slow
+                excused = run_id in self.stopped or gave_up
             if outcome != "succeeded" and not excused:
                 self.broken.append(f"call {key} was paid for and is {outcome} ({reason})")
 

@@ -43,7 +43,7 @@ class People:
             prompt, _ = intake.put_prompt(conn, spec, limit_id, self._machine.wall_ms())
             self._prompts.append(prompt.id)
         self._limit(conn)
-        self._add(conn, self._chance.randint(5, 40))
+        self._add(conn, self._chance.choice([5, 20, 40]))
 
     def _add(self, conn: sqlite3.Connection, count: int = 3) -> None:
         marks = self._chance.choices(["", "!", "?"], [20, 1, 1], k=count)
@@ -52,6 +52,9 @@ class People:
         rows = [intake.Word(word, {}) for word in words]
         prompt_id = self._chance.choice(self._prompts)
         intake.add_words(conn, prompt_id, rows, self._machine.wall_ms())
+
+    def _add_many(self, conn: sqlite3.Connection) -> None:
+        self._add(conn, 60)
 
     def _limit(self, conn: sqlite3.Connection) -> None:
         concurrency, per_minute = self._chance.choice([1, 3, 5]), self._chance.choice(LIMITS)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from scripts.simulations.bugs import BUGS, planted
+from scripts.simulations.bugs import BUGS, FOUND_AS, planted
 from scripts.simulations.life import ALL, Told, simulate
 from scripts.simulations.oracle import most_common
 
@@ -25,6 +25,7 @@ REACHED = (
     "gate_closed",
     "late_answers_refused",
     "start_restamped",
+    "given back",
     "cancelled",
     "ended done",
     "ended signal",
@@ -96,8 +97,8 @@ def _lived(seeds: list[int], bug: str | None, jobs: int) -> Iterator[Told]:
     with planted(bug), fork.Pool(jobs, maxtasksperchild=SEEDS_A_PROCESS) as pool:
         for told in pool.imap(simulate, seeds):
             yield told
-            if told.broken and bug is not None:
-                return  # it has been found
+            if bug is not None and any(FOUND_AS[bug] in what for what in told.broken):
+                return
 
 
 def _missing(told: list[Told]) -> list[str]:

@@ -15,10 +15,10 @@ from scripts.simulations.loop import PROCESS, Loop
 
 WINDOW_S = 60.0
 LONGEST_CALL_S = 15.0
-"""How long calls may be in flight; only who is frozen does not give them up by then."""
+"""How long calls may be in flight: what began under an older limit has ended by then."""
 UPLINK_S = (0.005, 0.25)
 LATE_S = 1.0
-"""Who was frozen a moment ago may be longer on the way than the guard allows; so it has to be."""
+"""How long a call may be on its way that was leased under an older limit."""
 
 Key = tuple[int, int]
 """A call's (request_id, number)."""
@@ -50,6 +50,8 @@ class Service:
         self.broken: list[str] = []
         """What was promised and not kept, as far as the service can see it."""
         self.arrived: Counter[Key] = Counter()
+        self.slow: set[Key] = set()
+        """What takes longer than a polite stop waits."""
         self.paid: dict[Key, str] = {}
         """What was answered, and so will be on the bill."""
         self._loop = loop
@@ -68,11 +70,12 @@ class Service:
     async def generate(self, call: Call) -> Answer:
         """Answer a call, or don't."""
         key, process = (call.request_id, call.number), PROCESS.get()
+        sent_at_s = self._loop.now_s
         await asyncio.sleep(self._chance.uniform(*UPLINK_S))
         spell = self._spell()
         if spell == "away":
             raise ProviderError(Outcome.UNAVAILABLE, "connection refused")
-        self._arrive(key, process)
+        self._arrive(key, process, sent_at_s)
         try:
             return await self._reply(call, spell)
         finally:
@@ -82,21 +85,24 @@ class Service:
         now_s = self._loop.now_s
         return next((kind for since, to, kind in self.weather.spells if since <= now_s < to), None)
 
-    def _arrive(self, key: Key, process: str) -> None:
+    def _arrive(self, key: Key, process: str, sent_at_s: float) -> None:
         now_s = self._loop.now_s
         self._loop.note("arrived", *key)
         self.arrived[key] += 1
         if self.arrived[key] > 1:
             self.broken.append(f"call {key} was made twice")
         self._open[key] = process, now_s
-        if now_s - self._loop.thawed_at_s.get(process, -LATE_S) >= LATE_S:
+        # Who was frozen on the way is longer on it than the guard allows: that can't be helped.
+        if self._loop.thawed_at_s.get(process, 0) <= sent_at_s:
             self._arrived_at_s.append(now_s)
             self._look_at_limits(now_s)
 
     def _look_at_limits(self, now_s: float) -> None:
         since_s = now_s - LONGEST_CALL_S
         most_open = max(concurrency for concurrency, _ in self._in_force(since_s))
-        is_open = sum(at_s > since_s for _, at_s in self._open.values())
+        # A call of who was frozen hangs longer than he would have waited for it.
+        frozen = self._loop.was_frozen
+        is_open = sum(at_s > since_s or not frozen(who) for who, at_s in self._open.values())
         if is_open > most_open:
             self.broken.append(f"{is_open} calls at once, {most_open} are allowed")
         arrived = sum(now_s - at_s < WINDOW_S for at_s in self._arrived_at_s)
@@ -119,6 +125,7 @@ class Service:
         weather, drawn = self.weather, self._chance.random()
         if drawn < weather.hanging:
             after_s = self._chance.uniform(8, 60)
+            self.slow.add((call.request_id, call.number))
         served = self._loop.create_future()
         key = (call.request_id, call.number)
         self._loop.call_later(after_s, self._serve, key, call.word, served, context=self._world)
