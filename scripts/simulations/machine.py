@@ -73,9 +73,12 @@ class Machine:
             patches.enter_context(patch.object(clock, "time", time))
             for module in (clock, scheduler, recovery):
                 patches.enter_context(patch.object(module, "boot_id", self._boot_id))
-            patches.enter_context(patch.object(aiosqlite, "connect", self._connecting()))
-            for kind in (locks.WriteLock, locks.RunLock):
-                patches.enter_context(patch.object(kind, "__init__", self._locking(kind)))
+            for kind, made in (
+                (aiosqlite.Connection, self._databases),
+                (locks.WriteLock, self._locks),
+                (locks.RunLock, self._locks),
+            ):
+                patches.enter_context(patch.object(kind, "__init__", _noting(kind, made)))
             yield
 
     def _wall_ns(self) -> int:
@@ -88,25 +91,6 @@ class Machine:
     def _boot_id(self) -> str:
         return f"boot {self.starts}"
 
-    def _connecting(self) -> Any:
-        connect = aiosqlite.connect
-
-        def connecting(*args: Any, **more: Any) -> aiosqlite.Connection:
-            db = connect(*args, **more)
-            self._databases.setdefault(PROCESS.get(), []).append(db)
-            return db
-
-        return connecting
-
-    def _locking(self, kind: type) -> Any:
-        lock = kind.__init__
-
-        def locking(made: Any, *args: Any) -> None:
-            lock(made, *args)
-            self._locks.setdefault(PROCESS.get(), []).append(made)
-
-        return locking
-
     def _release(self, process: str) -> None:
         """Close the files of a dead process, as the kernel does: its locks are free then."""
         for db in self._databases.pop(process, ()):
@@ -115,3 +99,14 @@ class Machine:
                 db._connection = None
         for lock in self._locks.pop(process, ()):
             lock.close()
+
+
+def _noting(kind: type, made: dict[str, list[Any]]) -> Any:
+    """Return the constructor of a kind of thing, which notes whose each of them is."""
+    construct = kind.__init__
+
+    def noting(thing: Any, *args: Any, **more: Any) -> None:
+        construct(thing, *args, **more)
+        made.setdefault(PROCESS.get(), []).append(thing)
+
+    return noting
