@@ -26,7 +26,7 @@ from crawler.session import crawl_store
 from crawler.store import open_store
 from scripts.simulations import loop as loops
 from scripts.simulations.bugs import BUGS, planted
-from scripts.simulations.life import MEMORY
+from scripts.simulations.disk import fast_folder
 from scripts.simulations.loop import Loop
 from scripts.simulations.machine import Machine
 from scripts.simulations.oracle import Oracle, most_common
@@ -122,7 +122,7 @@ class _Run:
 def cancel_at(step: int, sweep: Sweep) -> Told:
     """Cancel one run at one step."""
     gc.disable()
-    folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(dir=fast_folder()))
     runs: list[_Run] = []
     broken: list[str] = []
 

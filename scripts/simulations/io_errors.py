@@ -25,8 +25,7 @@ from crawler.database import writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import audit
 from scripts.simulations import disk as disks
-from scripts.simulations.disk import Disk, Fault
-from scripts.simulations.power_loss import fast_folder
+from scripts.simulations.disk import Disk, Fault, fast_folder
 from scripts.simulations.witness import (
     CONCURRENCY,
     NOTHING,

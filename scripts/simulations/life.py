@@ -23,6 +23,7 @@ from crawler.scheduler import Scheduler
 from crawler.session import crawl_store
 from crawler.store import open_store
 from scripts.simulations import loop as loops
+from scripts.simulations.disk import fast_folder
 from scripts.simulations.loop import Loop
 from scripts.simulations.machine import Machine
 from scripts.simulations.oracle import Oracle
@@ -43,7 +44,6 @@ ENDINGS = frozenset(
 )
 POLL_MS = 1_000
 """Longer than the program's own: most of the time nothing happens."""
-MEMORY = Path("/dev/shm")
 SPELLS = ("away", "errors", "storm", "day", "denied")
 LAST_LIVES = 60
 LAST_LIFE_S = 3_600.0
@@ -285,7 +285,7 @@ def simulate(seed: int) -> Told:
     """Live through one seed. To be called in a process that ends without ado: see `loop.kill`."""
     gc.disable()  # the dead are not to be buried at a moment of its own choosing
     random.seed(seed)
-    folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+    folder = Path(tempfile.mkdtemp(dir=fast_folder()))
     lives: list[Life] = []
 
     async def main(loop: Loop) -> None:
