@@ -19,8 +19,20 @@ class Finding(NamedTuple):
     examples: list[str]
 
 
+GUARDS = frozenset(
+    "attempts_are_kept attempts_end_once attempts_insert attempts_lease attempts_open"
+    " attempts_started attempts_throttled prompts_are_immutable prompts_current prompts_insert"
+    " requests_are_kept requests_are_not_replaced requests_cancelled requests_failed requests_fresh"
+    " requests_insert requests_keep_their_identity requests_transition requests_waiting"
+    " responses_are_kept responses_never_change runs_live words_keep_their_fields"
+    " words_keep_their_text".split()
+)
+"""The triggers and indexes that keep others from breaking a promise."""
+
+
 def check(conn: sqlite3.Connection) -> list[Finding]:
     """Look for what breaks an invariant, and for damage of the file itself."""
+    there = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema")}
     damage = [row for (row,) in conn.execute("PRAGMA quick_check") if row != "ok"]
     dangling = [
         f"{table} row {rowid}" for table, rowid, *_ in conn.execute("PRAGMA foreign_key_check")
@@ -28,15 +40,22 @@ def check(conn: sqlite3.Connection) -> list[Finding]:
     return [
         _finding("file_is_sound", "the file is a sound SQLite database", damage),
         _finding("references_hold", "every row that another names is there", dangling),
-        *(
-            _finding(
-                invariant.name,
-                invariant.promise,
-                [example for (example,) in conn.execute(invariant.sql)],
-            )
-            for invariant in INVARIANTS
+        _finding(
+            "guards_are_there",
+            "the triggers and indexes that guard it are there",
+            sorted(GUARDS - there),
         ),
+        *(_finding(known.name, known.promise, _broken(conn, known.sql)) for known in INVARIANTS),
     ]
+
+
+def _broken(conn: sqlite3.Connection, sql: str) -> list[str]:
+    try:
+        return [example for (example,) in conn.execute(sql)]
+    except sqlite3.OperationalError as error:
+        if "no such index" not in str(error):
+            raise
+        return [f"it can't be asked: {error}"]
 
 
 def _finding(name: str, promise: str, broken: list[str]) -> Finding:
