@@ -266,6 +266,7 @@ class Scheduler:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
+        self._store.require_file()
         await bury_the_dead(self._store, self._scope, self._log, self._watch)
         if self._on_status is not None:
             self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))

@@ -26,6 +26,7 @@ from crawler.database import (
     prepare_file,
     transact,
 )
+from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.locks import WriteLock
 
@@ -41,6 +42,7 @@ class Store:
         self._lock = lock
         self.path = path
         """The file; None for a database in memory."""
+        self._inode = _inode(path)
 
     async def run(
         self,
@@ -55,6 +57,16 @@ class Store:
         return await to_its_end(
             _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
         )
+
+    def require_file(self) -> None:
+        """Raise CrawlerError if the file is not where it was: what is written would be lost."""
+        if _inode(self.path) != self._inode:
+            raise CrawlerError(
+                f"{self.path} has been removed, or another file is there now",
+                "what the run still had to record would be lost with it",
+                "stop what does that; then crawler run, on a file that stays where it is",
+                Exit.DATABASE,
+            )
 
     async def between_transactions(self, act: Callable[[], None]) -> None:
         """Do something in the loop's thread while no transaction is under way, nor can begin."""
@@ -71,6 +83,15 @@ class Store:
         finally:
             go_on.set()
             await hop
+
+
+def _inode(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from any other; None where there is none."""
+    try:
+        found = None if path is None else path.stat()
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
 
 
 @asynccontextmanager

@@ -829,3 +829,27 @@ def test_a_disk_that_is_too_slow_for_a_window_ends_the_run_and_one_without_a_win
             assert await store.run(counts) == {"pending": 2}
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp_path, replaced):
+    path = tmp_path / "c.db"
+
+    async def main():
+        async def answer(call):
+            if call.word == "0":
+                path.rename(tmp_path / "elsewhere.db")
+                if replaced:
+                    path.touch()
+            await asyncio.sleep(0.05)
+            return Answer("x")
+
+        async with open_store(path) as store:
+            await store.run(put, map(str, range(10_000)))
+            asked = Asked(answer)
+            with pytest.raises(CrawlerError, match="has been removed") as error:
+                await crawled(store, asked)
+            assert error.value.exit_code == Exit.DATABASE
+            assert len(asked.words) < 500
+
+    asyncio.run(main())
