@@ -456,6 +456,7 @@ class HeldUp:
     def __init__(self, store, clock_ms, meanwhile):
         self._store, self._clock_ms, self._meanwhile = store, clock_ms, meanwhile
         self.path = store.path
+        self.require_file = store.require_file
 
     async def run(self, transaction, *args):
         done = await self._store.run(transaction, *args)
