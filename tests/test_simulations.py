@@ -39,7 +39,7 @@ def test_a_run_can_be_cancelled_at_any_step(options):
 
 def todays_bugs():
     """Return the bugs to plant: three, other ones each day; all in the long version."""
-    names = sorted(BUGS)
+    names = sorted(BUGS.keys() - {"synchronous_off"})  # test_disk_faults plants it each time
     first = 3 * int(os.environ.get("CRAWLER_TEST_DAY", "0"))
     return names if LONG else [names[(first + n) % len(names)] for n in range(3)]
 

@@ -196,7 +196,7 @@ FOUND_AS = {
     "short_lease": "calls are abandoned",
     "lease_kept": "open calls are left",
     "no_place": "calls in a minute",
-    "synchronous_off": "lost",
+    "synchronous_off": "corrupt: ",
     "connection_left_open": "connections and locks left open",
 }
 """What is said of it; anything else is another finding."""
