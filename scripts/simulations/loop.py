@@ -8,7 +8,6 @@ virtual delay.
 
 import asyncio
 import contextvars
-import hashlib
 import heapq
 import random
 from collections.abc import Iterator
@@ -67,10 +66,6 @@ class Loop(asyncio.SelectorEventLoop):
     def note(self, *event: object) -> None:
         """Make an event part of the history."""
         self.events.append((round(self.now_s - BEGIN_S, 6), *event))
-
-    def history(self) -> str:
-        """Return a digest of the history."""
-        return hashlib.sha256(repr(self.events).encode()).hexdigest()[:16]
 
     def start(self, process: str, program: Any) -> asyncio.Task[Any]:
         """Start a process."""

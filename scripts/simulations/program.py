@@ -46,16 +46,16 @@ def main() -> None:
     began_s = time.perf_counter()
     seeds = [options.seed] if options.seed is not None else _seeds(options.first, options.seeds)
     told = list(_lived(seeds, options.bug, options.jobs))
-    again = {life.seed: life.history for life in _lived(seeds[: options.replays], options.bug, 1)}
+    again = {life.seed: life.digest() for life in _lived(seeds[: options.replays], options.bug, 1)}
     if options.seed is not None:
         _tell(told[0])
     failed = [life for life in told if life.broken]
-    diverged = [life for life in told if again.get(life.seed, life.history) != life.history]
+    diverged = [life for life in told if life.seed in again and again[life.seed] != life.digest()]
     for life in failed[:10]:
         print(f"seed {life.seed}: {life.broken[0]}")
         print(f"  again: scripts/simulate program --seed {life.seed}{_bug(options.bug)}")
     for life in diverged:
-        print(f"seed {life.seed} is not one history: {life.history}, then {again[life.seed]}")
+        print(f"seed {life.seed} is not one history: {life.digest()}, then {again[life.seed]}")
     for shape, times in most_common([what for life in failed for what in life.broken])[:10]:
         print(f"{times:6} × {shape}")
     missing = _missing(told) if len(told) >= ENOUGH_SEEDS else []
