@@ -12,7 +12,7 @@ from typing import Any
 from crawler.errors import CrawlerError
 from crawler.ledger.report import Result
 from crawler.policy import Policy
-from crawler.providers.protocol import Answer, Call, Provider, ProviderError
+from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 __all__ = [

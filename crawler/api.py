@@ -13,19 +13,19 @@ from typing import Any, NamedTuple
 
 from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
-from crawler.ending import RunOptions, raise_for
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
 from crawler.ledger.report import Result, result
+from crawler.lists.words import word_of
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.providers import check_params, kind_of
 from crawler.providers.function import AsyncFunction, Function
-from crawler.session import crawl_store
-from crawler.store import open_store
+from crawler.run.ending import RunOptions, raise_for
+from crawler.run.session import crawl_store
+from crawler.storage.store import open_store
 from crawler.template import Template
-from crawler.words import word_of
 
 FUNCTION_CONCURRENCY = 10
 

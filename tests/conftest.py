@@ -10,13 +10,13 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from crawler.database import SETTINGS
 from crawler.ledger import control, intake, record
 from crawler.ledger import turn as turns
 from crawler.ledger.lease import Allowance, Lease
-from crawler.migrate import migrate
 from crawler.policy import Policy
 from crawler.states import Outcome
+from crawler.storage.database import SETTINGS
+from crawler.storage.upgrade import migrate
 from tests.forked import Origin, origin
 
 settings.register_profile(

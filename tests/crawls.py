@@ -9,8 +9,8 @@ import subprocess
 import sys
 import threading
 
-from crawler.database import reading
 from crawler.ledger.audit import check
+from crawler.storage.database import reading
 
 PROGRAM = [sys.executable, "-m", "crawler"]
 CONCURRENCY = 8

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import click
 
-from crawler.builtin import STUDY_NOTES
+from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.options import database_option, found, named_prompt
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.database import Writer, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import (
     Added,
@@ -19,8 +18,9 @@ from crawler.ledger.intake import (
     Word,
     add_words,
 )
+from crawler.lists.words import SUFFIXES, read_list, word_of
+from crawler.storage.database import Writer, writing
 from crawler.template import Template
-from crawler.words import SUFFIXES, read_list, word_of
 
 BATCH = 100_000
 """Words a transaction: a running crawl waits for no more, and the log stays short. (The words come

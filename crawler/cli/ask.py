@@ -5,18 +5,18 @@ from pathlib import Path
 
 import click
 
-from crawler.builtin import STUDY_NOTES
 from crawler.cli.add import check_fields
+from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
 from crawler.cli.terminal import moment, print_line, printable, printable_lines, quoted, tell
 from crawler.clock import wall_ms
-from crawler.database import writing
 from crawler.ledger.control import word_id
 from crawler.ledger.intake import Prompt, Word
 from crawler.ledger.report import answer
-from crawler.providers.protocol import Call
-from crawler.words import word_of
+from crawler.lists.words import word_of
+from crawler.protocol import Call
+from crawler.storage.database import writing
 
 
 @click.command(epilog="Examples: crawler ask laconic · crawler ask laconic --prompt define")

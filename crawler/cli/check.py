@@ -6,9 +6,9 @@ import click
 
 from crawler.cli.options import database_option
 from crawler.cli.terminal import as_record, print_json, print_line
-from crawler.database import reading
 from crawler.errors import Exit
 from crawler.ledger.audit import check as check_file
+from crawler.storage.database import reading
 
 
 @click.command(epilog="Example: crawler check")

@@ -11,15 +11,15 @@ from crawler.cli.options import MOST, Moment, Number, database_option, found
 from crawler.cli.status import held_line
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, quoted, tell
 from crawler.clock import wall_ms
-from crawler.database import Writer, reading, require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import current_prompt, limit_names, prompts
 from crawler.ledger.report import status
+from crawler.lists.words import as_added
 from crawler.policy import Policy
 from crawler.states import RequestState
-from crawler.words import as_added
+from crawler.storage.database import Writer, reading, require_database, writing
 
 
 @click.command(

@@ -14,19 +14,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from crawler.builtin import WORD_LIST
+from crawler.cli.builtin import WORD_LIST
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
-from crawler.ending import Ending, RunOptions, all_rejected, error_of
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.report import Status, Vain, vain_prompts
 from crawler.ledger.report import status as status_of
 from crawler.logs import Log, json_lines, silent
 from crawler.policy import Policy
-from crawler.scheduler import Scheduler
-from crawler.session import crawl_store
-from crawler.store import open_store
+from crawler.run.ending import Ending, RunOptions, all_rejected, error_of
+from crawler.run.scheduler import Scheduler
+from crawler.run.session import crawl_store
+from crawler.storage.store import open_store
 
 REPORT_EVERY_S = 10
 SAME_SIGNAL_S = 0.3

@@ -10,13 +10,13 @@ from typing import TextIO
 
 import click
 
-from crawler.builtin import STUDY_NOTES
+from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.options import database_option, found
 from crawler.cli.terminal import as_json, safe_cell, tell
-from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
 from crawler.ledger.report import Result, field_names, results
+from crawler.storage.database import reading
 
 COLUMNS = ("text", "state", "reason", "prompt", "version", "provider", "model")
 COUNTS = ("tokens_in", "tokens_out", "attempts")

@@ -13,18 +13,18 @@ from typing import Any, NamedTuple, Protocol
 from crawler.cli.crawl import started
 from crawler.cli.status import held_line, is_soon
 from crawler.cli.terminal import quoted, tell
-from crawler.database import reading
-from crawler.ending import Ending, RunOptions, raise_for
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import ask_for
 from crawler.ledger.intake import Prompt, Word, add_words
 from crawler.ledger.report import Result, Status, result
 from crawler.logs import heard
 from crawler.policy import Policy
-from crawler.providers.protocol import Call
-from crawler.session import crawl_store
+from crawler.protocol import Call
+from crawler.run.ending import Ending, RunOptions, raise_for
+from crawler.run.session import crawl_store
 from crawler.states import Outcome
-from crawler.store import open_store
+from crawler.storage.database import reading
+from crawler.storage.store import open_store
 
 
 class Asked(NamedTuple):

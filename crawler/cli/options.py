@@ -13,13 +13,13 @@ from typing import Any
 
 import click
 
-from crawler.builtin import STUDY_NOTES, study_notes
+from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.terminal import quoted
 from crawler.clock import wall_ms
-from crawler.database import Writer
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt, current_prompt, put_limit, put_prompt
 from crawler.providers import kind_of
+from crawler.storage.database import Writer
 
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from crawler.builtin import STUDY_NOTES, WORD_LIST, study_notes
+from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, study_notes
 from crawler.cli.options import found
 from crawler.cli.terminal import quoted, tell
 from crawler.clock import wall_ms
@@ -75,7 +75,7 @@ def require_reachable(planned: Iterable[Change]) -> None:
         if (spec.provider, spec.model) != (old.provider, old.model)
     }
     if targets:
-        from crawler.session import connect_once  # noqa: PLC0415 - what only a crawl needs
+        from crawler.run.session import connect_once  # noqa: PLC0415 - what only a crawl needs
 
         asyncio.run(connect_once(sorted(targets)))
 

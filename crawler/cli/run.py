@@ -26,13 +26,13 @@ from crawler.cli.retarget import (
     require_reachable,
 )
 from crawler.clock import wall_ms
-from crawler.database import require_database, writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import Prompt
 from crawler.ledger.lease import ANYTHING, Allowance
 from crawler.policy import Policy
+from crawler.storage.database import require_database, writing
 
 
 @click.command(
@@ -109,7 +109,7 @@ def run(
     report_changed(done)
     # From here on it is a running crawl; what only that needs is imported now.
     from crawler.cli.crawl import crawl  # noqa: PLC0415
-    from crawler.ending import RunOptions  # noqa: PLC0415
+    from crawler.run.ending import RunOptions  # noqa: PLC0415
 
     options = RunOptions(
         watch=watch,

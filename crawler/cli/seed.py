@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from crawler.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
 from crawler.cli.add import report_added
+from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
     MOST,
@@ -25,7 +25,6 @@ from crawler.cli.options import (
 )
 from crawler.cli.terminal import printable, quoted, tell
 from crawler.clock import wall_ms
-from crawler.database import writing
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import cancel, word_id
 from crawler.ledger.intake import (
@@ -38,11 +37,12 @@ from crawler.ledger.intake import (
     put_prompt,
 )
 from crawler.ledger.report import Result, has_answers, last_answered, result, results
-from crawler.model_list import CUT_OFF, REPEATED, LeftOut, read_items
+from crawler.lists.model_list import CUT_OFF, REPEATED, LeftOut, read_items
+from crawler.lists.words import word_of
 from crawler.providers import check_params, kind_of, model_for
 from crawler.states import RequestState
+from crawler.storage.database import writing
 from crawler.template import Template
-from crawler.words import word_of
 
 MOST_PARTS = 100
 EXAMPLES = 5

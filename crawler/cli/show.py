@@ -16,10 +16,10 @@ from crawler.cli.terminal import (
     quoted,
     span,
 )
-from crawler.database import reading
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.report import TimelineRow, timeline
-from crawler.words import as_added
+from crawler.lists.words import as_added
+from crawler.storage.database import reading
 
 
 @click.command(epilog="Example: crawler show abrogate")

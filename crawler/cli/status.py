@@ -13,12 +13,12 @@ from crawler.cli.terminal import (
     printable,
     span,
 )
-from crawler.database import reading
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.report import LimitStatus, Progress, Status
 from crawler.ledger.report import status as status_of
-from crawler.locks import run_is_alive
 from crawler.policy import Policy
+from crawler.storage.database import reading
+from crawler.storage.locks import run_is_alive
 
 SOON_MS = 1_000
 

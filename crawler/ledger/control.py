@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crawler.ledger.pacing import Change, note
-from crawler.pace import WINDOW_MS
+from crawler.quota.pace import WINDOW_MS
 from crawler.states import RequestState
 
 _IN_FLIGHT = (

@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from crawler.pace import WINDOW_MS, Pace, Quota
-from crawler.plan import Outlook
+from crawler.quota.pace import WINDOW_MS, Pace, Quota
+from crawler.quota.plan import Outlook
 
 
 class Served(NamedTuple):

@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from crawler.learning import Refusal, answered, failed, opened, refused, verified_at_ms
 from crawler.ledger.look import Limit, accepted, first_start
-from crawler.pace import Pace
-from crawler.plan import Outlook
 from crawler.policy import is_out_of_order
+from crawler.quota.learning import Refusal, answered, failed, opened, refused, verified_at_ms
+from crawler.quota.pace import Pace
+from crawler.quota.plan import Outlook
 from crawler.states import OPENS_GATE, Outcome
 
 RATE_STEP = 1.05

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from crawler.learning import is_calm, served
 from crawler.ledger.look import Limit, ledger_time_ms
 from crawler.ledger.pacing import Ended, learned
 from crawler.ledger.tokens import settled
-from crawler.pace import used_tokens
 from crawler.policy import Draw, Policy, verdict
+from crawler.quota.learning import is_calm, served
+from crawler.quota.pace import used_tokens
 from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, Outcome, RequestState
 
 

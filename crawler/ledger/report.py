@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from crawler.ledger.intake import Prompt, prompt_by_id
 from crawler.ledger.look import Limit, first_start, limits, look, served_prompts
-from crawler.pace import WINDOW_MS, window_cap
-from crawler.plan import plan
+from crawler.quota.pace import WINDOW_MS, window_cap
+from crawler.quota.plan import plan
 
 RATE_SAMPLE = 2_000
 """The most attempts that a rate is taken from, so that asking stays cheap at any speed."""

@@ -8,7 +8,7 @@ import sqlite3
 from typing import NamedTuple
 
 from crawler.ledger.lease import Allowance, Lease
-from crawler.pace import Quota
+from crawler.quota.pace import Quota
 
 WEIGHT = 0.05
 """Of one answer in the mean of all; the first ones weigh more."""

@@ -22,8 +22,8 @@ from crawler.ledger.look import (
 from crawler.ledger.pacing import save, tried
 from crawler.ledger.record import Finish, Scope, record
 from crawler.ledger.tokens import affordable
-from crawler.pace import next_tokens_ms, started, used_tokens
-from crawler.plan import plan
+from crawler.quota.pace import next_tokens_ms, started, used_tokens
+from crawler.quota.plan import plan
 
 HEARTBEAT_MS = 5_000
 

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any
 
 from crawler.answer_schema import SCHEMA, misfit
+from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.json_answer import read_json, without_fence
-from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
 MIME_TYPE = "response_mime_type"

@@ -6,8 +6,8 @@ Rule: what the function raises is a transient failure, unless it raises a Provid
 import inspect
 from collections.abc import Awaitable, Callable
 
+from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answer_check import examine, require_checks, wants_json
-from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
 
 AsyncFunction = Callable[[str], Awaitable[str]]

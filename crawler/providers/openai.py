@@ -21,6 +21,7 @@ import aiohttp
 
 from crawler.answer_schema import SCHEMA, in_lower_case
 from crawler.errors import CrawlerError, Exit
+from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.answer_check import (
     MIME_TYPE,
     OK,
@@ -32,7 +33,6 @@ from crawler.providers.answer_check import (
 from crawler.providers.event_stream import EventReader
 from crawler.providers.openai_refusal import breakage, cause, refusal
 from crawler.providers.openai_stream import Gathering
-from crawler.providers.protocol import Answer, Call, Provider, ProviderError
 from crawler.redaction import redacted_answer
 from crawler.states import Outcome
 

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 
-from crawler.providers.protocol import ProviderError
+from crawler.protocol import ProviderError
 from crawler.redaction import redacted
 from crawler.states import Outcome
 

@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from crawler.protocol import ProviderError
 from crawler.providers.openai_refusal import refusal_in_stream
-from crawler.providers.protocol import ProviderError
 from crawler.states import Outcome
 
 DONE = b"[DONE]"

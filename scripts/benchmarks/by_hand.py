@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from crawler.clock import wall_ms
-from crawler.database import SCHEDULER_CHECKPOINT_PAGES, configure, prepare_file, transact
 from crawler.ledger import control
 from crawler.ledger.lease import Allowance, Lease
 from crawler.ledger.look import limits
 from crawler.ledger.record import Finish, Scope, end_run
 from crawler.ledger.turn import Turn, start_run, turn
-from crawler.locks import WriteLock
 from crawler.policy import Policy
 from crawler.states import Outcome
+from crawler.storage.database import SCHEDULER_CHECKPOINT_PAGES, configure, prepare_file, transact
+from crawler.storage.locks import WriteLock
 
 FILLER = " ".join(["as", "many", "words", "as", "answers", "have"] * 17)[:480]
 FILL_BATCH = 10_000

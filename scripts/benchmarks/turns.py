@@ -29,14 +29,14 @@ from unittest import mock
 import by_hand
 import harness
 
-from crawler import store
-from crawler.ending import RunOptions
 from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
 from crawler.logs import json_lines
 from crawler.policy import Policy
+from crawler.protocol import Call
 from crawler.providers import scripted
-from crawler.providers.protocol import Call
-from crawler.session import crawl_store
+from crawler.run.ending import RunOptions
+from crawler.run.session import crawl_store
+from crawler.storage import store
 
 ANSWER_WORDS = 100
 CONCURRENCY = 200

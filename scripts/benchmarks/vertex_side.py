@@ -18,7 +18,7 @@ import grpc.aio
 
 from crawler.cli import main as program
 from crawler.cli.crawl import crawl
-from crawler.providers.protocol import Call
+from crawler.protocol import Call
 from crawler.providers.vertex.channels import OPTIONS
 from crawler.providers.vertex.messages import GENERATE, GenerateContentRequest
 from crawler.providers.vertex.service import connect

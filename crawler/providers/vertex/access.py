@@ -17,7 +17,7 @@ from google.auth.credentials import TokenState
 from google.auth.exceptions import GoogleAuthError, TransportError
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.protocol import ProviderError
+from crawler.protocol import ProviderError
 from crawler.states import Outcome
 
 SCOPES = ("https://www.googleapis.com/auth/cloud-platform",)

@@ -7,8 +7,8 @@ first. Thoughts are no part of the text.
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answer_check import OK, accepted, draft
-from crawler.providers.protocol import Answer, Call, ProviderError
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
 from crawler.states import Outcome
 

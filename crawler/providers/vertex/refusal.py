@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from crawler.providers.protocol import ProviderError
+from crawler.protocol import ProviderError
 from crawler.redaction import redacted
 from crawler.states import Outcome
 

@@ -29,8 +29,8 @@ from urllib.parse import quote
 from google.protobuf import json_format, struct_pb2
 
 from crawler.answer_schema import SCHEMA, nodes
+from crawler.protocol import Call
 from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
-from crawler.providers.protocol import Call
 from crawler.providers.vertex.messages import (
     GENERATE,
     PREDICT,

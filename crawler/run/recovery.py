@@ -1,0 +1,64 @@
+"""What dead runs have left open is taken over by those that live.
+
+Rule: a run is dead when its process is, which its lock tells at once, whatever a clock says. One
+that lives and does nothing (stopped for good, or hanging) is given up when its heartbeat has not
+moved for `lost_after_ms` of our own waking time, counted in looks: whoever slept or was stopped has
+not looked. Should it go on later, the fence keeps what it brings from counting. Where there is no
+lock to ask, another start of the machine proves a death; else the age of the heartbeat decides.
+"""
+
+from crawler.clock import boot_id
+from crawler.failpoints import failpoint
+from crawler.ledger.record import Scope, end_run
+from crawler.ledger.turn import HEARTBEAT_MS, LiveRun, live_runs
+from crawler.logs import Log
+from crawler.states import Outcome
+from crawler.storage.locks import forget_run, run_is_alive
+from crawler.storage.store import Store
+
+TICK_MS = 1_000
+"""How often a run looks after the others, at the most."""
+
+
+class Watch:
+    """The heartbeats that a run has seen of the others, and in how many looks they stood still."""
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int, int]] = {}
+
+    def still_ms(self, run_id: int, heartbeat_at_ms: int) -> int:
+        """Look at a heartbeat; return for how long, at the least, it has been seen to stand still.
+
+        To be called a tick after the last time, or later.
+        """
+        before_ms, looks = self._seen.get(run_id, (None, 0))
+        looks = looks + 1 if before_ms == heartbeat_at_ms else 0
+        self._seen[run_id] = heartbeat_at_ms, looks
+        return looks * TICK_MS
+
+
+async def bury_the_dead(store: Store, scope: Scope, log: Log, watch: Watch) -> None:
+    """End the runs that are dead, and make what they had in flight due again."""
+    for run in await store.run(live_runs):
+        if run.id == scope.run_id:
+            continue
+        why = _death(store, scope, run, watch)
+        if why is not None:
+            attempts = await store.run(end_run, scope, run.id, Outcome.ABANDONED, why)
+            failpoint("dead_run_ended")
+            forget_run(store.path, run.id)
+            log.warning("attempts_abandoned", of_run_id=run.id, attempts=attempts, reason=why)
+
+
+def _death(store: Store, scope: Scope, run: LiveRun, watch: Watch) -> str | None:
+    """Tell why a run is dead; None where it is not known to be."""
+    alive = run_is_alive(store.path, run.id)
+    # A power cut may take the file of a lock that is younger than the disk's last flush.
+    rebooted = alive is None and run.boot_id not in ("", boot_id())
+    if alive is False or rebooted:
+        return "died"
+    still_ms = watch.still_ms(run.id, run.heartbeat_at_ms)
+    if alive is None:
+        still_ms = scope.clock() - run.heartbeat_at_ms
+    # Another program may have set its own run less time than the heart takes to beat.
+    return "silent" if still_ms > max(scope.policy.lost_after_ms, 3 * HEARTBEAT_MS) else None

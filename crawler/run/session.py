@@ -1,0 +1,102 @@
+"""Puts a run together: scheduler, executor, providers, for the program and the Python API alike.
+
+Rule: the only place that knows all of them.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+
+from crawler.clock import wall_ms
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.look import served_prompts, served_request
+from crawler.ledger.report import Status
+from crawler.logs import Log
+from crawler.policy import Policy
+from crawler.protocol import Provider, ProviderError
+from crawler.run.ending import Ending, RunOptions
+from crawler.run.executor import LocalExecutor, OnText
+from crawler.run.scheduler import Scheduler
+from crawler.storage.store import Store
+
+
+async def crawl_store(
+    store: Store,
+    policy: Policy,
+    options: RunOptions,
+    log: Log,
+    *,
+    given: Mapping[tuple[str, str], Provider] | None = None,
+    clock: Callable[[], int] | None = None,
+    on_status: Callable[[Status], None] | None = None,
+    on_start: Callable[[Scheduler], None] | None = None,
+    on_text: OnText | None = None,
+) -> Ending:
+    """Make one run over an open database.
+
+    Args:
+        store: the database.
+        policy: the settings.
+        options: how far to go.
+        log: where events go.
+        given: providers that are there already, by (provider, model).
+        clock: the time in ms; the file's own where none is given.
+        on_status: told the state of the crawl once a second.
+        on_start: told the scheduler when its providers are there; for who wants to stop it.
+        on_text: told pieces of the answers as they come, where a provider can say them so early.
+
+    Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
+
+    """
+    wake = asyncio.Event()
+    # The executor reads the scheduler's clock, which is agreed on when the run begins.
+    executor = LocalExecutor(lambda: scheduler.now_ms(), wake.set, given, on_text)  # noqa: PLW0108
+    scheduler = Scheduler(
+        store,
+        executor,
+        wake,
+        clock=clock,
+        policy=policy,
+        options=options,
+        log=log,
+        on_status=on_status,
+    )
+    try:
+        for prompt in await store.run(_prompts_with_work, options):
+            await _connect(executor, prompt.provider, prompt.model)
+        if on_start is not None:
+            on_start(scheduler)
+        return await scheduler.run()
+    finally:
+        await executor.close()
+
+
+def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Prompt]:
+    if options.request_id is not None:
+        served = served_request(conn, options.request_id)
+    else:
+        served = served_prompts(conn, options.prompt_ids)
+    return [prompt_by_id(conn, row.prompt_id) for row in served]
+
+
+async def connect_once(targets: Sequence[tuple[str, str]]) -> None:
+    """Connect to each (provider, model) and part again. Raises CrawlerError if that fails."""
+    executor = LocalExecutor(wall_ms, lambda: None)
+    try:
+        for provider, model in targets:
+            await _connect(executor, provider, model)
+    finally:
+        await executor.close()
+
+
+async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
+    try:
+        await executor.connect(provider, model)
+    except ProviderError as error:
+        raise CrawlerError(
+            f"provider {provider!r} can't be reached",
+            error.reason,
+            "mend that and run again, or ask another: crawler run --provider NAME",
+            Exit.UNREACHABLE,
+        ) from error

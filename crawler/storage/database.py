@@ -1,0 +1,264 @@
+"""Opens database files: who may, with which settings, and what one transaction is.
+
+Rule: every connection of the package is opened here, and every write is one call of `transact`.
+"""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from crawler.errors import CrawlerError, Exit
+from crawler.failpoints import failpoint
+from crawler.storage.locks import LockTimeout, WriteLock
+from crawler.storage.upgrade import inspect, migrate, newest_version
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    {"afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
+)
+OF_THE_FILE = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+    }
+)
+"""SQLite's primary result codes that speak of the file and not of the statement."""
+
+SCHEDULER_CHECKPOINT_PAGES = 8_000
+
+# A COMMIT that returns has reached the disk (FULL), also if the power goes next.
+SETTINGS = (
+    "PRAGMA busy_timeout = 30000",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+    "PRAGMA mmap_size = 0",
+    "PRAGMA temp_store = MEMORY",
+    "PRAGMA cache_size = -16384",
+    "PRAGMA journal_size_limit = 67108864",
+)
+
+
+def transact(
+    conn: sqlite3.Connection,
+    lock: WriteLock,
+    transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Run a function as one transaction: all of it is on the disk, or nothing has changed.
+
+    An error at COMMIT leaves it unknown which: then close, open again and read.
+    """
+    with lock.held():
+        failpoint("before_begin")
+        conn.execute("BEGIN IMMEDIATE")
+        try:
+            result = transaction(conn, *args, **kwargs)
+            failpoint("before_commit")
+            conn.execute("COMMIT")
+        except BaseException:
+            # After a full disk or an I/O error SQLite may have rolled back already.
+            if conn.in_transaction:
+                conn.execute("ROLLBACK")
+            raise
+        failpoint("after_commit")
+        return result
+
+
+def prepare_file(path: Path) -> None:
+    """See to it that a file may be written to, creating it for its owner alone if there is none.
+
+    Raises CrawlerError, with the file unchanged.
+    """
+    kind = _file_system(path)
+    if kind in NETWORK_FILE_SYSTEMS:
+        raise CrawlerError(
+            f"{path} can't be used",
+            f"it is on a network file system ({kind}), where SQLite's WAL may be corrupted",
+            "put the database on a local disk: --db PATH",
+            Exit.DATABASE,
+        )
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        failpoint("file_created")
+    except FileExistsError:
+        inspect(path)
+    except OSError as error:
+        raise _not_writable(path, error) from error
+    if not os.access(path, os.W_OK):
+        raise _not_writable(path, PermissionError("no permission to write to it"))
+
+
+def location(path: Path | None) -> str | Path:
+    """Return what SQLite is to open: a whole path, since a file may be called `:memory:`, too."""
+    return ":memory:" if path is None else path.absolute()
+
+
+def configure(
+    conn: sqlite3.Connection, lock: WriteLock, checkpoint_pages: int, now_ms: int
+) -> None:
+    """Give a writing connection its settings and the newest schema."""
+    for setting in SETTINGS:
+        conn.execute(setting)
+    conn.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
+    with lock.held():
+        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode not in ("wal", "memory"):
+        raise CrawlerError(
+            "the database can't be used here",
+            f"its file system can't hold a write-ahead log (SQLite stays in mode {mode})",
+            "put the database on a local disk: --db PATH",
+            Exit.DATABASE,
+        )
+    transact(conn, lock, migrate, now_ms)
+
+
+@contextmanager
+def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
+    """Open a file for a command that writes, creating it if need be. Raises CrawlerError."""
+    with explained(path):
+        prepare_file(path)
+        lock = WriteLock(path)
+        conn = sqlite3.connect(location(path), isolation_level=None)
+        try:
+            # Only a scheduler checkpoints while there may be others.
+            configure(conn, lock, 0, now_ms)
+            conn.execute("PRAGMA cache_size = -131072")  # a long list goes into one index
+            yield Writer(conn, lock)
+        finally:
+            with lock.held():
+                conn.close()
+            lock.close()
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file for a command that only reads; never creates or changes one.
+
+    Raises CrawlerError, also for a file of an older version: an older program may be at work on it.
+    """
+    version, newest = require_database(path), newest_version()
+    if version < newest:
+        raise CrawlerError(
+            f"the database at {path} is of an older version",
+            f"its schema is version {version}, and this program reads {newest}",
+            "when no older program is at work on it: crawler run, or any command that writes",
+            Exit.CONFIGURATION,
+        )
+    with explained(path):
+        conn = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
+        )
+        try:
+            conn.execute("PRAGMA query_only = ON")
+            conn.execute("PRAGMA busy_timeout = 5000")
+            conn.execute("PRAGMA trusted_schema = OFF")
+            yield conn
+        finally:
+            conn.close()
+
+
+def require_database(path: Path) -> int:
+    """Return the schema version of a file that has something in it. Raises CrawlerError."""
+    if not path.exists():
+        raise CrawlerError(
+            f"there is no database at {path}",
+            "nothing has been added yet, or it is elsewhere",
+            f"crawler --db {path} add WORDS",
+            Exit.CONFIGURATION,
+        )
+    with explained(path):
+        version = inspect(path)
+    if version == 0:
+        raise CrawlerError(
+            f"the database at {path} is empty",
+            "nothing has been added yet",
+            f"crawler --db {path} add WORDS",
+            Exit.CONFIGURATION,
+        )
+    return version
+
+
+class Writer:
+    """An open file and the right to write to it."""
+
+    def __init__(self, conn: sqlite3.Connection, lock: WriteLock) -> None:
+        self._conn = conn
+        self._lock = lock
+
+    def run(
+        self,
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function as one transaction."""
+        return transact(self._conn, self._lock, transaction, *args, **kwargs)
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a file into an error that tells what to do."""
+    try:
+        yield
+    except LockTimeout as error:
+        raise CrawlerError(
+            f"{path} is in use",
+            "another process has been writing to it for a minute",
+            "crawler status shows who runs; wait for it, or end it",
+            Exit.DATABASE,
+        ) from error
+    except sqlite3.DatabaseError as error:
+        is_no_text = str(error).startswith("Could not decode to UTF-8")  # Python's, without a code
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE and not is_no_text:
+            raise  # a mistake of ours
+        raise _unusable(path, str(error), "free some space or repair the disk") from error
+    except MemoryError as error:  # SQLite's, too
+        raise _unusable(path, "no memory is left", "free some memory") from error
+
+
+def _unusable(path: Path, cause: str, hint: str) -> CrawlerError:
+    return CrawlerError(
+        f"{path} can't be read or written",
+        cause,
+        f"{hint}, then run again: what was recorded is safe",
+        Exit.DATABASE,
+    )
+
+
+def _not_writable(path: Path, error: OSError) -> CrawlerError:
+    return CrawlerError(
+        f"{path} can't be written",
+        error.strerror or str(error),
+        "name another file with --db",
+        Exit.DATABASE,
+    )
+
+
+def _file_system(path: Path) -> str | None:
+    """Return the type of the file system that a path is on, where the system tells."""
+    try:
+        device = path.absolute().parent.stat().st_dev
+        mounts = Path("/proc/self/mountinfo").read_text("utf-8")
+    except OSError:
+        return None
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    for line in mounts.splitlines():
+        mount, _, source = line.partition(" - ")
+        if mount.split()[2] == wanted:
+            return source.split()[0]
+    return None

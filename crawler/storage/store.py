@@ -1,0 +1,141 @@
+"""The ledger behind an event loop: one function = one transaction = one hop to its thread.
+
+Rule: a transaction is awaited to its end even when its caller is cancelled, so none is ever left
+half done, and the connection is always closed, because aiosqlite's thread would otherwise keep the
+interpreter alive. This file is the only one that knows aiosqlite; it uses one protected name of it,
+`_execute`, because awaiting statement by statement is some eight times slower and not atomic.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import aiosqlite
+
+from crawler.clock import wall_ms
+from crawler.errors import CrawlerError, Exit
+from crawler.failpoints import failpoint
+from crawler.storage.cancellation import to_its_end
+from crawler.storage.database import (
+    SCHEDULER_CHECKPOINT_PAGES,
+    configure,
+    explained,
+    location,
+    prepare_file,
+    transact,
+)
+from crawler.storage.locks import WriteLock
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Store:
+    """An open database; made by `open_store`."""
+
+    def __init__(self, db: aiosqlite.Connection, lock: WriteLock, path: Path | None) -> None:
+        self._db = db
+        self._lock = lock
+        self.path = path
+        """The file; None for a database in memory."""
+        self._inode = _inode(path)
+
+    async def run(
+        self,
+        transaction: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a function as one transaction and return what it returns.
+
+        If the caller is cancelled, the transaction still ends first, one way or the other.
+        """
+        return await to_its_end(
+            _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
+        )
+
+    def require_file(self) -> None:
+        """Raise CrawlerError if the file is not where it was: what is written would be lost."""
+        if _inode(self.path) != self._inode:
+            raise CrawlerError(
+                f"{self.path} has been removed, or another file is there now",
+                "what the run still had to record would be lost with it",
+                "stop what does that; then crawler run, on a file that stays where it is",
+                Exit.DATABASE,
+            )
+
+    async def between_transactions(self, act: Callable[[], None]) -> None:
+        """Do something in the loop's thread while no transaction is under way, nor can begin."""
+        loop, parked, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def park(_: sqlite3.Connection) -> None:
+            loop.call_soon_threadsafe(parked.set)
+            go_on.wait()
+
+        hop = asyncio.ensure_future(_hop(self._db, park))
+        try:
+            await parked.wait()
+            act()
+        finally:
+            go_on.set()
+            await hop
+
+
+def _inode(path: Path | None) -> tuple[int, int] | None:
+    """Return what tells a file from any other; None where there is none."""
+    try:
+        found = None if path is None else path.stat()
+    except FileNotFoundError:
+        return None
+    return None if found is None else (found.st_dev, found.st_ino)
+
+
+@asynccontextmanager
+async def open_store(database: Path | None) -> AsyncIterator[Store]:
+    """Open a file (None: a database in memory) for a scheduler, creating it if need be.
+
+    Raises CrawlerError, also for what goes wrong with the file later.
+    """
+    with explained(database or Path(":memory:")):
+        if database is not None:
+            prepare_file(database)
+        lock = WriteLock(database)
+        try:
+            # A file that can't be opened says so here: in aiosqlite's thread it would leave a
+            # thread behind that outlives the loop, and dies of that.
+            conn = sqlite3.connect(
+                location(database), isolation_level=None, check_same_thread=False
+            )
+            db = aiosqlite.Connection(lambda: conn, iter_chunk_size=64)
+            async with db:
+                now_ms = wall_ms()
+                await _hop(
+                    db, lambda conn: configure(conn, lock, SCHEDULER_CHECKPOINT_PAGES, now_ms)
+                )
+                try:
+                    yield Store(db, lock, database)
+                finally:
+                    await _close(db, lock)
+        finally:
+            lock.close()
+
+
+async def _close(db: aiosqlite.Connection, lock: WriteLock) -> None:
+    """Close under the lock: the last connection to close checkpoints."""
+
+    def close(conn: sqlite3.Connection) -> None:
+        with lock.held():
+            failpoint("closing")
+            conn.close()
+
+    await to_its_end(_hop(db, close))
+
+
+async def _hop(db: aiosqlite.Connection, function: Callable[[sqlite3.Connection], T]) -> T:
+    """Run a function on the connection, in its thread."""
+    execute: Callable[..., Awaitable[T]] = db._execute  # noqa: SLF001 - see above
+    return await execute(lambda: function(db._conn))  # noqa: SLF001

@@ -1,0 +1,240 @@
+"""What is learned is on record: over restarts, for SQL, and in the transaction that leases."""
+
+import itertools
+
+import pytest
+
+from crawler.ledger import control, intake, look, record, report
+from crawler.ledger.pacing import RATE_STEP
+from crawler.ledger.turn import Gate
+from crawler.quota.pace import Pace
+from crawler.run.ending import gate_ending
+from crawler.states import Outcome
+
+
+def history(ledger):
+    return ledger.conn.execute("SELECT what, per_minute, why FROM limit_history").fetchall()
+
+
+def whats(ledger):
+    return [what for what, *_ in history(ledger)]
+
+
+def test_a_pace_is_kept_in_the_columns_of_its_names(ledger):
+    columns = [name for _, name, *_ in ledger.conn.execute("PRAGMA table_info(limits)")]
+    assert set(Pace._fields) <= set(columns)
+    (limit,) = look.limits(ledger.conn, 600).values()
+    assert limit.pace == Pace(), "a new row is a pace that has learned nothing"
+
+
+def refuse(ledger, **facts):
+    leases = ledger.turn().leases
+    ledger.now_ms += 100
+    ended = [
+        ledger.finish(lease, Outcome.THROTTLED, reason="slow down", **facts) for lease in leases
+    ]
+    return ledger.turn(*ended, budget=0)
+
+
+def test_gate_and_rate_leave_rows_that_say_why(ledger):
+    ledger.add(map(str, range(500)))
+    done = refuse(ledger)
+    assert history(ledger) == [("gate_closed", None, "quota: slow down")]
+    ledger.now_ms = done.gate.opens_at_ms
+    (probe,) = ledger.turn().leases
+    ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), budget=0)
+    assert whats(ledger) == ["gate_closed", "gate_opened", "rate_raised"]
+    before = len(history(ledger))
+    for _ in range(200):
+        ledger.now_ms += 250
+        leases = ledger.turn().leases
+        ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases), budget=0)
+    raised = history(ledger)[before:]
+    assert {what for what, *_ in raised} == {"rate_raised"}
+    rates = [rate for _, rate, _ in raised]
+    assert rates == sorted(rates)
+    assert all(b / a < RATE_STEP**3 for a, b in itertools.pairwise(rates))
+
+
+def test_what_was_learned_outlives_the_process(ledger):
+    ledger.add(map(str, range(500)))
+    done = refuse(ledger)
+    ledger.now_ms = done.gate.opens_at_ms
+    heir = ledger.start_run()
+    (probe,) = ledger.turn(run_id=heir).leases
+    ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), run_id=heir, budget=0)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert limit.rate == 60, "hardly anything was accepted: it begins there"
+    assert len(ledger.turn(run_id=heir).leases) <= 1
+
+
+def test_setting_a_limit_anew_forgets_what_was_learned_and_the_same_again_does_not(ledger):
+    ledger.add(map(str, range(500)))
+    done = refuse(ledger)
+    ledger.now_ms = done.gate.opens_at_ms
+    (probe,) = ledger.turn().leases
+    ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), budget=0)
+    control.set_per_minute(ledger.conn, "quota", None, ledger.now_ms)
+    assert ledger.row("SELECT rate FROM limits") == (60,)
+    ledger.conn.execute("UPDATE limits SET tat_us = tat_us + 50000000, tokens_tat_us = 1 << 60")
+    control.set_per_minute(ledger.conn, "quota", 90, ledger.now_ms)
+    assert ledger.row("SELECT rate, bursting, served FROM limits") == (None, 1, 0)
+    assert ledger.row("SELECT tokens_tat_us FROM limits") == ((ledger.now_ms + 60_000) * 1_000,)
+    assert len(ledger.turn().leases) > 0, "at once"
+    assert ("set", 90, "per_minute = 90") in history(ledger)
+    control.set_per_minute(ledger.conn, "quota", None, ledger.now_ms)
+    assert history(ledger)[-1] == ("set", None, "per_minute = none")
+
+
+def test_a_gate_is_tried_and_opened_when_no_refusal_came_in_time(ledger):
+    """An answer takes a while; a refusal would have come by now."""
+    ledger.add(map(str, range(500)))
+    done = refuse(ledger)
+    ledger.now_ms = done.gate.opens_at_ms
+    assert len(ledger.turn().leases) == 1
+    waiting = ledger.turn()
+    assert waiting.leases == []
+    ledger.now_ms = waiting.wake_at_ms
+    assert waiting.wake_at_ms - done.gate.opens_at_ms < 500
+    ledger.turn()
+    assert whats(ledger)[1] == "gate_opened"
+
+
+def test_failures_of_an_outage_cost_no_request_anything(ledger):
+    ledger.add(map(str, range(100)))
+    leases = ledger.turn().leases
+    ended = [ledger.finish(lease, Outcome.TRANSIENT, reason="503") for lease in leases]
+    done = ledger.turn(*ended, budget=0)
+    assert done.gate.cause == "outage"
+    assert ledger.row("SELECT sum(failures), max(failures) FROM requests") == (4, 1)
+    for n in range(40):
+        ledger.now_ms = done.gate.opens_at_ms
+        (probe,) = ledger.turn().leases
+        assert (probe.number == 1) == (n % 2 == 0), (
+            "by turns one that never failed and one that did"
+        )
+        ledger.now_ms += 10
+        done = ledger.turn(ledger.finish(probe, Outcome.TRANSIENT), budget=0)
+    assert ledger.row("SELECT sum(failures) FROM requests") == (4,)
+    control.end_outage(ledger.conn, ledger.now_ms)
+    assert history(ledger)[-1] == ("gate_opened", None, "the run gave up")
+    assert len(ledger.turn().leases) == 10
+
+
+@pytest.mark.parametrize(("concurrency", "grows"), [(1, False), (9, True)])
+def test_a_rate_grows_only_where_it_has_held_back(ledger, concurrency, grows):
+    ledger.add("abc")
+    control.set_concurrency(ledger.conn, "quota", concurrency)
+    ledger.conn.execute(
+        "UPDATE limits SET rate = 60, plateau = 60, bursting = 0, grown_at_ms = ?",
+        (ledger.now_ms - 10_000,),
+    )
+    assert len(ledger.turn().leases) == 1
+    assert ledger.row("SELECT age_ms FROM limits") == (10_000 if grows else 0,)
+
+
+def test_a_server_that_fails_has_let_the_call_in(ledger):
+    ledger.add(map(str, range(500)))
+    ledger.now_ms = refuse(ledger).gate.opens_at_ms
+    (probe,) = ledger.turn().leases
+    failed = ledger.finish(probe, Outcome.TRANSIENT, status_code=500)
+    assert ledger.turn(failed, budget=0).gate.cause == ""
+
+
+def test_who_has_died_before_says_nothing_of_the_server(ledger):
+    ledger.add("abcdef")
+    assert len(ledger.turn().leases) == 6
+    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
+    ledger.run_id = ledger.start_run()
+    leases = ledger.turn().leases
+    ended = [ledger.finish(lease, Outcome.TRANSIENT) for lease in leases]
+    assert ledger.turn(*ended, budget=0).gate.cause == ""
+
+
+def test_answers_that_are_no_good_are_no_outage(ledger):
+    ledger.add(map(str, range(20)))
+    leases = ledger.turn().leases
+    ended = [ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=0) for lease in leases]
+    assert ledger.turn(*ended, budget=0).gate.cause == ""
+
+
+def test_requests_that_always_fail_are_no_outage(ledger):
+    ledger.add(map(str, range(3)))
+    for _ in range(25):
+        ledger.now_ms += 61_000
+        leases = ledger.turn().leases
+        done = ledger.turn(*(ledger.finish(lease, Outcome.TRANSIENT) for lease in leases), budget=0)
+    assert done.gate.cause == ""
+    assert set(ledger.states().values()) == {"failed"}
+
+
+def test_a_pause_ends_by_itself_when_it_was_said_to(ledger):
+    ledger.add("abc")
+    control.pause(ledger.conn, None, ledger.now_ms, ledger.now_ms + 5_000)
+    waiting = ledger.turn()
+    assert (waiting.leases, waiting.wake_at_ms) == ([], ledger.now_ms + 5_000)
+    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    assert (limit.held_by, limit.until_ms) == ("paused", ledger.now_ms + 5_000)
+    ledger.now_ms += 5_000
+    assert len(ledger.turn().leases) == 3
+    assert whats(ledger) == ["paused"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.UNAVAILABLE])
+@pytest.mark.parametrize("per_minute", [1, 5, 20])
+def test_who_tries_a_gate_needs_a_place_like_all_others(ledger, outcome, per_minute):
+    ledger.fix(per_minute)
+    ledger.add(map(str, range(100)))
+    for _ in range(400):
+        ends = [ledger.finish(lease, outcome) for lease in ledger.turn().leases]
+        ledger.now_ms += 100
+        ledger.turn(*ends, budget=0)
+        ledger.now_ms += 400
+    starts = [at for (at,) in ledger.conn.execute("SELECT started_at_ms FROM attempts")]
+    assert max(sum(first <= at < first + 60_000 for at in starts) for first in starts) <= per_minute
+
+
+def test_a_gate_keeps_no_run_from_the_work_of_another_limit(ledger):
+    other = intake.put_limit(ledger.conn, "other", 5)
+    spec = intake.PromptSpec("o", "Of {word}", "scripted", "m", {})
+    prompt, _ = intake.put_prompt(ledger.conn, spec, other, 1)
+    ledger.add("abc")
+    intake.add_words(ledger.conn, prompt.id, [intake.Word(word, {}) for word in "xyz"], 1)
+    leases = ledger.turn().leases
+    ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id == 1]
+    done = ledger.turn(*ends, budget=0)
+    assert done.gate.cause == "", "there is another"
+    ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id != 1]
+    done = ledger.turn(*ends, budget=0)
+    assert done.gate.cause == "day"
+    assert gate_ending(done.gate, 6, 900_000, ledger.now_ms + 5_000).reason == "quota"
+
+
+def test_which_closed_gates_end_a_run():
+    def ending(cause, opens_at_ms, since_ms=0, now_ms=1_000_000):
+        gate = Gate(opens_at_ms, 990_000, since_ms, 3, cause)
+        found = gate_ending(gate, 7, 900_000, now_ms)
+        return found and found.reason
+
+    assert ending("day", 1_890_000) == "quota"
+    assert ending("quota", 1_890_000) == "quota"
+    assert ending("day", 1_889_999) is None
+    assert ending("day", 1_890_000, now_ms=1_890_000) is None, "it is about to be tried"
+    assert ending("outage", 1_005_000, since_ms=0) == "outage"
+    assert ending("outage", 1_005_000, since_ms=200_000) is None
+    assert ending("outage", 999_000, since_ms=0) is None, "of another day, perhaps"
+
+
+def test_requests_that_failed_in_an_outage_make_no_second_one(ledger):
+    """Whether a server is out of order is told by those that had never failed."""
+    ledger.add(map(str, range(10)))
+    leases = ledger.turn().leases
+    done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
+    assert done.gate.cause == "outage"
+    control.end_outage(ledger.conn, ledger.now_ms)
+    for _ in range(30):
+        ledger.now_ms += 61_000
+        leases = ledger.turn().leases
+        done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
+        assert done.gate.cause == ""
+    assert set(ledger.states().values()) == {"failed"}
