@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from crawler.errors import CrawlerError
-from crawler.ledger.report import Result
+from crawler.ledger.results import Result
 from crawler.policy import Policy
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.states import Outcome

@@ -15,11 +15,14 @@ from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
-from crawler.ledger.report import Result, result
+from crawler.ledger.intake import PromptSpec, add_words, put_prompt
+from crawler.ledger.limits import put_limit
+from crawler.ledger.results import Result, result
+from crawler.ledger.runs import Selection
 from crawler.lists.words import word_of
 from crawler.logs import json_lines
 from crawler.policy import Policy
+from crawler.protocol import Word
 from crawler.providers import check_params, kind_of
 from crawler.providers.function import AsyncFunction, Function
 from crawler.run.ending import RunOptions, raise_for
@@ -49,7 +52,7 @@ async def crawl_words(
     given = {(spec.provider, spec.model): Function(function)} if function else {}
     async with open_store(database) as store:
         prompt_id = await store.run(_put, words, spec, setting)
-        options = RunOptions(prompt_ids=(prompt_id,))
+        options = RunOptions(selection=Selection(prompt_ids=(prompt_id,)))
         log = json_lines(logging.WARNING)
         raise_for(await crawl_store(store, setting.policy, options, log, given=given))
         return await store.run(_rows, prompt_id, words)

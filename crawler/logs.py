@@ -20,11 +20,11 @@ EVENTS = frozenset(
         "attempts_abandoned",
         "gate_closed",
         "late_answers_refused",
+        "leases_released",
         "progress_reported",
         "prompt_changed",
         "run_ended",
         "run_started",
-        "start_restamped",
         "stop_requested",
     }
 )

@@ -1,12 +1,23 @@
-"""What a provider is: one verb, one error type, plain values in and out.
+"""The plain values that go from room to room, and what a provider is.
 
-Rule: nothing here knows a database, a scheduler or a network, so a call can be made on any node.
+Rule: nothing here knows a database, a loop or a network. So calls can be made by tasks in this
+process, by the nodes of a cluster, or as the lines of a batch job.
+
+    Word -> ledger -> Lease (with its Call) -> executor -> provider -> Answer or ProviderError
+         -> executor -> Finish -> ledger
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from crawler.states import Outcome
+
+
+class Word(NamedTuple):
+    """An item of a list: its text and, from the other columns of the list, its fields."""
+
+    text: str
+    fields: Mapping[str, str]
 
 
 class Call(NamedTuple):
@@ -40,6 +51,54 @@ class Answer(NamedTuple):
     """The model that answered, in its provider's word."""
     truncated: bool = False
     """The text was cut off where no more tokens were allowed."""
+
+
+class Lease(NamedTuple):
+    """A request that may be asked now. Its open attempt is (request_id, number)."""
+
+    call: Call
+    prompt_id: int
+    tokens: int | None = None
+    """Estimate of the tokens that the call uses; None where its limit counts no tokens."""
+    cost: float = 0.0
+    """The most that the call can cost; 0 where the run has no budget."""
+
+    @property
+    def request_id(self) -> int:
+        """The request."""
+        return self.call.request_id
+
+    @property
+    def number(self) -> int:
+        """The number of the attempt."""
+        return self.call.number
+
+    @property
+    def word(self) -> str:
+        """The text that is asked about."""
+        return self.call.word
+
+
+class Finish(NamedTuple):
+    """The end of an attempt, as the executor saw it."""
+
+    request_id: int
+    number: int
+    finished_at_ms: int
+    outcome: Outcome
+    text: str | None = None
+    """The answer; of an attempt that did not succeed, what it brought all the same."""
+    reason: str | None = None
+    status_code: int | None = None
+    retry_after_ms: int | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    tokens_thought: int | None = None
+    finish_reason: str | None = None
+    model_version: str | None = None
+    truncated: bool = False
+    daily: bool = False
+    """The quota that refused it is one for the day."""
 
 
 class ProviderError(Exception):

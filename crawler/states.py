@@ -1,7 +1,7 @@
 """The states of a request, the outcomes of an attempt, and what may follow what.
 
-Rule: everything that decides a transition is in this file; the triggers of the schema repeat it,
-and a test holds the two together.
+Rule: which transitions are legal, and which outcomes are alike, is in this file alone. The ledger
+asserts it, the triggers of the schema repeat it, and a test holds the three together.
 """
 
 from enum import StrEnum
@@ -53,8 +53,8 @@ COUNTS_AS_FAILURE = frozenset({Outcome.TRANSIENT, Outcome.ABANDONED})
 # What the same request would only meet again.
 FINAL = frozenset({Outcome.REJECTED, Outcome.BLOCKED})
 
-# What is true for every request of the same quota.
-CLOSES_GATE = frozenset({Outcome.THROTTLED, Outcome.UNAVAILABLE})
+# What no server has worked on: it used no tokens.
+UNPROCESSED = frozenset({Outcome.THROTTLED, Outcome.UNAVAILABLE})
 
 # What shows that the server is there and serves this quota again.
 OPENS_GATE = frozenset({Outcome.SUCCEEDED, Outcome.TRANSIENT, Outcome.REJECTED, Outcome.BLOCKED})

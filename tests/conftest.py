@@ -10,10 +10,13 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from crawler.ledger import control, intake, record
+from crawler.ledger import control, intake
 from crawler.ledger import turn as turns
-from crawler.ledger.lease import Allowance, Lease
+from crawler.ledger.budget import Allowance
+from crawler.ledger.limits import put_limit
+from crawler.ledger.runs import Scope, start_run
 from crawler.policy import Policy
+from crawler.protocol import Finish, Lease, Word
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
 from crawler.storage.upgrade import migrate
@@ -55,17 +58,17 @@ class Ledger:
         empty_ledger().backup(self.conn)
         for setting in SETTINGS:
             self.conn.execute(setting)
-        self.limit_id = intake.put_limit(self.conn, "quota", concurrency)
+        self.limit_id = put_limit(self.conn, "quota", concurrency)
         spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
         self.prompt, _ = intake.put_prompt(self.conn, spec, self.limit_id, self.now_ms)
         self.random = random.Random(1)
         self.run_id = self.start_run()
 
     def start_run(self) -> int:
-        return turns.start_run(self.conn, 1, "host", "0", self.now_ms)
+        return start_run(self.conn, 1, "host", "0", self.now_ms)
 
-    def scope(self, run_id: int | None = None) -> record.Scope:
-        return record.Scope(
+    def scope(self, run_id: int | None = None) -> Scope:
+        return Scope(
             run_id=run_id or self.run_id,
             policy=self.policy,
             clock=lambda: self.now_ms,
@@ -73,12 +76,10 @@ class Ledger:
         )
 
     def add(self, words: Iterable[str]) -> intake.Added:
-        rows = [intake.Word(word, {}) for word in words]
+        rows = [Word(word, {}) for word in words]
         return intake.add_words(self.conn, self.prompt.id, rows, self.now_ms)
 
-    def turn(
-        self, *finished: record.Finish, budget: int = 2**31, run_id: int | None = None
-    ) -> turns.Turn:
+    def turn(self, *finished: Finish, budget: int = 2**31, run_id: int | None = None) -> turns.Turn:
         return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget))
 
     def fix(self, per_minute: int) -> None:
@@ -86,10 +87,10 @@ class Ledger:
         control.set_per_minute(self.conn, "quota", per_minute, self.now_ms)
         control.set_adaptive(self.conn, "quota", self.now_ms, adaptive=False)
 
-    def finish(self, lease: Lease, outcome: Outcome, **facts) -> record.Finish:
+    def finish(self, lease: Lease, outcome: Outcome, **facts) -> Finish:
         if outcome is Outcome.SUCCEEDED:
             facts.setdefault("text", f"about {lease.word}")
-        return record.Finish(lease.request_id, lease.number, self.now_ms, outcome, **facts)
+        return Finish(lease.request_id, lease.number, self.now_ms, outcome, **facts)
 
     def states(self) -> dict[str, str]:
         rows = self.conn.execute(

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 
-from crawler.ledger.audit import check
+from crawler.ledger.check import check
 from crawler.storage.database import reading
 
 PROGRAM = [sys.executable, "-m", "crawler"]

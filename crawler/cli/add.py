@@ -12,13 +12,9 @@ from crawler.cli.options import database_option, found, named_prompt
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import (
-    Added,
-    Prompt,
-    Word,
-    add_words,
-)
+from crawler.ledger.intake import Added, Prompt, add_words
 from crawler.lists.words import SUFFIXES, read_list, word_of
+from crawler.protocol import Word
 from crawler.storage.database import Writer, writing
 from crawler.template import Template
 

@@ -12,10 +12,10 @@ from crawler.cli.options import database_option, endpoint_option, found, named_p
 from crawler.cli.terminal import moment, print_line, printable, printable_lines, quoted, tell
 from crawler.clock import wall_ms
 from crawler.ledger.control import word_id
-from crawler.ledger.intake import Prompt, Word
-from crawler.ledger.report import answer
+from crawler.ledger.intake import Prompt
+from crawler.ledger.results import answer
 from crawler.lists.words import word_of
-from crawler.protocol import Call
+from crawler.protocol import Call, Word
 from crawler.storage.database import writing
 
 

@@ -10,7 +10,8 @@ from hashlib import blake2b
 from types import MappingProxyType
 from typing import Any
 
-from crawler.ledger.intake import PromptSpec, Word
+from crawler.ledger.intake import PromptSpec
+from crawler.protocol import Word
 from crawler.providers import kind_of
 
 STUDY_NOTES = "study-notes"

@@ -7,7 +7,7 @@ import click
 from crawler.cli.options import database_option
 from crawler.cli.terminal import as_record, print_json, print_line
 from crawler.errors import Exit
-from crawler.ledger.audit import check as check_file
+from crawler.ledger.check import check as check_file
 from crawler.storage.database import reading
 
 

@@ -14,8 +14,9 @@ from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.intake import current_prompt, limit_names, prompts
-from crawler.ledger.report import status
+from crawler.ledger.intake import current_prompt, prompts
+from crawler.ledger.limits import limit_names
+from crawler.ledger.status import status
 from crawler.lists.words import as_added
 from crawler.policy import Policy
 from crawler.states import RequestState

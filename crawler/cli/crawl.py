@@ -17,14 +17,14 @@ from pathlib import Path
 from crawler.cli.builtin import WORD_LIST
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.report import Status, Vain, vain_prompts
-from crawler.ledger.report import status as status_of
+from crawler.ledger.status import Status
+from crawler.ledger.status import status as status_of
 from crawler.logs import Log, json_lines, silent
 from crawler.policy import Policy
-from crawler.run.ending import Ending, RunOptions, all_rejected, error_of
-from crawler.run.scheduler import Scheduler
+from crawler.run.ending import EXIT_CODES, Ending, Reason, RunOptions, error_of, exit_code
+from crawler.run.loop import Loop
 from crawler.run.session import crawl_store
 from crawler.storage.store import open_store
 
@@ -37,25 +37,21 @@ def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
     """Run the crawl of a file; return the exit code. Raises CrawlerError."""
     live = Live() if sys.stderr.isatty() else None
     try:
-        ending, status, vain = asyncio.run(_crawl(db, policy, options, live))
+        ending, status = asyncio.run(_crawl(db, policy, options, live))
     finally:
         if live:
             live.stop()
     error = error_of(ending)
-    if error is None and vain and not ending.unfinished:
-        error = all_rejected(vain[0])
     if live:
         _tell_ending(ending, status, error)
     if error is not None:
         raise error
-    if ending.unfinished:
-        return Exit.WORK_LEFT
-    return Exit.SOME_FAILED if status.failed else Exit.DONE
+    return exit_code(ending)
 
 
 async def _crawl(
     db: Path, policy: Policy, options: RunOptions, live: Live | None
-) -> tuple[Ending, Status, list[Vain]]:
+) -> tuple[Ending, Status]:
     log = silent() if live else json_lines()
     async with open_store(db) as store:
         ending = await crawl_store(
@@ -64,14 +60,14 @@ async def _crawl(
             options,
             log,
             on_status=live.show if live else _reporter(log),
-            on_start=lambda scheduler: started(
-                scheduler, live.say if live else None, live.stop if live else None
+            on_start=lambda run: started(
+                run, live.say if live else None, live.stop if live else None
             ),
         )
         status = await store.run(_final_status, policy.guard_ms)
         if live:
             live.show(status)
-        return ending, status, await store.run(vain_prompts, options.prompt_ids)
+        return ending, status
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
@@ -79,7 +75,7 @@ def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
 
 
 def started(
-    scheduler: Scheduler,
+    run: Loop,
     say: Callable[[str], None] | None,
     clean_up: Callable[[], None] | None = None,
     again: str = "crawler run",
@@ -88,11 +84,11 @@ def started(
     # What has been imported by now stays. A provider's library can be a million objects, and
     # looking through them for garbage again and again took 40 % of the time of a fast crawl.
     gc.freeze()
-    _obey_signals(scheduler, say or (lambda _: None), clean_up or (lambda: None), again)
+    _obey_signals(run, say or (lambda _: None), clean_up or (lambda: None), again)
 
 
 def _obey_signals(
-    scheduler: Scheduler, say: Callable[[str], None], clean_up: Callable[[], None], again: str
+    run: Loop, say: Callable[[str], None], clean_up: Callable[[], None], again: str
 ) -> None:
     """Stop politely at the first signal and at once at the second, after a cleaning up."""
     first_at_s: float | None = None
@@ -105,9 +101,11 @@ def _obey_signals(
             with suppress(OSError):  # the terminal may be gone
                 clean_up()
                 say(f"stopped; go on with: {again}")
-            os._exit(Exit.WORK_LEFT)  # the open attempts are `abandoned` at the next start
+            os._exit(
+                EXIT_CODES[Reason.STOPPED]
+            )  # the open attempts are `abandoned` at the next start
         first_at_s = time.monotonic()
-        scheduler.stop("signal")
+        run.stop(Reason.STOPPED)
         with suppress(OSError):
             say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
 
@@ -116,19 +114,19 @@ def _obey_signals(
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, on_signal)
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-        _obey_ctrl_z(loop, scheduler)
+        _obey_ctrl_z(loop, run)
 
 
-def _obey_ctrl_z(loop: asyncio.AbstractEventLoop, scheduler: Scheduler) -> None:
+def _obey_ctrl_z(loop: asyncio.AbstractEventLoop, run: Loop) -> None:
     """Stop at Ctrl-Z, and obey it again after going on."""
 
     def stop() -> None:
         loop.remove_signal_handler(signal.SIGTSTP)
         # By the system's own rules: it does not stop whom no shell could let go on.
         os.kill(os.getpid(), signal.SIGTSTP)
-        _obey_ctrl_z(loop, scheduler)
+        _obey_ctrl_z(loop, run)
 
-    loop.add_signal_handler(signal.SIGTSTP, scheduler.suspend, stop)
+    loop.add_signal_handler(signal.SIGTSTP, run.suspend, stop)
 
 
 def _reporter(log: Log) -> Callable[[Status], None]:

@@ -15,7 +15,7 @@ from crawler.cli.options import database_option, found
 from crawler.cli.terminal import as_json, safe_cell, tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
-from crawler.ledger.report import Result, field_names, results
+from crawler.ledger.results import Result, field_names, results
 from crawler.storage.database import reading
 
 COLUMNS = ("text", "state", "reason", "prompt", "version", "provider", "model")

@@ -7,7 +7,7 @@ most runs have no terminal.
 from contextlib import suppress
 
 from crawler.cli.status import held_line, progress_line
-from crawler.ledger.report import Status
+from crawler.ledger.status import Status
 
 
 class Live:

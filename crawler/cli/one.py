@@ -15,11 +15,13 @@ from crawler.cli.status import held_line, is_soon
 from crawler.cli.terminal import quoted, tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import ask_for
-from crawler.ledger.intake import Prompt, Word, add_words
-from crawler.ledger.report import Result, Status, result
+from crawler.ledger.intake import Prompt, add_words
+from crawler.ledger.results import Result, result
+from crawler.ledger.runs import Selection
+from crawler.ledger.status import Status
 from crawler.logs import heard
 from crawler.policy import Policy
-from crawler.protocol import Call
+from crawler.protocol import Call, Word
 from crawler.run.ending import Ending, RunOptions, raise_for
 from crawler.run.session import crawl_store
 from crawler.states import Outcome
@@ -87,10 +89,10 @@ async def _ask(
         return await crawl_store(
             store,
             Policy(),
-            RunOptions(request_id=request_id),
+            RunOptions(selection=Selection(request_id=request_id)),
             heard(aside.hear),
             on_status=aside.show,
-            on_start=lambda scheduler: started(scheduler, aside.say, again=asked.again),
+            on_start=lambda run: started(run, aside.say, again=asked.again),
             on_text=aside.read if reader is not None else None,
         )
 

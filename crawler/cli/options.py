@@ -17,7 +17,8 @@ from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.terminal import quoted
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Prompt, current_prompt, put_limit, put_prompt
+from crawler.ledger.intake import Prompt, current_prompt, put_prompt
+from crawler.ledger.limits import put_limit
 from crawler.providers import kind_of
 from crawler.storage.database import Writer
 

@@ -15,14 +15,8 @@ from crawler.cli.options import found
 from crawler.cli.terminal import quoted, tell
 from crawler.clock import wall_ms
 from crawler.ledger import control
-from crawler.ledger.intake import (
-    Prompt,
-    PromptSpec,
-    current_prompt,
-    prompts,
-    put_limit,
-    put_prompt,
-)
+from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
+from crawler.ledger.limits import put_limit
 from crawler.providers import check_params, kind_of, model_for
 
 

@@ -28,9 +28,10 @@ from crawler.cli.retarget import (
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
+from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import Prompt
-from crawler.ledger.lease import ANYTHING, Allowance
+from crawler.ledger.runs import Selection
 from crawler.policy import Policy
 from crawler.storage.database import require_database, writing
 
@@ -99,13 +100,13 @@ def run(
     one stops at once; what was in flight is asked again by the next run.
     """
     policy = _policy(timeout, max_failures)
-    funds = _funds(budget, price)
+    allowance = _allowance(budget, price)
     require_database(db)  # a run has something to do only where words have been added
     with writing(db, wall_ms()) as writer:  # also of an older version: now it is read
         planned = writer.run(changes, name, provider, model)
     require_reachable(planned)
     with writing(db, wall_ms()) as writer:
-        chosen, done = writer.run(_apply, name, provider, model, concurrency, per_minute)
+        done = writer.run(_apply, name, provider, model, concurrency, per_minute)
     report_changed(done)
     # From here on it is a running crawl; what only that needs is imported now.
     from crawler.cli.crawl import crawl  # noqa: PLC0415
@@ -115,13 +116,13 @@ def run(
         watch=watch,
         deadline_ms=deadline,
         max_calls=max_calls,
-        funds=funds,
-        prompt_ids=(chosen[0].id,) if name else None,
+        budget=allowance,
+        selection=Selection(prompt=name),
     )
     return crawl(db, policy, options)
 
 
-def _funds(budget: float | None, price: tuple[float, float] | None) -> Allowance:
+def _allowance(budget: float | None, price: tuple[float, float] | None) -> Allowance:
     """Return what a run may spend."""
     if price is not None and budget is None:
         raise click.UsageError("--price says what tokens cost; --budget says how much to spend")
@@ -130,9 +131,9 @@ def _funds(budget: float | None, price: tuple[float, float] | None) -> Allowance
     if price is None:
         if budget != int(budget):
             raise click.UsageError("a budget without --price is a number of tokens")
-        return ANYTHING._replace(funds=budget)
+        return ANYTHING._replace(budget=budget)
     price_in, price_out = (of_a_million / 10**6 for of_a_million in price)
-    return ANYTHING._replace(funds=budget, price_in=price_in, price_out=price_out)
+    return ANYTHING._replace(budget=budget, price_in=price_in, price_out=price_out)
 
 
 def _policy(timeout_ms: int | None, max_failures: int | None) -> Policy:
@@ -152,16 +153,16 @@ def _apply(
     model: str | None,
     concurrency: int | None,
     per_minute: int | None,
-) -> tuple[list[Prompt], list[Changed]]:
+) -> list[Changed]:
     """Write to the database what the options say, all of it or nothing.
 
-    Returns the prompts, and those of them that have changed.
+    Returns the prompts that have changed.
     """
     done = [put_change(conn, change) for change in changes(conn, name, provider, model)]
     asked = provider or model
     chosen = [changed.new for changed in done] if asked else chosen_prompts(conn, name)
     _set_limit(conn, chosen, concurrency, per_minute)
-    return chosen, done
+    return done
 
 
 def _set_limit(

@@ -27,18 +27,12 @@ from crawler.cli.terminal import printable, quoted, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import cancel, word_id
-from crawler.ledger.intake import (
-    Added,
-    Prompt,
-    PromptSpec,
-    Word,
-    add_words,
-    put_limit,
-    put_prompt,
-)
-from crawler.ledger.report import Result, has_answers, last_answered, result, results
+from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, put_prompt
+from crawler.ledger.limits import put_limit
+from crawler.ledger.results import Result, has_answers, last_answered, result, results
 from crawler.lists.model_list import CUT_OFF, REPEATED, LeftOut, read_items
 from crawler.lists.words import word_of
+from crawler.protocol import Word
 from crawler.providers import check_params, kind_of, model_for
 from crawler.states import RequestState
 from crawler.storage.database import writing

@@ -17,7 +17,7 @@ from crawler.cli.terminal import (
     span,
 )
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.report import TimelineRow, timeline
+from crawler.ledger.results import TimelineRow, timeline
 from crawler.lists.words import as_added
 from crawler.storage.database import reading
 

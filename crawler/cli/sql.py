@@ -20,8 +20,7 @@ import click
 from crawler.cli.options import database_option
 from crawler.cli.terminal import as_json, print_json, print_line, print_table, safe_cell, tell_error
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.report import bound_memory, open_table_functions
-from crawler.storage.database import reading
+from crawler.storage.database import bound_memory, open_table_functions, reading
 
 DEFAULT_TIMEOUT_S = 60
 STEPS_BETWEEN_LOOKS = 10_000

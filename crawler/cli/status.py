@@ -14,8 +14,9 @@ from crawler.cli.terminal import (
     span,
 )
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.report import LimitStatus, Progress, Status
-from crawler.ledger.report import status as status_of
+from crawler.ledger.runs import LiveRun
+from crawler.ledger.status import LimitStatus, Progress, Status
+from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
 from crawler.storage.database import reading
 from crawler.storage.locks import run_is_alive
@@ -40,9 +41,9 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(prompt_line(row))
     for limit in now.limits:
         print_line(limit_line(limit, now.now_ms))
-    for run_id, pid, host, heartbeat_at_ms in now.runs:
-        print_line(_run_line(db, run_id, pid, host, now.now_ms - heartbeat_at_ms))
-    at_work = any(run_is_alive(db, run_id) is not False for run_id, *_ in now.runs)
+    for run in now.runs:
+        print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
+    at_work = any(run_is_alive(db, run.id) is not False for run in now.runs)
     idle = now.unfinished and not at_work
     print_line(progress_line(now) + ("; nobody is at work: crawler run" if idle else ""))
 
@@ -121,9 +122,9 @@ _GATES = {
 }
 
 
-def _run_line(db: Path, run_id: int, pid: int, host: str, silent_ms: int) -> str:
-    line = f"run {run_id}: pid {pid} on {printable(host)}"
-    if run_is_alive(db, run_id) is False:
+def _run_line(db: Path, run: LiveRun, silent_ms: int) -> str:
+    line = f"run {run.id}: pid {run.pid} on {printable(run.host)}"
+    if run_is_alive(db, run.id) is False:
         return f"{line} has died; the next run takes over what it had in flight"
     return f"{line}, seen {span(max(0, silent_ms))} ago"
 
@@ -139,12 +140,12 @@ def _as_json(db: Path, now: Status) -> dict[str, object]:
         "limits": [as_record(limit) for limit in now.limits],
         "runs": [
             {
-                "run_id": run_id,
-                "pid": pid,
-                "host": host,
-                "heartbeat_at": moment(heartbeat_at_ms),
-                "alive": run_is_alive(db, run_id),
+                "run_id": run.id,
+                "pid": run.pid,
+                "host": run.host,
+                "heartbeat_at": moment(run.heartbeat_at_ms),
+                "alive": run_is_alive(db, run.id),
             }
-            for run_id, pid, host, heartbeat_at_ms in now.runs
+            for run in now.runs
         ],
     }

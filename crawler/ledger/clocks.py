@@ -8,7 +8,7 @@ it only when nothing of the last minute could be forgotten by that.
 import sqlite3
 
 from crawler import clock
-from crawler.ledger.look import ledger_time_ms
+from crawler.ledger.window import ledger_time_ms
 from crawler.quota.pace import WINDOW_MS
 
 IDLE_MS = WINDOW_MS + 10_000

@@ -7,9 +7,9 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.pacing import Change, note
-from crawler.quota.pace import WINDOW_MS
-from crawler.states import RequestState
+from crawler.ledger.limits import Change, limits, note, write
+from crawler.quota.pace import US, WINDOW_MS, Pace
+from crawler.states import TRANSITIONS, RequestState
 
 _IN_FLIGHT = (
     "(SELECT request_id FROM attempts INDEXED BY attempts_lease WHERE finished_at_ms IS NULL)"
@@ -90,22 +90,37 @@ def set_adaptive(conn: sqlite3.Connection, limit: str, now_ms: int, *, adaptive:
 def _set_quota(
     conn: sqlite3.Connection, limit: str, name: str, value: int | None, now_ms: int
 ) -> None:
-    """Set what a limit is told of its quota. What it has learned of another one, it forgets."""
+    """Set what a limit is told of its quota. What it has learned of another one, it forgets.
+
+    A gate that is closed stays so, and the next call tries it at once.
+    """
     changed = conn.execute(
-        f"UPDATE limits SET {name} = ?1, {_FORGET}, tokens_tat_us = min(tokens_tat_us, ?2)"
-        f" WHERE name = ?3 AND {name} IS NOT ?1 RETURNING id",
-        (value, (now_ms + WINDOW_MS) * 1_000, limit),
+        f"UPDATE limits SET {name} = ?1 WHERE name = ?2 AND {name} IS NOT ?1 RETURNING id",
+        (value, limit),
     ).fetchall()
     for (limit_id,) in changed:
+        known = limits(conn, 0)[limit_id]
+        write(conn, known._replace(pace=_forgotten(known.pace, now_ms)))
         rate = float(value) if name == "per_minute" and value is not None else None
         told = "none" if value is None else value
         note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
 
 
-_FORGET = (
-    "tat_us = 0, rate = NULL, plateau = 0, age_ms = 0, bursting = 1, doubling = 0, young = 1,"
-    " served = 0, episode_cost = 1.5, window_seen_at_ms = -1000000000"
-)
+def _forgotten(pace: Pace, now_ms: int) -> Pace:
+    """Return a new pace with the gate and the tokens in use of an old one."""
+    return Pace(
+        tokens_tat_us=min(pace.tokens_tat_us, (now_ms + WINDOW_MS) * US),
+        gate_cause=pace.gate_cause,
+        gate_reason=pace.gate_reason,
+        gate_since_ms=pace.gate_since_ms,
+        gate_closed_at_ms=pace.gate_closed_at_ms,
+        gate_strikes=pace.gate_strikes,
+        gate_gap_ms=pace.gate_gap_ms,
+        failures=pace.failures,
+        refusal_ms=pace.refusal_ms,
+        accepted=pace.accepted,
+        grown_at_ms=pace.grown_at_ms,
+    )
 
 
 def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:
@@ -131,6 +146,7 @@ def retry(
 
     A call in flight that was not to be tried again may be, if what was cancelled is meant.
     """
+    assert all(RequestState.PENDING in TRANSITIONS[state] for state in states)
     prompt_ids = list(prompt_ids)
     if RequestState.CANCELLED in states:
         for prompt_id in prompt_ids:

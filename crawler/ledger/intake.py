@@ -11,13 +11,7 @@ from typing import Any, NamedTuple
 
 from crawler.answer_schema import SCHEMA
 from crawler.ledger.prompt_views import put_view
-
-
-class Word(NamedTuple):
-    """An input item: unique text and, from the other columns of its list, fields."""
-
-    text: str
-    fields: Mapping[str, str]
+from crawler.protocol import Word
 
 
 class PromptSpec(NamedTuple):
@@ -53,22 +47,6 @@ class Added(NamedTuple):
     """Words that this prompt had not been asked to ask about."""
     other_fields: int
     """Known words whose fields were others: they keep what they had, or get what they lacked."""
-
-
-def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
-    """Return the id of a limit; a new one gets the given concurrency."""
-    conn.execute(
-        "INSERT INTO limits (name, concurrency) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
-        (name, concurrency),
-    )
-    (limit_id,) = conn.execute("SELECT id FROM limits WHERE name = ?", (name,)).fetchone()
-    assert isinstance(limit_id, int)
-    return limit_id
-
-
-def limit_names(conn: sqlite3.Connection) -> list[str]:
-    """Return the names of the limits."""
-    return [name for (name,) in conn.execute("SELECT name FROM limits ORDER BY id")]
 
 
 def put_prompt(

@@ -186,7 +186,7 @@ _LIMITS = (
         "SELECT 'limit ' || limit_id || ' start ' || nth FROM attempts WHERE nth > 0"
         " GROUP BY limit_id, nth HAVING count(*) > 1 UNION ALL"
         " SELECT 'limit ' || limits.id FROM limits JOIN (SELECT limit_id, count(*) AS n,"
-        " max(nth) AS last FROM attempts GROUP BY limit_id) ON limit_id = limits.id"
+        " max(nth) AS last FROM attempts WHERE nth >= 0 GROUP BY limit_id) ON limit_id = limits.id"
         " WHERE started < n OR started < last",
     ),
     Invariant(

@@ -19,21 +19,13 @@ from crawler.errors import CrawlerError, Exit
 
 _WORD = "word"
 _OTHER_COLUMNS = {
-    "text": "responses.text",
-    "model": "prompts.model",
-    "version": "prompts.version",
-    "finished_at": "strftime('%Y-%m-%dT%H:%M:%fZ', attempts.finished_at_ms / 1000.0, 'unixepoch')",
-    "word_id": "words.id",
-    "request_id": "requests.id",
+    "text": "text",
+    "model": "model",
+    "version": "version",
+    "finished_at": "strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch')",
+    "word_id": "word_id",
+    "request_id": "request_id",
 }
-_SOURCE = (
-    " FROM responses"
-    " JOIN requests ON requests.id = responses.request_id"
-    " JOIN attempts ON attempts.request_id = responses.request_id"
-    " AND attempts.number = responses.number"
-    " JOIN words ON words.id = requests.word_id"
-    " JOIN prompts ON prompts.id = requests.prompt_id"
-)
 
 
 def put_view(
@@ -67,19 +59,19 @@ def view_name(prompt: str) -> str:
 
 def _definition(view: str, prompt_id: int, fields: list[str]) -> str:
     # The word is the list's own, whatever a model calls it.
-    columns = {_WORD: "words.text"}
+    columns = {_WORD: "word"}
     taken = {_WORD}
     for field in fields:
         if field.lower() not in taken:
             columns[field] = (
-                f"(SELECT value FROM json_each(responses.text) WHERE key = {_text(field)})"
+                f"(SELECT value FROM json_each(request_details.text) WHERE key = {_text(field)})"
             )
             taken.add(field.lower())
     columns |= {name: sql for name, sql in _OTHER_COLUMNS.items() if name not in taken}
     selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
     return (
-        f"CREATE VIEW {_quoted(view)} AS SELECT {selected}{_SOURCE}"
-        f" WHERE requests.prompt_id = {prompt_id:d} ORDER BY responses.request_id"
+        f"CREATE VIEW {_quoted(view)} AS SELECT {selected} FROM request_details"
+        f" WHERE prompt_id = {prompt_id:d} AND text IS NOT NULL ORDER BY request_id"
     )
 
 

@@ -7,7 +7,7 @@ longer than its call lasts.
 import sqlite3
 from typing import NamedTuple
 
-from crawler.ledger.lease import Allowance, Lease
+from crawler.ledger.budget import Allowance
 from crawler.quota.pace import Quota
 
 WEIGHT = 0.05
@@ -15,13 +15,6 @@ WEIGHT = 0.05
 MOST_OUT = "max_output_tokens"
 MOST_TOKENS, MOST_PER_CHAR = 1_000_000, 1.0
 """Whatever a server says, no more is believed."""
-
-
-class Chosen(NamedTuple):
-    """Requests that may start, and what holds back the next: ``tokens``, ``funds`` or nothing."""
-
-    leases: list[Lease]
-    held_by: str | None
 
 
 class Usual(NamedTuple):
@@ -55,60 +48,38 @@ class Usual(NamedTuple):
         tokens_in = self.bytes + self.names * len((word + (fields or "")).encode())
         return tokens_in, self.most_out or round(4 * self.tokens_out_mean)
 
+    def price(
+        self, word: str, fields: str | None, quota: Quota, allowance: Allowance
+    ) -> tuple[int | None, float]:
+        """Return the tokens that a call will probably use, and the most that it may cost.
+
+        None where the limit counts no tokens, 0 where the run has no budget. Raises ValueError for
+        a question that no minute has tokens for.
+        """
+        cost = 0.0 if allowance.budget is None else allowance.cost(*self.most(word, fields))
+        most = quota.tokens_per_minute
+        if most is None:
+            return None, cost
+        tokens = self.tokens_in(word, fields)
+        if tokens > most:
+            raise ValueError(
+                f"it needs some {tokens:.0f} tokens, and the limit allows {most} a minute"
+            )
+        # An answer may be larger than a minute: its call starts alone, and is charged in full.
+        return self.estimate(word, fields), cost
+
 
 def usual(conn: sqlite3.Connection, prompt_id: int) -> Usual:
     """Return what is known of the calls of a prompt."""
     row = conn.execute(
         "SELECT length(template), length(CAST(template || params AS BLOB)), tokens_per_char,"
         " tokens_out_mean, max(1, length(template) - length(replace(template, '{', ''))),"
-        f" json_extract(params, '$.{MOST_OUT}')"
+        f" CASE json_type(params, '$.{MOST_OUT}') WHEN 'integer'"
+        f" THEN max(1, json_extract(params, '$.{MOST_OUT}')) END"
         " FROM prompts JOIN tallies ON prompt_id = id WHERE id = ?",
         (prompt_id,),
     ).fetchone()
     return Usual._make(row)
-
-
-def affordable(
-    conn: sqlite3.Connection,
-    drawn: list[Lease],
-    quota: Quota,
-    tokens: int | None,
-    allowance: Allowance,
-) -> Chosen:
-    """Return those of the drawn requests, in their order, that tokens and funds suffice for.
-
-    ``tokens`` are those that may be used now, but for the last request; None: any number.
-    """
-    if tokens is None and allowance.funds is None:
-        return Chosen(drawn, None)
-    known: dict[int, Usual] = {}
-    leases: list[Lease] = []
-    for lease in drawn:
-        if lease.prompt_id not in known:
-            known[lease.prompt_id] = usual(conn, lease.prompt_id)
-        priced = _priced(lease, known[lease.prompt_id], quota, allowance)
-        if allowance.funds is not None and priced.cost > allowance.funds:
-            return Chosen(leases, "funds")
-        if tokens is not None and tokens <= 0:
-            return Chosen(leases, "tokens")
-        allowance = allowance.after([priced])
-        tokens = None if tokens is None else tokens - (priced.tokens or 0)
-        leases.append(priced)
-    return Chosen(leases, None)
-
-
-def _priced(lease: Lease, known: Usual, quota: Quota, allowance: Allowance) -> Lease:
-    if allowance.funds is not None:
-        lease = lease._replace(cost=allowance.cost(*known.most(lease.word, lease.fields)))
-    most = quota.tokens_per_minute
-    if most is None:
-        return lease
-    tokens = known.tokens_in(lease.word, lease.fields)
-    if tokens <= most:
-        # Whose answer may be too large for a minute is let in by himself, and charged in full.
-        return lease._replace(tokens=known.estimate(lease.word, lease.fields))
-    refusal = f"it needs some {tokens:.0f} tokens, and the limit allows {most} a minute"
-    return lease._replace(cost=0.0, refusal=refusal)
 
 
 def settled(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Word
+from crawler.protocol import Word
 
 DEFAULT_COLUMN = "word"
 NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words

@@ -69,6 +69,14 @@ def check_params(provider: str, model: str, params: Mapping[str, Any]) -> None:
             "--param allow_truncated=true",
             Exit.USAGE,
         )
+    most_out = params.get("max_output_tokens", 1)
+    if isinstance(most_out, bool) or not isinstance(most_out, int) or most_out < 1:
+        raise CrawlerError(
+            "the parameter max_output_tokens can't be used",
+            f"it is {most_out!r}, and has to be a whole number of at least 1",
+            "--param max_output_tokens=300",
+            Exit.USAGE,
+        )
     module = importlib.import_module(kind_of(provider).module)
     check = getattr(module, "check_params", None)
     if check is not None:

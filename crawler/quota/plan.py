@@ -23,7 +23,7 @@ from crawler.quota.pace import (
 )
 
 
-class Outlook(NamedTuple):
+class Usage(NamedTuple):
     """What the ledger shows of one limit at one moment."""
 
     concurrency: int
@@ -57,45 +57,45 @@ class Plan(NamedTuple):
     """How many tokens these calls may use, but for the last of them; None: any number."""
 
 
-def plan(outlook: Outlook, now_ms: int) -> Plan:
+def plan(usage: Usage, now_ms: int) -> Plan:
     """Decide how many calls may start at ``now_ms``.
 
     ``wake_at_ms`` is None where only an event can change the answer (a call ends, somebody
     resumes, a word is added). A gate that a probe has found open is opened before: see
     `learning.verified_at_ms`.
     """
-    pace, quota = outlook.pace, outlook.quota
-    if outlook.paused:
-        return Plan(0, "paused", outlook.paused_until_ms)
+    pace, quota = usage.pace, usage.quota
+    if usage.paused:
+        return Plan(0, "paused", usage.paused_until_ms)
     if now_ms < pace.gate_opens_at_ms:
         return Plan(0, "gate", pace.gate_opens_at_ms)
-    room = outlook.concurrency - outlook.in_flight
+    room = usage.concurrency - usage.in_flight
     if room <= 0:
         return Plan(0, "concurrency", None)
     tokens = free_tokens(pace, quota, now_ms)
     if tokens == 0:
         return Plan(0, "tokens_per_minute", next_tokens_ms(pace))
     if pace.gate_cause is None:
-        return _open_plan(outlook, room, tokens, now_ms)
-    if outlook.probe_started_at_ms is not None:
-        return Plan(0, "gate", verified_at_ms(pace, outlook.probe_started_at_ms))
-    if quota.per_minute is not None and outlook.occupied >= quota.per_minute:
-        return Plan(0, "per_minute", outlook.place_free_at_ms)
+        return _open_plan(usage, room, tokens, now_ms)
+    if usage.probe_started_at_ms is not None:
+        return Plan(0, "gate", verified_at_ms(pace, usage.probe_started_at_ms))
+    if quota.per_minute is not None and usage.occupied >= quota.per_minute:
+        return Plan(0, "per_minute", usage.place_free_at_ms)
     return Plan(1, "gate", None, tokens)
 
 
-def _open_plan(outlook: Outlook, room: int, tokens: int | None, now_ms: int) -> Plan:
+def _open_plan(usage: Usage, room: int, tokens: int | None, now_ms: int) -> Plan:
     """Decide how many of ``room`` calls may start while the gate is open."""
-    pace, quota = outlook.pace, outlook.quota
-    held_by, wake_at_ms = None, outlook.next_due_at_ms
+    pace, quota = usage.pace, usage.quota
+    held_by, wake_at_ms = None, usage.next_due_at_ms
     most = most_in_flight(pace, quota)
-    if most is not None and most - outlook.in_flight < room:
-        room = max(0, most - outlook.in_flight)
+    if most is not None and most - usage.in_flight < room:
+        room = max(0, most - usage.in_flight)
         held_by, wake_at_ms = "pace", None
     cap = window_cap(pace, quota)
-    if cap is not None and cap - outlook.occupied < room:
-        room = max(0, cap - outlook.occupied)
-        held_by, wake_at_ms = "per_minute", outlook.place_free_at_ms
+    if cap is not None and cap - usage.occupied < room:
+        room = max(0, cap - usage.occupied)
+        held_by, wake_at_ms = "per_minute", usage.place_free_at_ms
     free = free_starts(pace, quota, now_ms)
     if free is not None and free < room:
         room, held_by, wake_at_ms = free, "pace", next_start_ms(pace, quota, now_ms)

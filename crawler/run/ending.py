@@ -1,18 +1,80 @@
 """How far a run goes, why it ends, and what that tells whoever started it.
 
-Rule: pure. What ends a run is decided here or is told by the scheduler; what it means is only here.
+Rule: pure. Each reason for which a run ends stands here once, with its exit code and its words;
+nobody else chooses a code for the end of a run.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.lease import ANYTHING, Allowance
-from crawler.ledger.report import Vain
+from crawler.ledger.budget import ANYTHING, Allowance
+from crawler.ledger.doubt import Vain
+from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
+
+
+class Reason(StrEnum):
+    """Why a run ended; the column ``runs.reason`` holds one of these."""
+
+    FINISHED = "finished"
+    FAILURES = "failures"  # finished, but some requests have failed
+    DEADLINE = "deadline"
+    MAX_CALLS = "max_calls"
+    MAX_TOKENS = "max_tokens"
+    BUDGET = "budget"
+    QUOTA_DAY = "quota_day"  # the quota is used up for longer than a run waits
+    NO_MONEY = "no_money"
+    CREDENTIALS = "credentials"
+    CONFIGURATION = "configuration"  # the model, a parameter or an address is wrong
+    UNREACHABLE = "unreachable"
+    DISK = "disk"
+    LOCKED = "locked"
+    STUCK = "stuck"  # requests are left, and none can become due
+    STOPPED = "stopped"  # by a signal, or its caller
+    KILLED = "killed"  # its process died, failed, or was given up for dead
+    DECLINED = "declined"  # a person did not agree to what it would cost
+
+
+EXIT_CODES: Mapping[Reason, Exit] = MappingProxyType(
+    {
+        Reason.FINISHED: Exit.DONE,
+        Reason.FAILURES: Exit.SOME_FAILED,
+        Reason.DEADLINE: Exit.WORK_LEFT,
+        Reason.MAX_CALLS: Exit.WORK_LEFT,
+        Reason.MAX_TOKENS: Exit.WORK_LEFT,
+        Reason.BUDGET: Exit.WORK_LEFT,
+        Reason.QUOTA_DAY: Exit.WORK_LEFT,
+        Reason.NO_MONEY: Exit.WORK_LEFT,
+        Reason.CREDENTIALS: Exit.DENIED,
+        Reason.CONFIGURATION: Exit.CONFIGURATION,
+        Reason.UNREACHABLE: Exit.UNREACHABLE,
+        Reason.DISK: Exit.DATABASE,
+        Reason.LOCKED: Exit.DATABASE,
+        Reason.STUCK: Exit.UNEXPECTED,
+        Reason.STOPPED: Exit.WORK_LEFT,
+        Reason.KILLED: Exit.WORK_LEFT,
+        Reason.DECLINED: Exit.WORK_LEFT,
+    }
+)
+
+_URGENCY = (
+    Exit.DENIED,
+    Exit.CONFIGURATION,
+    Exit.WORK_LEFT,
+    Exit.UNREACHABLE,
+    Exit.SOME_FAILED,
+    Exit.DONE,
+)
+
+
+def most_urgent(reasons: list[Reason]) -> Reason:
+    """Return that of several reasons which a person must act on first: 77, 78, 75, 69, 3."""
+    return min(reasons, key=lambda reason: _URGENCY.index(EXIT_CODES[reason]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,25 +87,39 @@ class RunOptions:
     """How long to start calls, counted from the start of the run."""
     max_calls: int | None = None
     """How many calls to start at the most."""
-    funds: Allowance = ANYTHING
-    """What to spend at the most."""
-    prompt_ids: tuple[int, ...] | None = None
-    """The only prompts to serve; None for all."""
-    request_id: int | None = None
-    """The only request to serve; None for all of the prompts."""
+    budget: Allowance = ANYTHING
+    """What to spend at the most, with the prices of a token; its calls say nothing here."""
+    selection: Selection = EVERYTHING
+    """What to serve."""
+
+    def on_record(self, now_ms: int) -> dict[str, Any]:
+        """Return what others may know of them: the column ``runs.options``."""
+        known = {
+            **self.selection._asdict(),
+            "max_calls": self.max_calls,
+            "deadline_at_ms": None if self.deadline_ms is None else now_ms + self.deadline_ms,
+            "budget": self.budget.budget,
+        }
+        if self.budget.budget is not None:
+            known |= {"price_in": self.budget.price_in, "price_out": self.budget.price_out}
+        return {name: value for name, value in known.items() if value is not None}
+
+    @property
+    def over_budget(self) -> Reason:
+        """The reason to end when the budget is used up: it is money where there are prices."""
+        priced = (self.budget.price_in, self.budget.price_out) != (1.0, 1.0)
+        return Reason.BUDGET if priced else Reason.MAX_TOKENS
 
 
 class Ending(NamedTuple):
-    """Why a run ended, and what it left.
+    """Why a run ended, and what it left."""
 
-    ``reason`` is one of: done, signal, deadline, calls_used, funds_used, quota, outage, denied,
-    rejected, unreachable, lost, slow_disk.
-    """
-
-    reason: str
+    reason: Reason
     detail: str | None
     unfinished: int
     opens_at_ms: int | None = None
+    what: str | None = None
+    """What is told in place of the reason's usual words."""
 
 
 def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> Ending | None:
@@ -52,16 +128,40 @@ def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> E
         return None  # whether it still is closed is about to be tried
     if gate.cause == "outage":
         lasts_ms = now_ms - gate.since_ms
-        return Ending("outage", None, unfinished) if lasts_ms > patience_ms else None
+        return Ending(Reason.UNREACHABLE, None, unfinished) if lasts_ms > patience_ms else None
     if gate.opens_at_ms - gate.closed_at_ms >= patience_ms:
-        return Ending("quota", gate.cause, unfinished, gate.opens_at_ms)
+        return Ending(Reason.QUOTA_DAY, gate.cause, unfinished, gate.opens_at_ms)
     return None
 
 
+def finished_ending(failed: int, vain: list[Vain]) -> Ending:
+    """Return the ending of a run that has nothing left to do.
+
+    Args:
+        failed: requests that have failed for good.
+        vain: prompts of which every request was rejected: their lists were too short for the run
+            to stop before their end. As with a longer one it is no word's fault.
+
+    """
+    if vain:
+        first = vain[0]
+        what = (
+            f"the provider has rejected every request of the prompt {first.prompt!r}:"
+            f" {first.failed}"
+        )
+        return Ending(Reason.CONFIGURATION, first.reason, 0, what=what)
+    return Ending(Reason.FAILURES if failed else Reason.FINISHED, None, 0)
+
+
+def exit_code(ending: Ending) -> Exit:
+    """Return the code that a program ends with after a run."""
+    return EXIT_CODES[ending.reason]
+
+
 def raise_for(ending: Ending, again: str = "crawler run") -> None:
-    """Raise the CrawlerError of an ending that somebody has to mend, or to wait for."""
+    """Raise the CrawlerError of an ending that left something to mend, or to wait for."""
     error = error_of(ending, again)
-    if error is not None:
+    if error is not None and ending.unfinished:
         raise error
 
 
@@ -73,84 +173,76 @@ def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
         again: the command that goes on when that is done.
 
     """
-    if ending.reason in _TO_MEND and (ending.unfinished or ending.reason != "lost"):
-        what, cause, hint, code = _TO_MEND[ending.reason]
-        hint = hint.replace("{again}", again)
-        return CrawlerError(f"{what}; {_PENDING}", cause or ending.detail or "", hint, code)
-    if ending.opens_at_ms is None:
+    told = _told(ending)
+    if told is None:
         return None
-    opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
-    quota = "the quota of the day" if ending.detail == "day" else "the quota"
+    what, cause, hint = told
+    left = f"; {_PENDING}" if ending.unfinished else ""
+    hint = hint.replace("{again}", again)
     return CrawlerError(
-        f"{quota} is used up; {_PENDING}",
-        f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
-        f"{again} after that, or leave crawler run --watch running",
-        Exit.WORK_LEFT,
+        f"{ending.what or what}{left}", cause or ending.detail or "", hint, exit_code(ending)
     )
+
+
+def _told(ending: Ending) -> tuple[str, str | None, str] | None:
+    if ending.reason is Reason.QUOTA_DAY and ending.opens_at_ms is not None:
+        opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
+        quota = "the quota of the day" if ending.detail == "day" else "the quota"
+        return (
+            f"{quota} is used up",
+            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
+            "{again} after that, or leave crawler run --watch running",
+        )
+    if ending.reason is Reason.KILLED and not ending.unfinished:
+        return None
+    if ending.reason is Reason.UNREACHABLE and ending.detail is None:
+        return _OUTAGE
+    return _WORDS.get(ending.reason)
 
 
 _PENDING = "what is left stays pending"
-_MEND_PROMPT = (
-    "mend the model or the parameters (crawler prompt add, crawler run --model); the same"
-    " again: crawler retry, crawler run"
+_OVER_BUDGET = (
+    "the budget is used up",
+    "another call could exceed it, at the most that it may cost",
+    "{again} with another --budget; a prompt's max_output_tokens says what that most is",
 )
-_TO_MEND: Mapping[str, tuple[str, str | None, str, Exit]] = MappingProxyType(
+_OUTAGE = (
+    "the server is out of order",
+    "it has failed every call for a quarter of an hour",
+    'crawler sql "select * from limit_history" shows since when; later {again}',
+)
+_WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
     {
-        "denied": (
+        Reason.CREDENTIALS: (
             "the provider refuses to work for us",
             None,
             "mend that (credentials come from the environment), then {again}",
-            Exit.DENIED,
         ),
-        "rejected": (
+        Reason.CONFIGURATION: (
             "the provider rejects one request after another",
             None,
-            _MEND_PROMPT,
-            Exit.CONFIGURATION,
+            (
+                "mend the model or the parameters (crawler prompt add, crawler run --model); the"
+                " same again: crawler retry, crawler run"
+            ),
         ),
-        "unreachable": (
+        Reason.UNREACHABLE: (
             "the server can't be reached",
             None,
             "check its address and the network, then {again}",
-            Exit.UNREACHABLE,
         ),
-        "outage": (
-            "the server is out of order",
-            "it has failed every call for a quarter of an hour",
-            'crawler sql "select * from limit_history" shows since when; later {again}',
-            Exit.UNREACHABLE,
-        ),
-        "slow_disk": (
+        Reason.DISK: (
             "the disk is too slow for the limit to be kept",
             "each commit took so long that its calls would have left too late for their minute",
             "{again} when the disk is less busy, or put the database on another: --db PATH",
-            Exit.DATABASE,
         ),
-        "lost": (
+        Reason.KILLED: (
             "this run was given up for dead",
             "it was stopped, or did nothing, for so long that another has taken its calls over",
             "crawler status shows who runs; {again} to go on beside it",
-            Exit.WORK_LEFT,
         ),
-        "funds_used": (
-            "the budget is used up",
-            "another call could exceed it, at the most that it may cost",
-            "{again} with another --budget; a prompt's max_output_tokens says what that most is",
-            Exit.WORK_LEFT,
-        ),
+        Reason.MAX_TOKENS: _OVER_BUDGET,
+        Reason.BUDGET: _OVER_BUDGET,
     }
 )
-"""What, cause (None: the ending's own), hint and exit code, by the reason of an ending."""
-
-
-def all_rejected(vain: Vain) -> CrawlerError:
-    """Return what is told of a prompt whose list was too short for the run to stop before its end.
-
-    As with a longer one: no request of it was ever served, so it is no word's fault.
-    """
-    return CrawlerError(
-        f"the provider has rejected every request of the prompt {vain.prompt!r}: {vain.failed}",
-        vain.reason,
-        _MEND_PROMPT,
-        Exit.CONFIGURATION,
-    )
+"""What, cause (None: the ending's own) and hint, for the reasons that somebody has to mend."""

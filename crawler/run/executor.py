@@ -14,9 +14,8 @@ from typing import Protocol
 
 from crawler.errors import CrawlerError
 from crawler.failpoints import failpoint
-from crawler.ledger.record import Finish
 from crawler.policy import PATIENCE_MS
-from crawler.protocol import Answer, Call, Provider, ProviderError, StreamingProvider
+from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider
 from crawler.providers import kind_of
 from crawler.redaction import redacted, secrets_of_environment
 from crawler.states import Outcome

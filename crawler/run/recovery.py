@@ -9,9 +9,10 @@ lock to ask, another start of the machine proves a death; else the age of the he
 
 from crawler.clock import boot_id
 from crawler.failpoints import failpoint
-from crawler.ledger.record import Scope, end_run
-from crawler.ledger.turn import HEARTBEAT_MS, LiveRun, live_runs
+from crawler.ledger.finish import end_run
+from crawler.ledger.runs import HEARTBEAT_MS, LiveRun, Scope, live_runs
 from crawler.logs import Log
+from crawler.run.ending import Reason
 from crawler.states import Outcome
 from crawler.storage.locks import forget_run, run_is_alive
 from crawler.storage.store import Store
@@ -37,14 +38,16 @@ class Watch:
         return looks * TICK_MS
 
 
-async def bury_the_dead(store: Store, scope: Scope, log: Log, watch: Watch) -> None:
-    """End the runs that are dead, and make what they had in flight due again."""
+async def recover(store: Store, scope: Scope, log: Log, watch: Watch) -> None:
+    """End the runs whose process is gone, and make their open attempts due again."""
     for run in await store.run(live_runs):
         if run.id == scope.run_id:
             continue
         why = _death(store, scope, run, watch)
         if why is not None:
-            attempts = await store.run(end_run, scope, run.id, Outcome.ABANDONED, why)
+            attempts = await store.run(
+                end_run, scope, run.id, Outcome.ABANDONED, Reason.KILLED, detail=why
+            )
             failpoint("dead_run_ended")
             forget_run(store.path, run.id)
             log.warning("attempts_abandoned", of_run_id=run.id, attempts=attempts, reason=why)

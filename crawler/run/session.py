@@ -1,4 +1,4 @@
-"""Puts a run together: scheduler, executor, providers, for the program and the Python API alike.
+"""Puts a run together: loop, executor, providers, for the program and the Python API alike.
 
 Rule: the only place that knows all of them.
 """
@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.look import served_prompts, served_request
-from crawler.ledger.report import Status
+from crawler.ledger.status import Status
+from crawler.ledger.work import work
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import Provider, ProviderError
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
-from crawler.run.scheduler import Scheduler
+from crawler.run.loop import Loop
 from crawler.storage.store import Store
 
 
@@ -30,7 +30,7 @@ async def crawl_store(
     given: Mapping[tuple[str, str], Provider] | None = None,
     clock: Callable[[], int] | None = None,
     on_status: Callable[[Status], None] | None = None,
-    on_start: Callable[[Scheduler], None] | None = None,
+    on_start: Callable[[Loop], None] | None = None,
     on_text: OnText | None = None,
 ) -> Ending:
     """Make one run over an open database.
@@ -43,16 +43,16 @@ async def crawl_store(
         given: providers that are there already, by (provider, model).
         clock: the time in ms; the file's own where none is given.
         on_status: told the state of the crawl once a second.
-        on_start: told the scheduler when its providers are there; for who wants to stop it.
+        on_start: told the loop when its providers are there; for who wants to stop it.
         on_text: told pieces of the answers as they come, where a provider can say them so early.
 
     Raises CrawlerError if a provider that has work to do can't be had; then no run was begun.
 
     """
     wake = asyncio.Event()
-    # The executor reads the scheduler's clock, which is agreed on when the run begins.
-    executor = LocalExecutor(lambda: scheduler.now_ms(), wake.set, given, on_text)  # noqa: PLW0108
-    scheduler = Scheduler(
+    # The executor reads the loop's clock, which is agreed on when the run begins.
+    executor = LocalExecutor(lambda: loop.now_ms(), wake.set, given, on_text)  # noqa: PLW0108
+    loop = Loop(
         store,
         executor,
         wake,
@@ -66,18 +66,14 @@ async def crawl_store(
         for prompt in await store.run(_prompts_with_work, options):
             await _connect(executor, prompt.provider, prompt.model)
         if on_start is not None:
-            on_start(scheduler)
-        return await scheduler.run()
+            on_start(loop)
+        return await loop.run()
     finally:
         await executor.close()
 
 
 def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Prompt]:
-    if options.request_id is not None:
-        served = served_request(conn, options.request_id)
-    else:
-        served = served_prompts(conn, options.prompt_ids)
-    return [prompt_by_id(conn, row.prompt_id) for row in served]
+    return [prompt_by_id(conn, prompt.prompt_id) for prompt in work(conn, options.selection)]
 
 
 async def connect_once(targets: Sequence[tuple[str, str]]) -> None:

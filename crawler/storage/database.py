@@ -172,6 +172,16 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             conn.close()
 
 
+def bound_memory(conn: sqlite3.Connection, most_bytes: int) -> None:
+    """Bound what SQLite uses in this process from here on; beyond it raises MemoryError."""
+    conn.execute(f"PRAGMA hard_heap_limit = {most_bytes:d}")
+
+
+def open_table_functions(conn: sqlite3.Connection) -> None:
+    """Make the table functions of JSON; to a strict authorizer that looks like a change."""
+    conn.execute("SELECT 1 FROM json_each('[]'), json_tree('[]')").fetchall()
+
+
 def require_database(path: Path) -> int:
     """Return the schema version of a file that has something in it. Raises CrawlerError."""
     if not path.exists():

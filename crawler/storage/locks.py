@@ -43,7 +43,7 @@ class WriteLock:
     def close(self) -> None:
         """Give the file back."""
         if self._fd is not None:
-            os.close(self._fd)
+            _close(self._fd)
             self._fd = None
 
 
@@ -65,7 +65,7 @@ class RunLock:
     def close(self) -> None:
         """Give the lock back, as the end of the process would."""
         if self._fd is not None:
-            os.close(self._fd)
+            _close(self._fd)
             self._fd = None
 
 
@@ -116,8 +116,28 @@ def _beside(database: Path, suffix: str) -> Path:
     return database.with_name(f"{database.name}-{suffix}")
 
 
+_OPEN: set[int] = set()
+"""The descriptors of this process's locks."""
+
+
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    _OPEN.add(fd)
+    return fd
+
+
+def _close(fd: int) -> None:
+    _OPEN.discard(fd)
+    os.close(fd)
+
+
+def _forget_in_child() -> None:
+    """Close a forked child's copies: the lock is freed only when its last descriptor is closed."""
+    while _OPEN:
+        os.close(_OPEN.pop())
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
 
 
 def _wait_for(fd: int) -> None:

@@ -28,7 +28,7 @@ from crawler.storage.database import (
     prepare_file,
     transact,
 )
-from crawler.storage.locks import WriteLock
+from crawler.storage.locks import LockTimeout, WriteLock
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,6 +42,8 @@ class Store:
         self._lock = lock
         self.path = path
         """The file; None for a database in memory."""
+        self.has_failed = False
+        """A transaction has met an error of the database: what is in the file is not known."""
         self._inode = _inode(path)
 
     async def run(
@@ -52,15 +54,23 @@ class Store:
     ) -> T:
         """Run a function as one transaction and return what it returns.
 
-        If the caller is cancelled, the transaction still ends first, one way or the other.
+        If the caller is cancelled, the transaction still ends first, one way or the other. Then
+        `has_failed` tells of an error that the cancellation has hidden.
         """
-        return await to_its_end(
-            _hop(self._db, lambda conn: transact(conn, self._lock, transaction, *args, **kwargs))
-        )
+
+        def work(conn: sqlite3.Connection) -> T:
+            try:
+                return transact(conn, self._lock, transaction, *args, **kwargs)
+            except (sqlite3.Error, LockTimeout, MemoryError):
+                self.has_failed = True
+                raise
+
+        return await to_its_end(_hop(self._db, work))
 
     def require_file(self) -> None:
         """Raise CrawlerError if the file is not where it was: what is written would be lost."""
         if _inode(self.path) != self._inode:
+            self.has_failed = True
             raise CrawlerError(
                 f"{self.path} has been removed, or another file is there now",
                 "what the run still had to record would be lost with it",

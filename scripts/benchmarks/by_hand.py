@@ -20,11 +20,13 @@ from typing import Any
 
 from crawler.clock import wall_ms
 from crawler.ledger import control
-from crawler.ledger.lease import Allowance, Lease
-from crawler.ledger.look import limits
-from crawler.ledger.record import Finish, Scope, end_run
-from crawler.ledger.turn import Turn, start_run, turn
+from crawler.ledger.budget import Allowance
+from crawler.ledger.finish import end_run
+from crawler.ledger.limits import limits
+from crawler.ledger.runs import Scope, start_run
+from crawler.ledger.turn import Turn, turn
 from crawler.policy import Policy
+from crawler.protocol import Finish, Lease
 from crawler.states import Outcome
 from crawler.storage.database import SCHEDULER_CHECKPOINT_PAGES, configure, prepare_file, transact
 from crawler.storage.locks import WriteLock

@@ -29,10 +29,11 @@ from unittest import mock
 import by_hand
 import harness
 
-from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
+from crawler.ledger.intake import PromptSpec, add_words, put_prompt
+from crawler.ledger.limits import put_limit
 from crawler.logs import json_lines
 from crawler.policy import Policy
-from crawler.protocol import Call
+from crawler.protocol import Call, Word
 from crawler.providers import scripted
 from crawler.run.ending import RunOptions
 from crawler.run.session import crawl_store

@@ -17,7 +17,7 @@ from crawler import crawl
 from crawler.cli.ask import _Reader
 from crawler.cli.one import _Aside
 from crawler.cli.status import held_line
-from crawler.ledger.report import LimitStatus, Status
+from crawler.ledger.status import LimitStatus, Status
 from crawler.protocol import Call
 from crawler.states import Outcome
 from tests.emulating import emulator

@@ -425,7 +425,7 @@ class TestExitCodes:
                 *("run", "--provider", "openai", "--model", "typo"), env={"OPENAI_BASE_URL": url}
             )
         assert ran.code == Exit.CONFIGURATION
-        assert "left (rejected)" in ran.out
+        assert "left (configuration)" in ran.out
         assert "hint: mend the model or the parameters" in ran.out
         assert "go on with" not in ran.out
 

@@ -13,7 +13,7 @@ from crawler.cli.ask import _Reader
 from crawler.cli.live import Live, facts
 from crawler.cli.terminal import as_json, print_table, printable, printable_lines, safe_cell, tell
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.report import status
+from crawler.ledger.status import status
 from crawler.lists.model_list import read_items
 from crawler.logs import json_lines
 from crawler.protocol import Call

@@ -2,8 +2,10 @@
 
 import pytest
 
-from crawler.ledger import audit, control, intake
+from crawler.ledger import control, intake
+from crawler.ledger.check import GUARDS, check
 from crawler.ledger.invariants import INVARIANTS
+from crawler.ledger.limits import put_limit
 from crawler.states import Outcome
 
 MINUTE_MS = 60_000
@@ -83,7 +85,7 @@ MORE += [
 
 def broken(ledger):
     """Return what is broken, but for the guards: the tests take those away themselves."""
-    names = {finding.name for finding in audit.check(ledger.conn) if finding.broken}
+    names = {finding.name for finding in check(ledger.conn) if finding.broken}
     return names - {"guards_are_there"}
 
 
@@ -92,7 +94,7 @@ def eventful(ledger):
     """A request in each state, a draft, a view, and two limits one after the other."""
     spec = intake.PromptSpec("p", "On {word}", "scripted", "m", SCHEMA)
     ledger.prompt, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
-    intake.put_limit(ledger.conn, "other", 1)
+    put_limit(ledger.conn, "other", 1)
     ledger.add("abcdefghi")
     ledger.fix(4)
     answered, cut_off, *others = ledger.turn().leases
@@ -189,7 +191,7 @@ def test_a_finding_says_what_was_promised_how_often_it_is_broken_and_five_exampl
     ledger.add("abcdefgh")
     unprotect(ledger.conn)
     ledger.conn.execute("UPDATE requests SET due_at_ms = 1")
-    _, found = [finding for finding in audit.check(ledger.conn) if finding.broken]
+    _, found = [finding for finding in check(ledger.conn) if finding.broken]
     assert found == (
         "waits_for_a_cause",
         "only a request that was tried waits for a later time",
@@ -213,9 +215,9 @@ def test_guards_that_are_gone_are_missed(ledger):
     made = ledger.conn.execute(
         "SELECT name FROM sqlite_schema WHERE type IN ('trigger', 'index') AND sql IS NOT NULL"
     )
-    assert {name for (name,) in made} == audit.GUARDS
+    assert {name for (name,) in made} == GUARDS
     ledger.conn.execute("DROP TRIGGER responses_are_kept")
     ledger.conn.execute("DROP INDEX attempts_started")
-    found = {finding.name: finding.examples for finding in audit.check(ledger.conn)}
+    found = {finding.name: finding.examples for finding in check(ledger.conn)}
     assert found["guards_are_there"] == ["attempts_started", "responses_are_kept"]
     assert found["window_is_kept"] == ["it can't be asked: no such index: attempts_started"]

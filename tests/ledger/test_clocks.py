@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.clock import boot_id, since_boot_ms, steady_clock, wall_ms
-from crawler.ledger import record, turn
+from crawler.ledger import turn
+from crawler.ledger.budget import Allowance
 from crawler.ledger.clocks import IDLE_MS, agree_offset_ms, read_ms
-from crawler.ledger.lease import Allowance
+from crawler.ledger.runs import Scope
+from crawler.protocol import Finish
 from crawler.states import Outcome
 from tests.conftest import Ledger
 
@@ -55,7 +57,7 @@ def test_two_processes_whose_wall_clocks_differ_share_one_window(skew_ms, took_m
     def scope(run_id, wall_skew_ms):
         wall = ledger.now_ms + wall_skew_ms
         offset = agree_offset_ms(ledger.conn, "boot", since_boot, wall)
-        return record.Scope(
+        return Scope(
             run_id=run_id,
             policy=ledger.policy,
             clock=lambda: since_boot + offset,
@@ -66,7 +68,7 @@ def test_two_processes_whose_wall_clocks_differ_share_one_window(skew_ms, took_m
     leases = turn.turn(ledger.conn, first, [], Allowance(100)).leases
     since_boot += took_ms
     ends = [
-        record.Finish(lease.request_id, lease.number, first.clock(), Outcome.SUCCEEDED, text="t")
+        Finish(lease.request_id, lease.number, first.clock(), Outcome.SUCCEEDED, text="t")
         for lease in leases
     ]
     turn.turn(ledger.conn, first, ends, Allowance(0))

@@ -14,13 +14,14 @@ from hypothesis import event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from crawler.ledger import audit, control, intake, record
-from crawler.ledger.lease import Allowance
-from crawler.ledger.restamp import restamp
+from crawler.ledger import control, intake
+from crawler.ledger.budget import Allowance
+from crawler.ledger.check import check
+from crawler.ledger.finish import end_run, released
 from crawler.ledger.turn import turn
 from crawler.policy import Policy
 from crawler.quota.pace import WINDOW_MS
-from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, FINAL, OPENS_GATE, Outcome
+from crawler.states import COUNTS_AS_FAILURE, FINAL, OPENS_GATE, UNPROCESSED, Outcome
 from tests.conftest import PROFILE, Ledger
 
 MAX_FAILURES = 2
@@ -43,8 +44,7 @@ TO_REACH = {
     "finish: gate opened",
     "finish: in an outage",
     "finish: of an old version",
-    "hold_up: given back",
-    "hold_up: moved",
+    "hold_up: released",
     "late_answer",
     "retry: cancelled",
     "retry: failed",
@@ -54,7 +54,7 @@ TO_REACH = {
     "turn: fixed",
     "turn: gate closed",
     "turn: learns",
-    "turn: no funds",
+    "turn: over budget",
     "turn: paused",
     "turn: pause over",
     "turn: tokens",
@@ -111,7 +111,9 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
-        self.ledger = Ledger(Policy(max_failures=MAX_FAILURES, backoff_cap_ms=1_000))
+        self.ledger = Ledger(
+            Policy(max_failures=MAX_FAILURES, backoff_cap_ms=1_000, vain_rejections=10**6)
+        )
         self.ledger.random.randint = lambda low, high: low
         self.conn = self.ledger.conn
         self.model: dict[tuple[int, str], Request] = {}
@@ -147,29 +149,28 @@ class LedgerMachine(RuleBasedStateMachine):
     def turn(self, which, budget):
         self._turn_and_compare(which, budget, None)
 
-    @rule(which=st.integers(0, 1), funds=st.floats(0, 6_000))
-    def turn_within_funds(self, which, funds):
-        self._turn_and_compare(which, 12, funds)
+    @rule(which=st.integers(0, 1), left=st.floats(0, 6_000))
+    def turn_within_budget(self, which, left):
+        self._turn_and_compare(which, 12, left)
 
-    def _turn_and_compare(self, which, budget, funds):
+    def _turn_and_compare(self, which, budget, left):
         rooms = self._rooms()
         pending = self._pending()
-        done = self._turn(self.runs[which], Allowance(budget, funds, 1.0, 0.5))
+        done = self._turn(self.runs[which], Allowance(budget, left, 1.0, 0.5))
         leases = done.leases
         assert {lease.word for lease in leases} <= set(pending)
         expected = {min(room, budget, len(pending)) for room in rooms}
-        if self.limit.learns or self.limit.counts_tokens or done.out_of_funds:
+        if self.limit.learns or self.limit.counts_tokens or done.over_budget:
             assert len(leases) <= max(expected)
         else:
             assert len(leases) in expected
-        if funds is not None:
-            assert sum(lease.cost for lease in leases) <= funds
-        if done.out_of_funds:
-            assert funds is not None
-            reached("turn: no funds")
+        if left is not None:
+            assert sum(lease.cost for lease in leases) <= left
+        if done.over_budget:
+            assert left is not None
+            reached("turn: over budget")
         for lease in leases:
-            counted = lease.tokens is not None or lease.refusal is not None
-            assert counted == self.limit.counts_tokens
+            assert (lease.tokens is not None) == self.limit.counts_tokens
         if leases:
             reached("turn: learns" if self.limit.learns else "turn: fixed")
             if self.limit.counts_tokens:
@@ -195,17 +196,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self._leased(other, self._turn(other, Allowance(12)).leases)
         if not leases:
             return
-        now_ms, most = self.ledger.now_ms, self.limit.per_minute
-        mine = {(lease.request_id, lease.number) for lease in leases}
-        others = [at_ms for key, at_ms in self._in_window().items() if key not in mine]
-        fits = most is None or len(others) + len(leases) <= most
-        kept = len(leases) if fits else 0
-        assert restamp(self.conn, self.ledger.scope(run), leases) == (now_ms, kept)
-        reached("hold_up: moved" if kept else "hold_up: given back")
-        if kept:
-            self.limit.left += [self.limit.starts[key] for key in mine]
-            self.limit.starts |= dict.fromkeys(mine, now_ms)
-            return
+        ends = [released(lease, self.ledger.now_ms) for lease in leases]
+        assert self.ledger.turn(*ends, run_id=run, budget=0).late == 0
+        reached("hold_up: released")
         for lease in leases:
             self.model[self.version, lease.word].state = "pending"
         self.open = [entry for entry in self.open if entry.lease not in leases]
@@ -215,7 +208,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def finish_several(self, outcome, calls):
         for _ in range(min(calls, len(self.open))):
             facts = {"retry_after_ms": None, "tokens": 9, "truncated": False, "daily": False}
-            self._finish_and_compare(0, outcome, sent=True, **facts)
+            self._finish_and_compare(0, outcome, **facts)
 
     @precondition(lambda self: self.open)
     @rule(
@@ -224,7 +217,6 @@ class LedgerMachine(RuleBasedStateMachine):
         retry_after_ms=st.sampled_from([None, 0, 1, 5_000]),
         tokens=st.none() | st.integers(0, 5_000),
         truncated=st.booleans(),
-        sent=st.sampled_from([True, True, True, False]),
         daily=st.sampled_from([False, False, True]),
     )
     def finish(self, some, outcome, **facts):
@@ -243,10 +235,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert done.late == 0
         cause = self._gate()[0]
         reached(f"finish: {outcome}")
-        if not facts["sent"]:
-            assert cause == before
-        elif started_at_ms > closed_at_ms or before is None:
-            if outcome in CLOSES_GATE and started_at_ms > closed_at_ms:
+        if started_at_ms > closed_at_ms or before is None:
+            if outcome in UNPROCESSED and started_at_ms > closed_at_ms:
                 assert cause is not None
                 reached("finish: gate closed")
             elif outcome in OPENS_GATE - {Outcome.TRANSIENT}:
@@ -296,7 +286,8 @@ class LedgerMachine(RuleBasedStateMachine):
         entry = self.zombies[some % len(self.zombies)]
         done = self.ledger.turn(run_id=entry.run)
         assert (done.late, done.lost, done.leases) == (0, True, [])
-        assert restamp(self.conn, self.ledger.scope(entry.run), [entry.lease])[1] == 0
+        end = released(entry.lease, self.ledger.now_ms)
+        assert self.ledger.turn(end, run_id=entry.run, budget=0).late == 1
         reached("zombie_turn")
 
     # What a user does.
@@ -454,7 +445,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_audit_is_clean(self):
-        assert [finding for finding in audit.check(self.conn) if finding.broken] == []
+        assert [finding for finding in check(self.conn) if finding.broken] == []
 
     @property
     def version(self):
@@ -530,7 +521,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """End a run, and go on with another; return what it had in flight."""
         ended = self.runs[which]
         self.runs[which] = self.ledger.start_run()
-        closed = record.end_run(self.conn, self.ledger.scope(by), ended, outcome, "why")
+        closed = end_run(self.conn, self.ledger.scope(by), ended, outcome, "why")
         left = [entry for entry in self.open if entry.run == ended]
         assert closed == len(left)
         self.open = [entry for entry in self.open if entry.run != ended]

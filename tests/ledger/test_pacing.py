@@ -4,9 +4,12 @@ import itertools
 
 import pytest
 
-from crawler.ledger import control, intake, look, record, report
-from crawler.ledger.pacing import RATE_STEP
+from crawler.ledger import control, intake
+from crawler.ledger.finish import end_run
+from crawler.ledger.limits import RATE_STEP, limits, put_limit
+from crawler.ledger.status import status
 from crawler.ledger.turn import Gate
+from crawler.protocol import Word
 from crawler.quota.pace import Pace
 from crawler.run.ending import gate_ending
 from crawler.states import Outcome
@@ -23,7 +26,7 @@ def whats(ledger):
 def test_a_pace_is_kept_in_the_columns_of_its_names(ledger):
     columns = [name for _, name, *_ in ledger.conn.execute("PRAGMA table_info(limits)")]
     assert set(Pace._fields) <= set(columns)
-    (limit,) = look.limits(ledger.conn, 600).values()
+    (limit,) = limits(ledger.conn, 600).values()
     assert limit.pace == Pace(), "a new row is a pace that has learned nothing"
 
 
@@ -63,7 +66,7 @@ def test_what_was_learned_outlives_the_process(ledger):
     heir = ledger.start_run()
     (probe,) = ledger.turn(run_id=heir).leases
     ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), run_id=heir, budget=0)
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert limit.rate == 60, "hardly anything was accepted: it begins there"
     assert len(ledger.turn(run_id=heir).leases) <= 1
 
@@ -144,7 +147,7 @@ def test_a_server_that_fails_has_let_the_call_in(ledger):
 def test_who_has_died_before_says_nothing_of_the_server(ledger):
     ledger.add("abcdef")
     assert len(ledger.turn().leases) == 6
-    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
+    end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
     ledger.run_id = ledger.start_run()
     leases = ledger.turn().leases
     ended = [ledger.finish(lease, Outcome.TRANSIENT) for lease in leases]
@@ -173,7 +176,7 @@ def test_a_pause_ends_by_itself_when_it_was_said_to(ledger):
     control.pause(ledger.conn, None, ledger.now_ms, ledger.now_ms + 5_000)
     waiting = ledger.turn()
     assert (waiting.leases, waiting.wake_at_ms) == ([], ledger.now_ms + 5_000)
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert (limit.held_by, limit.until_ms) == ("paused", ledger.now_ms + 5_000)
     ledger.now_ms += 5_000
     assert len(ledger.turn().leases) == 3
@@ -195,11 +198,11 @@ def test_who_tries_a_gate_needs_a_place_like_all_others(ledger, outcome, per_min
 
 
 def test_a_gate_keeps_no_run_from_the_work_of_another_limit(ledger):
-    other = intake.put_limit(ledger.conn, "other", 5)
+    other = put_limit(ledger.conn, "other", 5)
     spec = intake.PromptSpec("o", "Of {word}", "scripted", "m", {})
     prompt, _ = intake.put_prompt(ledger.conn, spec, other, 1)
     ledger.add("abc")
-    intake.add_words(ledger.conn, prompt.id, [intake.Word(word, {}) for word in "xyz"], 1)
+    intake.add_words(ledger.conn, prompt.id, [Word(word, {}) for word in "xyz"], 1)
     leases = ledger.turn().leases
     ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id == 1]
     done = ledger.turn(*ends, budget=0)
@@ -207,7 +210,7 @@ def test_a_gate_keeps_no_run_from_the_work_of_another_limit(ledger):
     ends = [ledger.finish(e, Outcome.THROTTLED, daily=True) for e in leases if e.prompt_id != 1]
     done = ledger.turn(*ends, budget=0)
     assert done.gate.cause == "day"
-    assert gate_ending(done.gate, 6, 900_000, ledger.now_ms + 5_000).reason == "quota"
+    assert gate_ending(done.gate, 6, 900_000, ledger.now_ms + 5_000).reason == "quota_day"
 
 
 def test_which_closed_gates_end_a_run():
@@ -216,11 +219,11 @@ def test_which_closed_gates_end_a_run():
         found = gate_ending(gate, 7, 900_000, now_ms)
         return found and found.reason
 
-    assert ending("day", 1_890_000) == "quota"
-    assert ending("quota", 1_890_000) == "quota"
+    assert ending("day", 1_890_000) == "quota_day"
+    assert ending("quota", 1_890_000) == "quota_day"
     assert ending("day", 1_889_999) is None
     assert ending("day", 1_890_000, now_ms=1_890_000) is None, "it is about to be tried"
-    assert ending("outage", 1_005_000, since_ms=0) == "outage"
+    assert ending("outage", 1_005_000, since_ms=0) == "unreachable"
     assert ending("outage", 1_005_000, since_ms=200_000) is None
     assert ending("outage", 999_000, since_ms=0) is None, "of another day, perhaps"
 

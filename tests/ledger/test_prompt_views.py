@@ -46,6 +46,7 @@ def view_names(ledger):
         "results",
         "failures",
         "progress",
+        "request_details",
         "throughput_per_minute",
         "limit_history",
     }

@@ -1,16 +1,18 @@
-"""Tokens and funds: estimated before, settled after, and never more than there are."""
+"""Tokens and budgets: estimated before, settled after, and never more than there are."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.ledger import audit, control, look, tokens
-from crawler.ledger import lease as leases
+from crawler.ledger import control, tokens
 from crawler.ledger import turn as turns
+from crawler.ledger.budget import ANYTHING, Allowance
+from crawler.ledger.check import check
+from crawler.ledger.draw import Room, draw
+from crawler.ledger.finish import released, tokens_used
 from crawler.ledger.intake import PromptSpec, put_prompt
-from crawler.ledger.record import Finish
-from crawler.ledger.restamp import restamp
-from crawler.run.funds import Funds
+from crawler.ledger.limits import limits
+from crawler.protocol import Finish
 from crawler.states import Outcome
 from tests.conftest import Ledger
 
@@ -48,19 +50,17 @@ def test_tokens_of_a_minute_are_used_and_not_exceeded(most, out):
         assert (len(within) - 1) * each <= most
     late = [at for at in spent if at >= began_ms + 60_000]
     assert len(late) * each >= 0.95 * 4 * most
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
+    assert not any(finding.broken for finding in check(ledger.conn))
 
 
-def test_a_request_that_no_minute_has_tokens_for_is_refused_with_a_reason_and_no_other_is():
+def test_a_request_that_no_minute_has_tokens_for_fails_with_a_reason_and_no_other_does():
     ledger = limited(200)
-    ledger.add(["short", "long " * 500])
-    leases = ledger.turn().leases
-    while len(leases) < 2:
-        ledger.now_ms += 90_000
-        leases += ledger.turn().leases
-    reasons = {lease.word[:5]: lease.refusal for lease in leases}
-    assert "tokens, and the limit allows 200 a minute" in reasons["long "]
-    assert reasons["short"] is None, "its answer may be short, whatever the guess"
+    ledger.add(["long " * 500, "short"])
+    (lease,) = ledger.turn().leases
+    assert lease.word == "short", "its answer may be short, whatever the guess"
+    assert ledger.states()["long " * 500] == "failed"
+    (reason,) = ledger.row("SELECT reason FROM failures")
+    assert "tokens, and the limit allows 200 a minute" in reason
 
 
 def test_a_long_answer_fails_no_other_word():
@@ -69,12 +69,12 @@ def test_a_long_answer_fails_no_other_word():
     asked = 0
     for n in range(40):
         leases = ledger.turn().leases
-        assert all(lease.refusal is None for lease in leases)
         asked += len(leases)
         ends = [used(ledger, lease, 5, 2_500 if n == 0 else 20) for lease in leases]
         ledger.turn(*ends, budget=0)
         ledger.now_ms += 80_000
     assert asked == 20
+    assert "failed" not in ledger.states().values()
 
 
 def test_no_token_count_of_a_server_does_any_harm():
@@ -84,8 +84,7 @@ def test_no_token_count_of_a_server_does_any_harm():
     ledger.turn(used(ledger, lease, 2**62, 2**62), budget=0)
     assert ledger.states()["0"] == "succeeded"
     ledger.now_ms += 2 * 10**6 * 61
-    (lease,) = ledger.turn().leases
-    assert lease.refusal is None
+    assert len(ledger.turn().leases) == 1
 
 
 def test_an_estimate_is_never_above_what_the_prompt_allows():
@@ -156,27 +155,31 @@ def test_an_answer_as_long_as_its_question_teaches_as_much_as_another():
     assert ledger.row("SELECT tokens_per_char, tokens_out_mean FROM tallies") == (4 / 13, 4)
 
 
-def test_calls_that_were_held_up_until_their_places_were_gone_give_their_tokens_back():
+def test_calls_that_are_released_give_their_tokens_back():
     ledger = limited(1_000_000)
     ledger.add("ab")
     leases = ledger.turn().leases
     assert ledger.row("SELECT tokens_tat_us FROM limits")[0] > ledger.now_ms * 1_000 + 20_000
-    control.set_per_minute(ledger.conn, "quota", 1, ledger.now_ms)
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+    ledger.turn(*(released(lease, ledger.now_ms) for lease in leases), budget=0)
     assert ledger.row("SELECT tokens_tat_us FROM limits")[0] <= ledger.now_ms * 1_000
-    reasons = {reason for (reason,) in ledger.conn.execute("SELECT reason FROM attempts")}
-    assert reasons == {"it was held up until there was no place for it any more"}
+    assert ledger.row("SELECT tokens_out_mean FROM tallies")[0] == 250, "it tells nothing"
+
+
+def drawn(ledger, *, tokens=None, allowance=ANYTHING, most=None):
+    (limit,) = limits(ledger.conn, 600).values()
+    room = Room(9, tokens, {}, looked_at_most=most)
+    return draw(
+        ledger.conn, ledger.scope(), limit, [ledger.prompt.id], room, allowance, ledger.now_ms
+    )
 
 
 @pytest.mark.parametrize(("spare", "chosen"), [(-1, 1), (0, 1), (1, 2)])
 def test_the_last_of_the_tokens_start_a_call_and_none_starts_without(spare, chosen):
     ledger = limited(6_000)
-    drawn = [leases.Lease(n, 1, ledger.prompt.id, "a", None) for n in (1, 2, 3)]
+    ledger.add("abc")
     each = tokens.usual(ledger.conn, ledger.prompt.id).estimate("a", None)
-    (limit,) = look.limits(ledger.conn, 600).values()
-    facts = (limit.quota, each + spare, leases.ANYTHING)
-    found = tokens.affordable(ledger.conn, drawn, *facts)
-    assert (len(found.leases), found.held_by) == (chosen, "tokens")
+    found = drawn(ledger, tokens=each + spare)
+    assert (len(found.leases), found.out_of_tokens) == (chosen, True)
 
 
 def test_fields_are_part_of_a_question():
@@ -186,23 +189,42 @@ def test_fields_are_part_of_a_question():
 
 
 @pytest.mark.parametrize(("missing", "chosen"), [(0, 1), (1, 0)])
-def test_funds_may_be_spent_to_the_last(ledger, missing, chosen):
+def test_a_budget_may_be_spent_to_the_last(ledger, missing, chosen):
+    ledger.add("a")
     most = sum(tokens.usual(ledger.conn, ledger.prompt.id).most("a", None))
-    drawn = [leases.Lease(1, 1, ledger.prompt.id, "a", None)]
-    (limit,) = look.limits(ledger.conn, 600).values()
-    funds = leases.Allowance(9, most - missing)
-    found = tokens.affordable(ledger.conn, drawn, limit.quota, None, funds)
-    assert len(found.leases) == chosen
+    found = drawn(ledger, allowance=Allowance(9, most - missing))
+    assert (len(found.leases), found.over_budget) == (chosen, not chosen)
 
 
-def test_what_is_not_sent_costs_nothing():
+def test_a_budget_passes_over_what_it_cannot_afford(ledger):
+    ledger.add(["long " * 5_000, "a", "long " * 6_000, "b"])
+    found = drawn(ledger, allowance=Allowance(9, 5_000))
+    assert [lease.word for lease in found.leases] == ["a", "b"]
+    assert found.over_budget
+
+
+def test_bytes_are_what_a_budget_counts_of_a_word(ledger):
+    ledger.add(["é" * 100])
+    most = sum(tokens.usual(ledger.conn, ledger.prompt.id).most("é" * 100, None))
+    assert most >= 200 + 4 * 250
+    assert drawn(ledger, allowance=Allowance(9, most - 1)).leases == []
+
+
+def test_how_far_a_drawing_looks_is_bounded_and_said(ledger):
+    ledger.add(["long " * 5_000, "long " * 6_000, "a"])
+    found = drawn(ledger, allowance=Allowance(9, 5_000), most=2)
+    assert (found.leases, found.cut_short) == ([], True)
+    found = drawn(ledger, allowance=Allowance(9, 5_000), most=3)
+    assert ([lease.word for lease in found.leases], found.cut_short) == (["a"], False)
+
+
+def test_what_can_not_be_sent_costs_nothing():
     ledger = limited(100)
-    drawn = [leases.Lease(1, 1, ledger.prompt.id, "long " * 500, None)]
-    (limit,) = look.limits(ledger.conn, 600).values()
-    funds = leases.Allowance(9, 1e9)
-    ((refused,), _) = tokens.affordable(ledger.conn, drawn, limit.quota, 100, funds)
-    assert refused.refusal is not None
-    assert refused.cost == 0
+    ledger.add(["long " * 500, "a"])
+    most = sum(tokens.usual(ledger.conn, ledger.prompt.id).most("a", None))
+    found = drawn(ledger, tokens=100, allowance=Allowance(9, most))
+    assert [refused.request_id for refused in found.unsendable] == [1]
+    assert [lease.word for lease in found.leases] == ["a"]
 
 
 def test_without_a_limit_nothing_is_estimated(ledger):
@@ -211,49 +233,53 @@ def test_without_a_limit_nothing_is_estimated(ledger):
 
 
 @given(
-    funds=st.integers(0, 20_000),
+    budget=st.integers(0, 20_000),
     answers=st.lists(st.integers(0, 50), min_size=30, max_size=30),
     at_once=st.integers(1, 8),
 )
-def test_no_more_is_spent_than_was_given(funds, answers, at_once):
+def test_no_more_is_spent_than_was_given(budget, answers, at_once):
     ledger = Ledger(concurrency=at_once)
     ledger.conn.execute("DROP TRIGGER prompts_are_immutable")
     ledger.conn.execute("UPDATE prompts SET params = '{\"max_output_tokens\": 50}'")
     ledger.add(map(str, range(30)))
-    purse = Funds(leases.ANYTHING._replace(funds=float(funds)))
     answers, spent, finished = iter(answers), 0, []
     while True:
-        done = turns.turn(ledger.conn, ledger.scope(), finished, purse.left(100))
+        left = Allowance(100, float(budget - spent))
+        done = turns.turn(ledger.conn, ledger.scope(), finished, left)
+        assert sum(lease.cost for lease in done.leases) <= budget - spent
         finished = []
-        for lease in done.leases:
-            purse.begun(lease)
         for lease in done.leases:
             out = next(answers)
             spent += 9 + out
             finished.append(used(ledger, lease, 9, out))
-            purse.ended(finished[-1])
         if not done.leases:
             break
         ledger.now_ms += 1_000
-    assert spent <= funds
-    most = leases.Allowance(1).cost(*tokens.usual(ledger.conn, 1).most("29", None))
-    assert done.out_of_funds == (done.unfinished > 0)
-    assert done.unfinished == 0 or funds - spent < most, "what is left would pay for no other"
+    assert spent <= budget
+    most = Allowance(1).cost(*tokens.usual(ledger.conn, 1).most("29", None))
+    assert done.over_budget == (done.unfinished > 0)
+    assert done.unfinished == 0 or budget - spent < most, "what is left would pay for no other"
 
 
-def test_who_does_not_say_what_it_used_has_used_the_most():
-    purse = Funds(leases.ANYTHING._replace(funds=100.0, price_in=2.0, price_out=3.0))
-    lease = leases.Lease(1, 1, 1, "w", None, cost=40.0)
-    purse.begun(lease)
-    assert purse.left(1).funds == 60
-    purse.ended(Finish(1, 1, 5, Outcome.SUCCEEDED, text="t"))
-    assert purse.left(1).funds == 60
-    purse.begun(lease)
-    purse.ended(Finish(1, 1, 5, Outcome.SUCCEEDED, text="t", tokens_in=3, tokens_out=4))
-    assert purse.left(1).funds == 60 - 3 * 2 - 4 * 3
-    purse.begun(lease)
-    purse.ended(Finish(1, 1, 5, Outcome.THROTTLED))
-    assert purse.left(1).funds == 42, "nobody pays for a refusal"
-    purse.begun(lease)
-    purse.ended(Finish(1, 1, 5, Outcome.TRANSIENT, status_code=503))
-    assert purse.left(1).funds == 42, "nor for a server that is out of order"
+@pytest.mark.parametrize(
+    ("outcome", "facts", "expected"),
+    [
+        (Outcome.SUCCEEDED, {"text": "t"}, (None, None)),
+        (Outcome.SUCCEEDED, {"text": "t", "tokens_in": 3}, (3, None)),
+        (Outcome.SUCCEEDED, {"text": "t", "tokens_in": 3, "tokens_out": 4}, (3, 4)),
+        (
+            Outcome.SUCCEEDED,
+            {"text": "t", "tokens_in": 3, "tokens_out": 4, "tokens_thought": 5},
+            (3, 9),
+        ),
+        (Outcome.THROTTLED, {}, (0, 0)),
+        (Outcome.UNAVAILABLE, {}, (0, 0)),
+        (Outcome.TRANSIENT, {"status_code": 503}, (0, 0)),
+        (Outcome.TRANSIENT, {"status_code": 503, "text": "half"}, (None, None)),
+        (Outcome.TRANSIENT, {"status_code": 499}, (None, None)),
+    ],
+)
+def test_what_is_not_said_of_usage_is_not_known_unless_nothing_was_processed(
+    outcome, facts, expected
+):
+    assert tokens_used(Finish(1, 1, 5, outcome, **facts)) == expected

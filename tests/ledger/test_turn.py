@@ -8,11 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.ledger import audit, control, intake, look, record, report
+from crawler.ledger import control, intake
 from crawler.ledger import turn as turns
-from crawler.ledger.lease import Allowance
-from crawler.ledger.restamp import restamp
+from crawler.ledger.budget import Allowance
+from crawler.ledger.check import check
+from crawler.ledger.finish import end_run, released
+from crawler.ledger.results import answer, results, timeline
+from crawler.ledger.runs import Selection
+from crawler.ledger.status import status
+from crawler.ledger.work import work
 from crawler.policy import Policy
+from crawler.protocol import Finish, Word
 from crawler.quota.pace import WINDOW_MS
 from crawler.states import Outcome, RequestState
 from tests.conftest import Ledger
@@ -32,7 +38,7 @@ def test_a_word_goes_from_pending_to_an_answer(ledger):
         ("one", "about one"),
         ("two", "about two"),
     ]
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
+    assert not any(finding.broken for finding in check(ledger.conn))
 
 
 def test_fresh_words_go_in_their_order_and_those_that_waited_before_them(ledger):
@@ -72,7 +78,7 @@ def test_who_lost_a_lease_cannot_write(ledger):
     ledger.add(["w"])
     (lease,) = ledger.turn().leases
     heir = ledger.start_run()
-    record.end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
+    end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
     (again,) = ledger.turn(run_id=heir).leases
 
     zombie = ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED, text="late"))
@@ -257,73 +263,48 @@ def test_a_poison_item_does_not_loop_for_ever():
     for _ in range(3):
         assert len(ledger.turn().leases) == 1
         heir = ledger.start_run()
-        record.end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
+        end_run(ledger.conn, ledger.scope(heir), ledger.run_id, Outcome.ABANDONED, "died")
         ledger.run_id = heir
 
     assert ledger.states() == {"w": "failed"}
     assert ledger.row("SELECT outcome, failures FROM failures") == ("abandoned", 3)
 
 
-def test_restamped_attempts_keep_their_places(ledger):
+def test_what_is_released_is_pending_and_its_place_stays_taken(ledger):
     ledger.fix(2)
     ledger.add(["w", "x", "y"])
     leases = ledger.turn().leases
     ledger.now_ms += 5_000
 
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 2)
-    assert ledger.row("SELECT min(started_at_ms), max(nth) FROM attempts") == (ledger.now_ms, 4)
-    ledger.now_ms += WINDOW_MS - 1_000
-    assert ledger.turn().leases == []
-    ledger.now_ms += 1_000 + ledger.policy.guard_ms + 1
-    assert len(ledger.turn().leases) == 1
+    done = ledger.turn(*(released(lease, ledger.now_ms) for lease in leases))
 
-
-@pytest.mark.parametrize("lowered", [False, True])
-def test_what_was_held_up_until_its_place_was_gone_is_given_back(ledger, lowered):
-    ledger.fix(4)
-    ledger.add("abcdefgh")
-    leases = ledger.turn().leases
-    if lowered:
-        ledger.fix(3)
-    else:
-        ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
-        assert len(ledger.turn(run_id=ledger.start_run()).leases) == 4
-
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
-
-    assert {ledger.states()[lease.word] for lease in leases} == {"pending"}
+    assert (done.leases, done.late) == ([], 0)
+    assert set(ledger.states().values()) == {"pending"}
     assert ledger.row("SELECT sum(failures) FROM requests") == (0,)
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
+    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms - 5_000
+    assert ledger.turn().leases == []
+    ledger.now_ms += 1
+    assert [lease.number for lease in ledger.turn().leases] == [2, 2]
+    assert not any(finding.broken for finding in check(ledger.conn))
 
 
-def test_what_was_held_up_starts_when_there_are_places(ledger):
+def test_what_is_released_is_leased_anew_in_the_same_turn(ledger):
     ledger.fix(4)
-    ledger.add("abcdefgh")
-    _, *leases = ledger.turn().leases
-    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 3), "all in time"
-    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
-    assert len(ledger.turn(budget=1).leases) == 1
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 3), "4 of 4"
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
-
-
-def test_each_start_that_was_held_up_needs_a_place_of_its_own(ledger):
-    ledger.fix(4)
-    ledger.add("abcdefgh")
-    leases = ledger.turn(budget=3).leases
-    ledger.now_ms += WINDOW_MS + ledger.policy.guard_ms + 1
-    assert len(ledger.turn(run_id=ledger.start_run(), budget=2).leases) == 2
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
+    ledger.add("ab")
+    leases = ledger.turn().leases
+    ledger.now_ms += 1_000
+    again = ledger.turn(*(released(lease, ledger.now_ms) for lease in leases)).leases
+    assert [(lease.word, lease.number) for lease in again] == [("a", 2), ("b", 2)]
+    assert ledger.row("SELECT max(nth) FROM attempts") == (4,)
 
 
 def test_a_status_tells_of_a_limit_what_there_is(ledger):
     ledger.add(map(str, range(20)))
     ledger.turn(budget=3)
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert (limit.in_flight, limit.started_last_minute, limit.adaptive) == (3, 3, True)
     ledger.fix(100)
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert (limit.per_minute, limit.adaptive) == (100, False)
 
 
@@ -335,32 +316,31 @@ def test_what_became_of_a_word_can_be_read(ledger):
     (again,) = ledger.turn().leases
     ledger.turn(ledger.finish(again, Outcome.SUCCEEDED), budget=0)
 
-    rows = report.timeline(ledger.conn, "a")
+    rows = timeline(ledger.conn, "a")
     assert [(row.number, row.outcome, row.text) for row in rows] == [
         (1, "interrupted", None),
         (2, "succeeded", "about a"),
     ]
     prompt_id = ledger.prompt.id
-    assert [row.text for row in report.results(ledger.conn, prompt_id)] == ["about a", "about b"]
-    assert report.answer(ledger.conn, prompt_id, "b").text == "about b"
-    assert report.answer(ledger.conn, prompt_id, "c") is None
+    assert [row.text for row in results(ledger.conn, prompt_id)] == ["about a", "about b"]
+    assert answer(ledger.conn, prompt_id, "b").text == "about b"
+    assert answer(ledger.conn, prompt_id, "c") is None
 
 
-def test_what_was_taken_from_a_run_is_not_moved(ledger):
+def test_what_was_taken_from_a_run_is_not_released(ledger):
     ledger.add("ab")
     leases = ledger.turn().leases
-    before = ledger.row("SELECT max(started_at_ms) FROM attempts")
     heir = ledger.scope(ledger.start_run())
-    record.end_run(ledger.conn, heir, ledger.run_id, Outcome.ABANDONED, "died")
-    ledger.now_ms += 1_000
-    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 0)
-    assert ledger.row("SELECT max(started_at_ms) FROM attempts") == before
+    end_run(ledger.conn, heir, ledger.run_id, Outcome.ABANDONED, "killed")
+    done = ledger.turn(*(released(lease, ledger.now_ms) for lease in leases))
+    assert (done.late, done.lost) == (2, True)
+    assert {o for (o,) in ledger.conn.execute("SELECT outcome FROM attempts")} == {"abandoned"}
 
 
 def test_what_ends_with_its_run_says_why(ledger):
     ledger.add("a")
     ledger.turn()
-    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
+    end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
     assert ledger.row("SELECT outcome, reason FROM attempts") == ("interrupted", "signal")
     assert ledger.row("SELECT reason FROM runs") == ("signal",)
 
@@ -378,7 +358,7 @@ def test_a_cancellation_counts_over_all_prompts(ledger):
 
 def test_fields_are_kept_as_they_came_and_a_word_without_gets_them(ledger):
     def add(**words):
-        rows = [intake.Word(word, fields) for word, fields in words.items()]
+        rows = [Word(word, fields) for word, fields in words.items()]
         return intake.add_words(ledger.conn, ledger.prompt.id, rows, ledger.now_ms)
 
     assert add(a={"gloss": "über"}, b={}) == (2, 2, 0)
@@ -406,8 +386,8 @@ def test_who_asks_for_a_word_wakes_no_other(ledger):
 def test_a_run_does_not_end_before_it_began(ledger):
     """A machine that was started again may have lost the time."""
     ledger.now_ms -= 1_000
-    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
+    end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.ABANDONED, "died")
+    assert not any(finding.broken for finding in check(ledger.conn))
 
 
 def test_a_clock_that_was_set_back_opens_no_burst(ledger):
@@ -457,7 +437,7 @@ def test_a_server_never_sees_more_than_the_limit_in_any_minute(per_minute, steps
             ]
         elif step == "die":
             heir = ledger.start_run()
-            record.end_run(ledger.conn, ledger.scope(heir), run_id, Outcome.ABANDONED, "died")
+            end_run(ledger.conn, ledger.scope(heir), run_id, Outcome.ABANDONED, "died")
             in_flight = [(owner, lease) for owner, lease in in_flight if owner != run_id]
             runs[runs.index(run_id)] = heir
     guard_ms = ledger.policy.guard_ms
@@ -467,7 +447,7 @@ def test_a_server_never_sees_more_than_the_limit_in_any_minute(per_minute, steps
     ]
 
     assert not arrivals or most_within_a_window(arrivals) <= per_minute
-    assert not any(finding.broken for finding in audit.check(ledger.conn))
+    assert not any(finding.broken for finding in check(ledger.conn))
 
 
 @settings(max_examples=100)
@@ -482,7 +462,7 @@ def test_a_place_is_given_at_the_first_moment_that_is_safe(per_minute, ends):
         done = ledger.turn()
         for lease in done.leases:
             ledger.turn(
-                record.Finish(
+                Finish(
                     lease.request_id,
                     lease.number,
                     ledger.now_ms + next(took),
@@ -513,7 +493,7 @@ def test_every_question_of_a_turn_uses_its_index(ledger):
     )
     ledger.now_ms += 2_000
     ledger.turn()
-    record.end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
+    end_run(ledger.conn, ledger.scope(), ledger.run_id, Outcome.INTERRUPTED, "signal")
     ledger.conn.set_trace_callback(None)
 
     statements = {sql for sql in asked if not sql.startswith("--")}
@@ -533,10 +513,10 @@ def test_a_status_says_why_it_waits(ledger):
     first, _ = ledger.turn().leases
     ledger.turn(ledger.finish(first, Outcome.THROTTLED, reason="quota", retry_after_ms=9_000))
 
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert (limit.held_by, limit.until_ms, limit.reason) == ("gate", ledger.now_ms + 9_000, "quota")
     control.pause(ledger.conn, None, ledger.now_ms)
-    (limit,) = report.status(ledger.conn, 600, ledger.now_ms).limits
+    (limit,) = status(ledger.conn, 600, ledger.now_ms).limits
     assert limit.held_by == "paused"
 
 
@@ -547,11 +527,11 @@ def test_a_status_tells_rate_and_time_left(ledger):
         ledger.now_ms += 10_000
         ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases), budget=0)
 
-    status = report.status(ledger.conn, 600, ledger.now_ms)
+    now = status(ledger.conn, 600, ledger.now_ms)
 
-    assert status.unfinished == 20
-    assert status.succeeded_per_minute == 60
-    assert status.eta_ms == 20_000
+    assert now.unfinished == 20
+    assert now.succeeded_per_minute == 60
+    assert now.eta_ms == 20_000
 
 
 def test_prompts_of_a_function_are_left_to_who_brings_it(ledger):
@@ -559,8 +539,8 @@ def test_prompts_of_a_function_are_left_to_who_brings_it(ledger):
     ledger.add(["w"])
     ledger.conn.execute("UPDATE prompts SET provider = 'function'")
 
-    assert look.served_prompts(ledger.conn, None) == []
-    assert len(look.served_prompts(ledger.conn, (ledger.prompt.id,))) == 1
+    assert work(ledger.conn, Selection()) == []
+    assert len(work(ledger.conn, Selection(prompt_ids=(ledger.prompt.id,)))) == 1
 
 
 def test_answers_that_are_cut_off_three_times_fail_and_the_last_of_them_is_kept(ledger):
@@ -583,7 +563,7 @@ def test_one_request_waits_for_its_turn_under_the_limit(ledger):
     ledger.add("abcd")
     ledger.fix(2)
     assert len(ledger.turn().leases) == 2
-    alone = dataclasses.replace(ledger.scope(), request_id=4)
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_id=4))
     waiting = turns.turn(ledger.conn, alone, [], TEN)
     assert (waiting.leases, waiting.unfinished) == ([], 1)
     ledger.now_ms = waiting.wake_at_ms
@@ -615,7 +595,7 @@ def test_a_retry_forgets_the_answers_that_were_cut_off_before_it(ledger):
 
 def test_a_request_that_waits_is_not_asked_before_its_time_when_it_is_asked_alone(ledger):
     ledger.add("ab")
-    alone = dataclasses.replace(ledger.scope(), request_id=1)
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_id=1))
     [lease] = turns.turn(ledger.conn, alone, [], TEN).leases
     failed = ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=30_000)
     waiting = turns.turn(ledger.conn, alone, [failed], TEN)

@@ -5,7 +5,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from crawler.quota.pace import WINDOW_MS, Pace, Quota, free_starts, most_in_flight, window_cap
-from crawler.quota.plan import Outlook, plan
+from crawler.quota.plan import Usage, plan
 
 NOW_MS = 10_000_000
 
@@ -27,8 +27,8 @@ paces = st.builds(
     gate_cause=st.sampled_from([None, None, "quota", "day", "outage"]),
     gate_opens_at_ms=st.integers(NOW_MS - 5_000, NOW_MS + 5_000),
 )
-outlooks = st.builds(
-    Outlook,
+usages = st.builds(
+    Usage,
     concurrency=st.integers(1, 500),
     in_flight=st.integers(0, 600),
     quota=quotas,
@@ -42,58 +42,56 @@ outlooks = st.builds(
 )
 
 
-def bounds(outlook):
+def bounds(usage):
     """Return how many calls each of the limits would allow."""
-    pace, quota = outlook.pace, outlook.quota
-    found = [outlook.concurrency - outlook.in_flight]
+    pace, quota = usage.pace, usage.quota
+    found = [usage.concurrency - usage.in_flight]
     if pace.gate_cause is not None:
-        full = quota.per_minute is not None and outlook.occupied >= quota.per_minute
-        return [*found, 0 if full or outlook.probe_started_at_ms is not None else 1]
+        full = quota.per_minute is not None and usage.occupied >= quota.per_minute
+        return [*found, 0 if full or usage.probe_started_at_ms is not None else 1]
     cap, most = window_cap(pace, quota), most_in_flight(pace, quota)
     free = free_starts(pace, quota, NOW_MS)
-    found += [] if cap is None else [cap - outlook.occupied]
-    found += [] if most is None else [most - outlook.in_flight]
+    found += [] if cap is None else [cap - usage.occupied]
+    found += [] if most is None else [most - usage.in_flight]
     return found + ([] if free is None else [free])
 
 
-@given(outlooks)
-def test_no_limit_is_passed(outlook):
-    room, held_by, *_ = plan(outlook, NOW_MS)
+@given(usages)
+def test_no_limit_is_passed(usage):
+    room, held_by, *_ = plan(usage, NOW_MS)
 
     assert room >= 0
     if room:
-        assert not outlook.paused
-        assert outlook.pace.gate_opens_at_ms <= NOW_MS
-        assert room <= min(bounds(outlook))
-        assert outlook.quota.per_minute is None or (
-            outlook.occupied + room <= outlook.quota.per_minute
-        )
+        assert not usage.paused
+        assert usage.pace.gate_opens_at_ms <= NOW_MS
+        assert room <= min(bounds(usage))
+        assert usage.quota.per_minute is None or (usage.occupied + room <= usage.quota.per_minute)
     else:
         assert held_by is not None
 
 
-@given(outlooks)
-def test_all_the_room_that_there_is_is_given(outlook):
-    assume(not outlook.paused and outlook.pace.gate_opens_at_ms <= NOW_MS)
-    assume(outlook.quota.tokens_per_minute is None)
+@given(usages)
+def test_all_the_room_that_there_is_is_given(usage):
+    assume(not usage.paused and usage.pace.gate_opens_at_ms <= NOW_MS)
+    assume(usage.quota.tokens_per_minute is None)
 
-    assert plan(outlook, NOW_MS).room == max(0, min(bounds(outlook)))
+    assert plan(usage, NOW_MS).room == max(0, min(bounds(usage)))
 
 
-@given(outlooks)
-def test_it_looks_again_later_and_not_at_once(outlook):
-    step = plan(outlook, NOW_MS)
-    waits_for_probe = outlook.probe_started_at_ms is not None and step.held_by == "gate"
+@given(usages)
+def test_it_looks_again_later_and_not_at_once(usage):
+    step = plan(usage, NOW_MS)
+    waits_for_probe = usage.probe_started_at_ms is not None and step.held_by == "gate"
 
     assert step.wake_at_ms is None or step.wake_at_ms > NOW_MS or waits_for_probe
 
 
 def test_a_closed_gate_says_when_it_opens():
     pace = Pace(gate_cause="outage", gate_opens_at_ms=NOW_MS + 700)
-    outlook = Outlook(1, 0, Quota(), pace, 0, None, None, False, None, None)
+    usage = Usage(1, 0, Quota(), pace, 0, None, None, False, None, None)
 
-    assert plan(outlook, NOW_MS) == (0, "gate", NOW_MS + 700, None)
-    assert plan(outlook, NOW_MS + 700).room == 1
+    assert plan(usage, NOW_MS) == (0, "gate", NOW_MS + 700, None)
+    assert plan(usage, NOW_MS + 700).room == 1
 
 
 CLOSED = Pace(gate_cause="quota", refusal_ms=150.0)
@@ -103,7 +101,7 @@ IN_A_WHILE_MS = NOW_MS + 500
 LATER_MS = NOW_MS + 5_000
 
 
-def outlook(**facts):
+def usage(**facts):
     usual = {
         "concurrency": 8,
         "in_flight": 0,
@@ -116,7 +114,7 @@ def outlook(**facts):
         "paused_until_ms": None,
         "next_due_at_ms": IN_A_WHILE_MS,
     }
-    return Outlook(**usual | facts)
+    return Usage(**usual | facts)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +173,4 @@ def outlook(**facts):
     ],
 )
 def test_what_holds_back_says_so_and_when_to_look_again(facts, expected):
-    assert plan(outlook(**facts), NOW_MS) == expected
+    assert plan(usage(**facts), NOW_MS) == expected

@@ -5,7 +5,7 @@ from statistics import mean
 import pytest
 
 from crawler.ledger import control
-from crawler.ledger.record import Finish
+from crawler.protocol import Finish
 from crawler.quota.pace import Quota
 from crawler.states import Outcome
 from tests.conftest import Ledger

@@ -10,13 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError
-from crawler.ledger.audit import check
-from crawler.ledger.intake import PromptSpec, Word, add_words, put_limit, put_prompt
-from crawler.ledger.lease import Allowance
-from crawler.ledger.record import Scope
-from crawler.ledger.turn import start_run, turn
+from crawler.ledger.budget import Allowance
+from crawler.ledger.check import check
+from crawler.ledger.intake import PromptSpec, add_words, put_prompt
+from crawler.ledger.limits import put_limit
+from crawler.ledger.runs import Scope, start_run
+from crawler.ledger.turn import turn
 from crawler.policy import PATIENCE_MS, Policy
-from crawler.protocol import Answer, Call, ProviderError
+from crawler.protocol import Answer, Call, ProviderError, Word
 from crawler.providers import Kind
 from crawler.run import executor as executor_module
 from crawler.run.executor import LocalExecutor

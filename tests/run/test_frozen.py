@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 from crawler.errors import Exit
-from crawler.ledger.record import Scope
-from crawler.ledger.turn import live_runs, start_run
+from crawler.ledger.runs import Scope, live_runs, start_run
 from crawler.logs import silent
 from crawler.policy import Policy
 from crawler.run.recovery import TICK_MS, Watch, bury_the_dead
@@ -61,7 +60,7 @@ def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_ref
         assert 0 < assert_witnesses_agree(crawl, witness, words) <= CONCURRENCY
 
     runs = crawl.ask("SELECT reason, late_answers > 0 FROM runs ORDER BY id")
-    assert runs == [("silent", True), ("done", False)]
+    assert runs == [("killed", True), ("finished", False)]
     assert any("late_answers_refused" in line for line in frozen.said)
     assert not list(tmp_path.glob("*-run-*"))
 

@@ -11,8 +11,13 @@ from unittest.mock import patch
 
 import aiosqlite
 
-from crawler.ledger import look, record, restamp, turn
-from crawler.run import recovery, scheduler
+from crawler.ledger import finish as finishes
+from crawler.ledger import turn
+from crawler.ledger.budget import ANYTHING
+from crawler.ledger.draw import Drawn, Room
+from crawler.ledger.limits import limits
+from crawler.run import loop, recovery
+from crawler.run.ending import Reason
 from crawler.storage import database
 from crawler.storage import store as stores
 
@@ -22,7 +27,7 @@ Patches = Iterator[None]
 @contextmanager
 def two_transactions() -> Patches:
     """How calls ended is written in one transaction, what becomes of requests in another."""
-    run, close = stores.Store.run, record._close
+    run, close = stores.Store.run, finishes._close
     closed: dict[int, Any] = {}
 
     async def in_two(store: Any, transaction: Any, *args: Any, **more: Any) -> Any:
@@ -36,7 +41,7 @@ def two_transactions() -> Patches:
 
     with (
         patch.object(stores.Store, "run", in_two),
-        patch.object(record, "_close", closed_before),
+        patch.object(finishes, "_close", closed_before),
     ):
         yield
 
@@ -44,7 +49,7 @@ def two_transactions() -> Patches:
 @contextmanager
 def no_fence() -> Patches:
     """An end is written to whatever attempt of the request is open, whoever has it."""
-    close = record._close
+    close = finishes._close
 
     def anybody(conn: Any, run_id: int, finished: Any) -> Any:
         mine = []
@@ -58,60 +63,63 @@ def no_fence() -> Patches:
                 mine += close(conn, whose[0], [finish._replace(number=whose[1])])
         return mine
 
-    with patch.object(record, "_close", anybody):
+    with patch.object(finishes, "_close", anybody):
         yield
 
 
 @contextmanager
 def limiter_in_memory() -> Patches:
     """The starts of the last minute are known to the run that made them, and to nobody else."""
-    seen = look.look
+    seen = turn.usage
 
     def forgetful(conn: Any, limit: Any, *args: Any) -> Any:
-        outlook = seen(conn, limit, *args)
+        used = seen(conn, limit, *args)
         now_ms = args[-1]
         (mine,) = conn.execute(
             "SELECT count(*) FROM attempts WHERE limit_id = ? AND started_at_ms >= ?"
             " AND run_id = (SELECT max(id) FROM runs)",
             (limit.id, now_ms - limit.quota.window_ms),
         ).fetchone()
-        return outlook._replace(occupied=mine)
+        return used._replace(occupied=mine)
 
-    with patch.object(turn, "look", forgetful):
+    with patch.object(turn, "usage", forgetful):
         yield
 
 
 @contextmanager
 def one_too_many() -> Patches:
     """One more call is in flight than there may be."""
-    seen = look.look
+    seen = turn.usage
 
     def generous(conn: Any, limit: Any, *args: Any) -> Any:
         return seen(conn, limit._replace(concurrency=limit.concurrency + 1), *args)
 
-    with patch.object(turn, "look", generous):
+    with patch.object(turn, "usage", generous):
         yield
 
 
 @contextmanager
 def racy_claim() -> Patches:
     """What is free is looked up in one transaction, and taken in another."""
-    run, draw = stores.Store.run, turn._draw
+    run, draw, leased_by = stores.Store.run, turn.draw, turn.turn
     free: dict[int, Any] = {}
 
     async def in_two(store: Any, transaction: Any, *args: Any, **more: Any) -> Any:
-        if transaction is turn.turn and args[2].calls:
+        if transaction is leased_by and args[2].calls:
             await run(store, look_up, args[0])
         return await run(store, transaction, *args, **more)
 
     def look_up(conn: Any, scope: Any) -> None:
         prompts = [prompt_id for (prompt_id,) in conn.execute("SELECT id FROM prompts")]
-        free[scope.run_id] = draw(conn, scope, prompts, 5, scope.clock(), fresh_first=False)
+        limit = next(iter(limits(conn, scope.policy.guard_ms).values()))
+        free[scope.run_id] = draw(
+            conn, scope, limit, prompts, Room(5, None, {}), ANYTHING, scope.clock()
+        ).leases
 
-    def stale(conn: Any, scope: Any, prompt_ids: Any, room: int, *_: Any, **__: Any) -> Any:
-        return free.pop(scope.run_id, [])[: max(0, room)]
+    def stale(_: Any, scope: Any, __: Any, ___: Any, room: Any, *____: Any) -> Any:
+        return Drawn(leases=free.pop(scope.run_id, [])[: max(0, room.calls)])
 
-    with patch.object(stores.Store, "run", in_two), patch.object(turn, "_draw", stale):
+    with patch.object(stores.Store, "run", in_two), patch.object(turn, "draw", stale):
         yield
 
 
@@ -129,20 +137,20 @@ def short_lease() -> Patches:
 @contextmanager
 def lease_kept() -> Patches:
     """Who is cancelled goes, and leaves what he had in flight as it is."""
-    end = scheduler.Scheduler._end
+    end = loop.Loop._end
 
     async def not_if_cancelled(self: Any, reason: str) -> None:
-        if reason != "cancelled":
+        if reason is not Reason.STOPPED:
             await end(self, reason)
 
-    with patch.object(scheduler.Scheduler, "_end", not_if_cancelled):
+    with patch.object(loop.Loop, "_end", not_if_cancelled):
         yield
 
 
 @contextmanager
 def no_place() -> Patches:
     """Who was held up on the way sends, whoever has taken the places meanwhile."""
-    with patch.object(restamp, "_have_places", lambda *_: True):
+    with patch.object(loop.Loop, "_is_late", lambda *_: False):
         yield
 
 

@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawler.ledger import intake
+from crawler.ledger.limits import put_limit
 from crawler.logs import silent
 from crawler.policy import Policy
+from crawler.protocol import Word
 from crawler.run.ending import RunOptions
 from crawler.run.session import crawl_store
 from crawler.storage.database import writing
@@ -81,10 +83,10 @@ class _Run:
         self.oracle.look_at_end()
 
     def _make(self, conn) -> None:
-        limit_id = intake.put_limit(conn, "quota", 3)
+        limit_id = put_limit(conn, "quota", 3)
         spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
         prompt, _ = intake.put_prompt(conn, spec, limit_id, self.machine.wall_ms())
-        words = [intake.Word(f"word{n}", {}) for n in range(self._sweep.items)]
+        words = [Word(f"word{n}", {}) for n in range(self._sweep.items)]
         intake.add_words(conn, prompt.id, words, self.machine.wall_ms())
         self.service.expect(3, None)
 

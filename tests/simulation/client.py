@@ -10,7 +10,7 @@ from collections import deque
 from crawler.policy import Policy, verdict
 from crawler.quota.learning import Refusal, answered, failed, opened, refused, verified_at_ms
 from crawler.quota.pace import Pace, started
-from crawler.quota.plan import Outlook, plan
+from crawler.quota.plan import Usage, plan
 from crawler.states import Outcome, RequestState
 
 MINUTE_MS = 60_000
@@ -83,7 +83,7 @@ class Client:
             self._wake_at(self._waiting[0][0])
 
     def _outlook(self, probe_ms):
-        return Outlook(
+        return Usage(
             concurrency=self._slots,
             in_flight=len(self._flying),
             quota=self._quota,

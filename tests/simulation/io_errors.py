@@ -22,7 +22,7 @@ from typing import NamedTuple
 from unittest.mock import patch
 
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger import audit
+from crawler.ledger.check import check
 from crawler.storage.database import writing
 from tests.simulation import disk as disks
 from tests.simulation.disk import Disk, Fault, fast_folder
@@ -179,7 +179,7 @@ def _ledger(course: str, path: Path) -> Ledger:
     if course == "new":
         add(path, words(WORDS))
     with writing(path, 1) as writer:
-        broken = [finding for finding in writer.run(audit.check) if finding.broken]
+        broken = [finding for finding in writer.run(check) if finding.broken]
         assert not broken, broken
         return writer.run(read_ledger)
 

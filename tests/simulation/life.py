@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from crawler.policy import Policy
-from crawler.run import scheduler as scheduling
-from crawler.run.ending import RunOptions
-from crawler.run.scheduler import Scheduler
+from crawler.run import loop as running
+from crawler.run.ending import Reason, RunOptions
 from crawler.run.session import crawl_store
 from crawler.storage.store import open_store
 from tests.simulation import loop as loops
@@ -41,7 +40,8 @@ POLICY = Policy(
 PATIENT = replace(POLICY, lost_after_ms=300_000)
 """Of those who give up nobody: who is frozen loses his places in the window, and no more."""
 ENDINGS = frozenset(
-    "done signal quota outage denied rejected unreachable lost calls_used deadline".split()
+    "finished failures stopped quota_day credentials configuration unreachable killed max_calls"
+    " deadline".split()
 )
 POLL_MS = 1_000
 """Longer than the program's own: most of the time nothing happens."""
@@ -109,7 +109,7 @@ class Life:
         self._processes = 0
         self._quiet_until_s = 0.0
         self._policy = self.chance.choice([POLICY, PATIENT])
-        self._runs: dict[str, Scheduler] = {}
+        self._runs: dict[str, running.Loop] = {}
         self._tasks: dict[str, asyncio.Task[Any]] = {}
         loop.on_kill.insert(0, self._killed)
 
@@ -137,7 +137,7 @@ class Life:
         self.people.do("resume")
         await asyncio.wait_for(self._peace(), LAST_LIFE_S)
         self.oracle.look_at_end()
-        self.seen["given back"] += self.oracle.given_back()
+        self.seen["released"] += self.oracle.released()
         self.loop.note(*self.oracle.contents())
 
     async def _trouble(self) -> None:
@@ -191,7 +191,7 @@ class Life:
                     self._options(),
                     _Heard(self._see),
                     given={("scripted", "m"): self.service},
-                    on_start=lambda scheduler: self._runs.update({name: scheduler}),
+                    on_start=lambda run: self._runs.update({name: run}),
                     on_status=lambda status: None,
                 )
         except asyncio.CancelledError:
@@ -270,7 +270,7 @@ class Life:
         run_id = self._run_id(name)
         if name not in self.loop.dead and run_id is not None:
             self.oracle.polite.add(run_id)
-            self._runs[name].stop("signal")
+            self._runs[name].stop(Reason.STOPPED)
 
     def _set_clock(self, name: str) -> None:
         del name
@@ -300,7 +300,7 @@ def simulate(seed: int) -> Told:
 
     broken: list[str] = []
     try:
-        with patch.object(scheduling, "POLL_MS", POLL_MS):
+        with patch.object(running, "POLL_MS", POLL_MS):
             loops.run(main, seed)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is a finding
         broken.append(f"{type(error).__name__}: {error}")

@@ -13,7 +13,8 @@ from unittest.mock import patch
 import aiosqlite
 
 from crawler import clock
-from crawler.run import recovery, scheduler
+from crawler.run import loop as running
+from crawler.run import recovery
 from crawler.storage import locks
 from tests.simulation.loop import PROCESS, Loop
 
@@ -73,7 +74,7 @@ class Machine:
         time = SimpleNamespace(time_ns=self._wall_ns, clock_gettime_ns=self._since_boot_ns)
         with ExitStack() as patches:
             patches.enter_context(patch.object(clock, "time", time))
-            for module in (clock, scheduler, recovery):
+            for module in (clock, running, recovery):
                 patches.enter_context(patch.object(module, "boot_id", self._boot_id))
             for kind, made in (
                 (aiosqlite.Connection, self._databases),

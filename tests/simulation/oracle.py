@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from pathlib import Path
 
-from crawler.ledger import audit
+from crawler.ledger.check import check
 from tests.simulation.service import Key, Service
 
 ENDED_BY_US = ("abandoned", "interrupted")
@@ -42,14 +42,16 @@ class Oracle:
         ((most,),) = self.ask("SELECT max(concurrency) FROM limits")
         self.killed_in_flight += most
 
-    def given_back(self) -> int:
-        """Return how many calls had no place any more when they were to leave."""
-        ((calls,),) = self.ask("SELECT count(*) FROM attempts WHERE reason LIKE 'it was held up%'")
+    def released(self) -> int:
+        """Return how many leases came too late to be handed out."""
+        ((calls,),) = self.ask(
+            "SELECT count(*) FROM attempts WHERE reason LIKE 'its commit ended%'"
+        )
         return int(calls)
 
     def look(self) -> None:
         """Compare what there is with what there was, and with what the service knows."""
-        for finding in audit.check(self._look_into()):
+        for finding in check(self._look_into()):
             if finding.broken:
                 self.broken.append(f"{finding.name}: {finding.examples}")
         self._look_at_responses()

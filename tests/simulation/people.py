@@ -11,6 +11,8 @@ from typing import Any
 
 from crawler.ledger import control, intake
 from crawler.ledger.clocks import file_ms
+from crawler.ledger.limits import put_limit
+from crawler.protocol import Word
 from crawler.states import RequestState
 from crawler.storage.database import writing
 from tests.simulation.machine import Machine
@@ -37,7 +39,7 @@ class People:
             writer.run(transaction)
 
     def _make(self, conn: sqlite3.Connection) -> None:
-        limit_id = intake.put_limit(conn, "quota", 1)
+        limit_id = put_limit(conn, "quota", 1)
         for name in ("p", "q")[: self._chance.choice([1, 1, 2])]:
             spec = intake.PromptSpec(name, "About {word}", "scripted", "m", {})
             prompt, _ = intake.put_prompt(conn, spec, limit_id, self._machine.wall_ms())
@@ -49,7 +51,7 @@ class People:
         marks = self._chance.choices(["", "!", "?"], [20, 1, 1], k=count)
         words = [f"word{self._words + n}{mark}" for n, mark in enumerate(marks)]
         self._words += count
-        rows = [intake.Word(word, {}) for word in words]
+        rows = [Word(word, {}) for word in words]
         prompt_id = self._chance.choice(self._prompts)
         intake.add_words(conn, prompt_id, rows, self._machine.wall_ms())
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from crawler.clock import wall_ms
-from crawler.ledger import audit
+from crawler.ledger.check import check as check_file
 from crawler.storage.database import writing
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.disk import AfterPowerCut, Disk, Operation, fast_folder
@@ -146,7 +146,7 @@ def check(
     now_ms = wall_ms() + REBOOT_MS
     try:
         with writing(path, now_ms) as writer:
-            broken = [finding for finding in writer.run(audit.check) if finding.broken]
+            broken = [finding for finding in writer.run(check_file) if finding.broken]
             found = writer.run(read_ledger)
         if broken:
             return "corrupt", str(broken[0])
@@ -170,13 +170,13 @@ def _resume(path: Path, texts: list[str], before: Ledger, now_ms: int) -> tuple[
     began_ms = wall_ms()
     ending = asyncio.run(crawl(path, witness, lambda: now_ms + wall_ms() - began_ms))
     with writing(path, now_ms) as writer:
-        broken = [finding for finding in writer.run(audit.check) if finding.broken]
+        broken = [finding for finding in writer.run(check_file) if finding.broken]
         after = writer.run(read_ledger)
     again = [call for call in witness.calls if call[0] in before.final]
     in_flight = sum(outcome is None for outcome in before.attempts.values())
     if broken or lost(before, after):
         return "corrupt", f"after a second run: {broken or lost(before, after)}"
-    if ending.reason != "done" or len(after.final) != len(texts):
+    if ending.reason != "finished" or len(after.final) != len(texts):
         return "unfinished", f"{ending}, {len(after.final)} of {len(texts)} words"
     if again or in_flight > CONCURRENCY:
         return "repeated", f"asked again: {again[:SHOWN]}, in flight: {in_flight}"

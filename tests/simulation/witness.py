@@ -13,9 +13,10 @@ from unittest.mock import patch
 
 from crawler.clock import wall_ms
 from crawler.ledger import intake
+from crawler.ledger.limits import put_limit
 from crawler.logs import silent
 from crawler.policy import Policy
-from crawler.protocol import Answer, ProviderError
+from crawler.protocol import Answer, ProviderError, Word
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.session import crawl_store
 from crawler.states import Outcome
@@ -133,11 +134,11 @@ def add(path: Path, texts: list[str]) -> None:
     """Do what ``crawler add`` does. Raises CrawlerError."""
     with writing(path, wall_ms()) as writer:
         prompt = writer.run(_put_prompt)
-        writer.run(intake.add_words, prompt.id, [intake.Word(t, {}) for t in texts], wall_ms())
+        writer.run(intake.add_words, prompt.id, [Word(t, {}) for t in texts], wall_ms())
 
 
 def _put_prompt(conn: sqlite3.Connection) -> intake.Prompt:
-    limit_id = intake.put_limit(conn, "quota", CONCURRENCY)
+    limit_id = put_limit(conn, "quota", CONCURRENCY)
     spec = intake.PromptSpec("p", "About {word}", "scripted", "m", {})
     return intake.put_prompt(conn, spec, limit_id, wall_ms())[0]
 

@@ -11,9 +11,9 @@ import sys
 import pytest
 
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.audit import check
-from crawler.ledger.lease import ANYTHING
-from crawler.ledger.record import Scope
+from crawler.ledger.budget import ANYTHING
+from crawler.ledger.check import check
+from crawler.ledger.runs import Scope
 from crawler.ledger.turn import turn
 from crawler.policy import Policy
 from crawler.storage import upgrade as migrate_module

@@ -1,4 +1,4 @@
-"""The ends of attempts: outcome, response, the next state of the request, the pace of its limit.
+"""The ends of attempts: outcome, response, the next state of the request, what its limit learns.
 
 Rule: only an open attempt of the run that reports it can be closed, and only once. Whatever comes
 too late changes nothing.
@@ -6,56 +6,19 @@ too late changes nothing.
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from crawler.ledger.look import Limit, ledger_time_ms
+from crawler.ledger.limits import Limit
 from crawler.ledger.pacing import Ended, learned
+from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import settled
-from crawler.policy import Draw, Policy, verdict
+from crawler.ledger.window import ledger_time_ms
+from crawler.policy import verdict
+from crawler.protocol import Finish, Lease
 from crawler.quota.learning import is_calm, served
 from crawler.quota.pace import used_tokens
-from crawler.states import CLOSES_GATE, COUNTS_AS_FAILURE, Outcome, RequestState
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
-    """What a run brings to each of its turns."""
-
-    run_id: int
-    policy: Policy
-    clock: Callable[[], int]
-    draw: Draw
-    prompt_ids: tuple[int, ...] | None = None
-    """The only prompts that this run serves; None for all that a program can serve."""
-    request_id: int | None = None
-    """The only request that this run serves; None for all of its prompts."""
-
-
-class Finish(NamedTuple):
-    """The end of an attempt, as the executor saw it."""
-
-    request_id: int
-    number: int
-    finished_at_ms: int
-    outcome: Outcome
-    text: str | None = None
-    """The answer; of an attempt that did not succeed, what it brought all the same."""
-    reason: str | None = None
-    status_code: int | None = None
-    retry_after_ms: int | None = None
-    tokens_in: int | None = None
-    tokens_out: int | None = None
-    tokens_thought: int | None = None
-    finish_reason: str | None = None
-    model_version: str | None = None
-    truncated: bool = False
-    sent: bool = True
-    """False for a request that never left this machine, so that it tells nothing of the server."""
-    daily: bool = False
-    """The quota that refused it is one for the day."""
-
+from crawler.states import COUNTS_AS_FAILURE, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 
 SERVER_ERROR = 500
 """The first HTTP status of those that a server gives instead of an answer."""
@@ -110,6 +73,17 @@ def record(
     return len(finished) - len(closed)
 
 
+def released(lease: Lease, now_ms: int) -> Finish:
+    """Return the end of a lease that was not handed out: its commit ended too late for its start.
+
+    The request is pending again, and the tokens are given back. The place in the window stays
+    taken: another process may have counted it.
+    """
+    reason = "its commit ended too late for its place in the window"
+    end = Finish(lease.request_id, lease.number, now_ms, Outcome.INTERRUPTED, reason=reason)
+    return end._replace(tokens_in=0, tokens_out=0)
+
+
 def _first_failure(conn: sqlite3.Connection, finish: Finish, failures: int) -> bool:
     """Tell whether a request had not failed before this, counted or not."""
     if finish.outcome is not Outcome.TRANSIENT or failures:
@@ -122,10 +96,10 @@ def _first_failure(conn: sqlite3.Connection, finish: Finish, failures: int) -> b
     return earlier is None
 
 
-def usage(finish: Finish) -> tuple[int | None, int | None]:
+def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     """Return the tokens that a call has used, in and out; None where that is not known."""
     out_of_order = (finish.status_code or 0) >= SERVER_ERROR and finish.text is None
-    if not finish.sent or finish.outcome in CLOSES_GATE or out_of_order:
+    if finish.outcome in UNPROCESSED or out_of_order:
         return finish.tokens_in or 0, finish.tokens_out or 0
     if finish.tokens_out is None:
         return finish.tokens_in, None
@@ -136,35 +110,44 @@ def _learn(
     conn: sqlite3.Connection, limit: Limit, finish: Finish, attempt: _Open, failures: int
 ) -> Limit:
     """Return a limit with what the end of a call has taught it."""
-    pace = limit.pace
-    if finish.sent:
-        ended = Ended(
-            finish.outcome,
-            attempt.started_at_ms,
-            max(attempt.started_at_ms, finish.finished_at_ms),
-            finish.reason or finish.outcome,
-            finish.retry_after_ms,
-            finish.daily,
-            first_failure=_first_failure(conn, finish, failures),
-        )
-        pace = learned(conn, limit, ended)
+    ended = Ended(
+        finish.outcome,
+        attempt.started_at_ms,
+        max(attempt.started_at_ms, finish.finished_at_ms),
+        finish.reason or finish.outcome,
+        finish.retry_after_ms,
+        finish.daily,
+        first_failure=_first_failure(conn, finish, failures),
+    )
+    pace = learned(conn, limit, ended)
     if attempt.tokens_reserved is not None:
-        more = settled(conn, finish.request_id, *usage(finish), attempt.tokens_reserved)
+        more = settled(conn, finish.request_id, *tokens_used(finish), attempt.tokens_reserved)
         pace = used_tokens(pace, limit.quota, more, finish.finished_at_ms)
     return limit if pace is limit.pace else limit._replace(pace=pace)
 
 
 def end_run(
-    conn: sqlite3.Connection, scope: Scope, run_id: int, outcome: Outcome, reason: str
+    conn: sqlite3.Connection,
+    scope: Scope,
+    run_id: int,
+    outcome: Outcome,
+    reason: str,
+    detail: str | None = None,
 ) -> int:
     """End a run, one's own or a dead one, and close its open attempts with the given outcome.
 
-    Returns how many attempts were closed. A run that has ended already is left as it is.
+    ``reason`` is the run's, ``detail`` that of its open attempts. Returns how many attempts were
+    closed. A run that has ended already is left as it is.
     """
     now_ms = ledger_time_ms(conn, scope.clock())
+    open_attempts = conn.execute(
+        "SELECT request_id, number FROM attempts INDEXED BY attempts_open"
+        " WHERE finished_at_ms IS NULL AND run_id = ?",
+        (run_id,),
+    )
     left_open = [
-        Finish(request_id, number, now_ms, outcome, reason=reason)
-        for request_id, number in _open_attempts(conn, run_id)
+        Finish(request_id, number, now_ms, outcome, reason=detail or reason)
+        for request_id, number in open_attempts.fetchall()
     ]
     for finish, _ in _close(conn, run_id, left_open):
         failures, cancelling = _budget(conn, finish.request_id)
@@ -177,31 +160,17 @@ def end_run(
     return len(left_open)
 
 
-def _open_attempts(conn: sqlite3.Connection, run_id: int) -> dict[tuple[int, int], _Open]:
-    rows = conn.execute(
-        "SELECT request_id, number, limit_id, started_at_ms, tokens_reserved"
-        " FROM attempts INDEXED BY attempts_open WHERE finished_at_ms IS NULL AND run_id = ?",
-        (run_id,),
-    )
-    return {(request_id, number): _Open._make(known) for request_id, number, *known in rows}
-
-
 def _close(
     conn: sqlite3.Connection, run_id: int, finished: Sequence[Finish]
 ) -> list[tuple[Finish, _Open]]:
-    """Close those attempts that are still this run's; the fence against late answers."""
-    open_attempts = _open_attempts(conn, run_id)
+    """Close those attempts that are still this run's; the fence against late answers.
+
+    Each by its primary key: what a turn costs does not depend on how many others are in flight.
+    """
     closed = []
     for finish in finished:
-        attempt = open_attempts.pop((finish.request_id, finish.number), None)
-        if attempt is not None:
-            closed.append((finish, attempt))
-    conn.executemany(
-        "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
-        " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
-        " finish_reason = ?, model_version = ?, truncated = ?"
-        " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL",
-        [
+        attempt = conn.execute(
+            _CLOSE,
             (
                 finish.finished_at_ms,
                 finish.outcome.value,
@@ -216,11 +185,21 @@ def _close(
                 finish.truncated,
                 finish.request_id,
                 finish.number,
-            )
-            for finish, _ in closed
-        ],
-    )
+                run_id,
+            ),
+        ).fetchone()
+        if attempt is not None:
+            closed.append((finish, _Open._make(attempt)))
     return closed
+
+
+_CLOSE = (
+    "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
+    " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
+    " finish_reason = ?, model_version = ?, truncated = ?"
+    " WHERE request_id = ? AND number = ? AND run_id = ? AND finished_at_ms IS NULL"
+    " RETURNING limit_id, started_at_ms, tokens_reserved"
+)
 
 
 def _budget(conn: sqlite3.Connection, request_id: int) -> tuple[int, int]:
@@ -254,6 +233,7 @@ def _settle(
     )
     if cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
+    assert state in TRANSITIONS[RequestState.LEASED]
     conn.execute(
         "UPDATE requests SET state = ?, failures = ?, due_at_ms = ?, cancelling = 0 WHERE id = ?",
         (state, failures, due_at_ms, finish.request_id),

@@ -13,15 +13,17 @@ import pytest
 
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger import audit, control, intake, turn
-from crawler.ledger.lease import ANYTHING
-from crawler.ledger.record import Scope
-from crawler.ledger.report import status
+from crawler.ledger import control, intake, turn
+from crawler.ledger.budget import ANYTHING, Allowance
+from crawler.ledger.check import check
+from crawler.ledger.limits import put_limit
+from crawler.ledger.runs import Scope, Selection, live_runs, start_run
+from crawler.ledger.status import status
 from crawler.logs import silent
 from crawler.policy import Policy
-from crawler.protocol import Answer, ProviderError
+from crawler.protocol import Answer, ProviderError, Word
 from crawler.quota.pace import WINDOW_MS
-from crawler.run.ending import RunOptions, raise_for
+from crawler.run.ending import Reason, RunOptions, raise_for
 from crawler.run.session import crawl_store
 from crawler.states import Outcome
 from crawler.storage.locks import RunLock, run_is_alive
@@ -66,10 +68,10 @@ def fails(outcome, **facts):
 
 
 def put(conn, words, concurrency=4, name="p", template="About {word}"):
-    limit_id = intake.put_limit(conn, "quota", concurrency)
+    limit_id = put_limit(conn, "quota", concurrency)
     spec = intake.PromptSpec(name, template, "scripted", "m", {})
     prompt, _ = intake.put_prompt(conn, spec, limit_id, 1)
-    intake.add_words(conn, prompt.id, [intake.Word(word, {}) for word in words], 1)
+    intake.add_words(conn, prompt.id, [Word(word, {}) for word in words], 1)
 
 
 @asynccontextmanager
@@ -77,7 +79,7 @@ async def a_store(words, path=None, **more):
     async with open_store(path) as store:
         await store.run(put, words, **more)
         yield store
-        findings = await store.run(audit.check)
+        findings = await store.run(check)
         assert [finding for finding in findings if finding.broken] == []
 
 
@@ -106,7 +108,7 @@ def test_it_asks_about_every_word_once():
         provider = Asked()
         async with a_store(map(str, range(500))) as store:
             ending = await crawled(store, provider)
-            assert ending == ("done", None, 0, None)
+            assert ending[:3] == ("finished", None, 0)
             assert await store.run(counts) == {"succeeded": 500}
         assert sorted(provider.words, key=int) == [str(n) for n in range(500)]
         assert provider.most_in_flight == 4
@@ -135,7 +137,7 @@ def test_a_second_run_asks_nothing_again():
         async with a_store("ab") as store:
             await crawled(store, Asked())
             again = Asked()
-            assert (await crawled(store, again)).reason == "done"
+            assert (await crawled(store, again)).reason == "finished"
             assert again.words == []
 
     asyncio.run(main())
@@ -150,7 +152,7 @@ def test_what_fails_ends_as_the_table_says(outcome, state, attempts):
         policy = Policy(max_failures=3, backoff_base_ms=1, backoff_cap_ms=1)
         provider = Asked(fails(Outcome(outcome)))
         async with a_store("a") as store:
-            assert (await crawled(store, provider, policy)).reason == "done"
+            assert (await crawled(store, provider, policy)).reason == "failures"
             assert await store.run(counts) == {state: 1}
         assert len(provider.words) == attempts
 
@@ -163,7 +165,7 @@ def test_a_polite_stop_waits_for_what_is_in_flight():
         scheduler = None
 
         async def answer(call):
-            scheduler.stop("signal")
+            scheduler.stop(Reason.STOPPED)
             await stopping.wait()
             return Answer("paid for")
 
@@ -174,7 +176,7 @@ def test_a_polite_stop_waits_for_what_is_in_flight():
         async with a_store(map(str, range(20)), concurrency=3) as store:
             asyncio.get_running_loop().call_later(0.05, stopping.set)
             ending = await crawled(store, Asked(answer), on_start=on_start)
-            assert (ending.reason, ending.unfinished) == ("signal", 17)
+            assert (ending.reason, ending.unfinished) == ("stopped", 17)
             assert await store.run(counts) == {"succeeded": 3, "pending": 17}
 
     asyncio.run(main())
@@ -188,9 +190,11 @@ def test_a_polite_stop_does_not_wait_for_ever():
                 store,
                 provider,
                 Policy(drain_ms=1),
-                on_start=lambda s: asyncio.get_running_loop().call_later(0.05, s.stop, "signal"),
+                on_start=lambda run: asyncio.get_running_loop().call_later(
+                    0.05, run.stop, Reason.STOPPED
+                ),
             )
-            assert ending.reason == "signal"
+            assert ending.reason == "stopped"
             rows = await store.run(lambda c: c.execute("SELECT outcome FROM attempts").fetchall())
             assert rows == [("interrupted",)] * 2
             assert await store.run(counts) == {"pending": 2}
@@ -203,7 +207,7 @@ def test_refused_credentials_end_the_run_and_no_word():
         provider = Asked(fails(Outcome.DENIED, status_code=401))
         async with a_store(map(str, range(9))) as store:
             ending = await crawled(store, provider)
-            assert (ending.reason, ending.unfinished) == ("denied", 9)
+            assert (ending.reason, ending.unfinished) == ("credentials", 9)
             assert await store.run(counts) == {"pending": 9}
             assert len(provider.words) == 4, "nobody is asked again after the refusal"
         with pytest.raises(CrawlerError, match="refuses") as error:
@@ -239,7 +243,7 @@ def test_a_server_that_has_been_there_is_waited_for():
 
         async with a_store(map(str, range(20)), concurrency=2) as store:
             ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
-            assert ending.reason == "done"
+            assert ending.reason == "finished"
             assert await store.run(counts) == {"succeeded": 20}
 
     asyncio.run(main())
@@ -250,7 +254,7 @@ def test_a_quota_that_is_gone_for_long_ends_the_run_with_the_time():
         provider = Asked(fails(Outcome.THROTTLED, retry_after_ms=3_600_000))
         async with a_store(map(str, range(9))) as store:
             ending = await crawled(store, provider)
-            assert (ending.reason, ending.unfinished) == ("quota", 9)
+            assert (ending.reason, ending.unfinished) == ("quota_day", 9)
         assert len(provider.words) <= 4
         with pytest.raises(CrawlerError, match="quota") as error:
             raise_for(ending)
@@ -264,7 +268,7 @@ def test_it_starts_as_many_calls_as_it_may():
         provider = Asked()
         async with a_store(map(str, range(50))) as store:
             ending = await crawled(store, provider, max_calls=7)
-            assert (ending.reason, ending.unfinished) == ("calls_used", 43)
+            assert (ending.reason, ending.unfinished) == ("max_calls", 43)
         assert len(provider.words) == 7
 
     asyncio.run(main())
@@ -285,14 +289,14 @@ def test_a_word_that_lacks_a_field_is_rejected_unsent():
         async with open_store(None) as store:
 
             def put_needy(conn):
-                limit_id = intake.put_limit(conn, "quota", 1)
+                limit_id = put_limit(conn, "quota", 1)
                 spec = intake.PromptSpec("p", "{word}: {gloss}", "scripted", "m", {})
                 prompt, _ = intake.put_prompt(conn, spec, limit_id, 1)
-                words = [intake.Word("bare", {}), intake.Word("full", {"gloss": "g"})]
+                words = [Word("bare", {}), Word("full", {"gloss": "g"})]
                 intake.add_words(conn, prompt.id, words, 1)
 
             await store.run(put_needy)
-            assert (await crawled(store, provider)).reason == "done"
+            assert (await crawled(store, provider)).reason == "failures"
             assert await store.run(counts) == {"failed": 1, "succeeded": 1}
             (row,) = await store.run(lambda c: c.execute("SELECT * FROM failures").fetchall())
         assert provider.words == ["full"]
@@ -329,14 +333,14 @@ def test_other_processes_are_obeyed_while_it_watches(tmp_path):
                     command(control.resume, None, 1)
                     steps.append("resumed")
                 case (3, 3):
-                    steps[0]("signal")
+                    steps[0](Reason.STOPPED)
 
         async with a_store("ab", path) as store:
             other = sqlite3.connect(path)
             ending = await crawled(
                 store, Asked(), watch=True, on_start=on_start, on_status=on_status
             )
-            assert (ending.reason, ending.unfinished) == ("signal", 0)
+            assert (ending.reason, ending.unfinished) == ("stopped", 0)
             assert await store.run(counts) == {"succeeded": 3, "cancelled": 1}
             other.close()
 
@@ -345,7 +349,7 @@ def test_other_processes_are_obeyed_while_it_watches(tmp_path):
 
 def leave_open(conn, heartbeat_at_ms=1):
     """Leave a run behind that has leased everything and does nothing any more."""
-    run_id = turn.start_run(conn, 1, "host", "0", heartbeat_at_ms)
+    run_id = start_run(conn, 1, "host", "0", heartbeat_at_ms)
     conn.execute("UPDATE requests SET state = 'leased', attempts = 1")
     conn.execute(
         "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)"
@@ -364,7 +368,7 @@ def test_a_dead_run_is_taken_over_at_once(tmp_path):
             dead = await store.run(leave_open)
             (tmp_path / f"c.db-run-{dead}").touch()  # its lock is free: its process is gone
             provider = Asked()
-            assert (await crawled(store, provider)).reason == "done"
+            assert (await crawled(store, provider)).reason == "finished"
             assert sorted(provider.words) == ["a", "b", "c"]
             rows = await store.run(
                 lambda c: c.execute("SELECT outcome FROM attempts WHERE number = 1").fetchall()
@@ -380,7 +384,7 @@ def test_a_run_of_another_start_of_the_machine_is_dead_though_its_lock_is_lost(t
         async with a_store("a", tmp_path / "c.db") as store:
             await store.run(leave_open, wall_ms())  # a moment ago
             await store.run(lambda c: c.execute("UPDATE runs SET boot_id = 'another'"))
-            assert (await crawled(store, Asked(), deadline_ms=5_000)).reason == "done"
+            assert (await crawled(store, Asked(), deadline_ms=5_000)).reason == "finished"
 
     asyncio.run(main())
 
@@ -389,7 +393,7 @@ def test_a_run_whose_lock_cannot_say_is_judged_by_its_heartbeat(tmp_path):
     async def main():
         async with a_store("a", tmp_path / "c.db") as store:
             await store.run(leave_open)  # no lock's file, a heartbeat of long ago
-            assert (await crawled(store, Asked())).reason == "done"
+            assert (await crawled(store, Asked())).reason == "finished"
 
     asyncio.run(main())
 
@@ -410,7 +414,7 @@ def test_a_live_run_is_left_alone(tmp_path):
                     (tmp_path / f"c.db-run-{alive}").touch()
 
             provider = Asked()
-            assert (await crawled(store, provider, on_status=on_status)).reason == "done"
+            assert (await crawled(store, provider, on_status=on_status)).reason == "finished"
             assert seen[:2] == [3, 3]
 
     asyncio.run(main())
@@ -428,7 +432,7 @@ def test_a_run_that_was_declared_dead_ends_and_starts_nothing(tmp_path):
 
             provider = Asked(answer)
             ending = await crawled(store, provider)
-            assert ending.reason == "lost"
+            assert ending.reason == "killed"
             assert len(provider.words) == 1
 
     asyncio.run(main())
@@ -441,7 +445,7 @@ def test_nothing_is_no_answer_whoever_gives_it():
     async def main():
         async with a_store("a") as store:
             policy = dataclasses.replace(QUICK, max_failures=1)
-            assert (await crawled(store, Asked(nothing), policy)).reason == "done"
+            assert (await crawled(store, Asked(nothing), policy)).reason == "failures"
             sql = "SELECT outcome, reason, tokens_out FROM attempts"
             (row,) = await store.run(lambda conn: conn.execute(sql).fetchall())
             assert row == ("transient", "the answer is empty", 3)
@@ -474,7 +478,7 @@ def test_calls_that_were_held_up_leave_only_if_there_are_places(tmp_path, others
 
     def use_up(conn):
         """Another process takes the whole window."""
-        run_id = turn.start_run(conn, os.getpid(), "host", "0", clock_ms[0])
+        run_id = start_run(conn, os.getpid(), "host", "0", clock_ms[0])
         scope = Scope(run_id=run_id, policy=QUICK, clock=lambda: clock_ms[0], draw=max)
         assert len(turn.turn(conn, scope, [], ANYTHING).leases) == 3
 
@@ -484,7 +488,7 @@ def test_calls_that_were_held_up_leave_only_if_there_are_places(tmp_path, others
             async def meanwhile():
                 if others:
                     await store.run(use_up)
-                    runs[0].stop("signal")
+                    runs[0].stop(Reason.STOPPED)
 
             await store.run(control.set_per_minute, "quota", 3, 10**12)
             await store.run(control.set_adaptive, "quota", 10**12, adaptive=False)
@@ -497,7 +501,7 @@ def test_calls_that_were_held_up_leave_only_if_there_are_places(tmp_path, others
                 max_calls=3,
             )
             assert (ending.reason, len(provider.words)) == (
-                ("signal", 0) if others else ("calls_used", 3)
+                ("stopped", 0) if others else ("max_calls", 3)
             )
             left = {"leased": 3, "pending": 3} if others else {"succeeded": 3, "pending": 3}
             assert await store.run(counts) == left
@@ -523,7 +527,7 @@ def test_a_cancelled_run_leaves_nothing_open(tmp_path):
             with pytest.raises(asyncio.CancelledError):
                 await task
             assert await store.run(counts) == {"pending": 3}
-            assert await store.run(turn.live_runs) == []
+            assert await store.run(live_runs) == []
         assert not run_is_alive(path, 1)
 
     asyncio.run(main())
@@ -549,7 +553,7 @@ def test_a_start_that_took_too_long_to_commit_is_moved():
     async def main():
         async with a_store("a") as store:
             begun_ms = wall_ms()
-            assert (await crawled(store, Asked(), clock=SlowCommit())).reason == "done"
+            assert (await crawled(store, Asked(), clock=SlowCommit())).reason == "finished"
             ((started_ms,),) = await store.run(
                 lambda c: c.execute("SELECT started_at_ms FROM attempts").fetchall()
             )
@@ -569,7 +573,7 @@ def test_an_error_of_the_database_ends_the_run_and_writes_no_more(tmp_path):
 
             with pytest.raises(sqlite3.OperationalError, match="tallies"):
                 await crawled(store, Asked(answer))
-            assert len(await store.run(turn.live_runs)) == 1
+            assert len(await store.run(live_runs)) == 1
 
     asyncio.run(main())
     assert_no_thread_is_left()
@@ -603,7 +607,7 @@ def test_an_older_version_is_not_asked_and_does_not_count(tmp_path):
             assert (before.failed, before.unfinished) == (2, 1)
             assert await store.run(replace) == 3
             provider = Asked()
-            assert (await crawled(store, provider)).reason == "done"
+            assert (await crawled(store, provider)).reason == "finished"
             now = await store.run(status, 600, 1)
             assert (now.succeeded, now.failed, now.unfinished) == (3, 0, 0)
         assert sorted(provider.words) == ["a", "b", "c"]
@@ -622,7 +626,7 @@ def test_a_mistake_in_the_program_still_leaves_nothing_open(tmp_path):
                     store, Asked(lambda call: asyncio.Event().wait()), on_status=on_status
                 )
             assert await store.run(counts) == {"pending": 3}
-            assert await store.run(turn.live_runs) == []
+            assert await store.run(live_runs) == []
 
     asyncio.run(main())
 
@@ -633,7 +637,7 @@ def test_a_run_that_is_rejected_from_the_first_call_on_stops_before_it_has_faile
         async with a_store(map(str, range(100))) as store:
             ending = await crawled(store, provider)
             failed = (await store.run(counts))["failed"]
-            assert ending.reason == "rejected"
+            assert ending.reason == "configuration"
             assert 10 <= failed < 10 + 4, "those in flight may end"
             assert failed == len(provider.words) == 100 - ending.unfinished
         with pytest.raises(CrawlerError, match="rejects") as error:
@@ -652,7 +656,7 @@ def test_a_run_that_has_been_served_goes_on_whatever_is_rejected():
 
         async with a_store(map(str, range(50))) as store:
             ending = await crawled(store, Asked(answer))
-            assert (ending.reason, await store.run(counts)) == ("done", {"failed": 50})
+            assert (ending.reason, await store.run(counts)) == ("failures", {"failed": 50})
 
     asyncio.run(main())
 
@@ -667,7 +671,7 @@ def test_a_prompt_that_is_served_hides_no_other_that_is_rejected_alone():
         async with a_store(map(str, range(50))) as store:
             await store.run(put, map(str, range(50)), name="q", template="To {word}")
             ending = await crawled(store, Asked(answer))
-            assert ending.reason == "rejected"
+            assert ending.reason == "configuration"
             assert (await store.run(counts))["failed"] < 10 + 4
 
     asyncio.run(main())
@@ -691,7 +695,7 @@ def test_a_few_rejections_of_each_of_many_prompts_stop_nothing():
                 await store.run(put, "ab", name=name)
             await store.run(put, "xyz", name="last")
             ending = await crawled(store, Asked(rejecting(*"xyz")))
-            assert ending.reason == "done"
+            assert ending.reason == "failures"
             assert await store.run(counts) == {"failed": 12, "succeeded": 3}
 
     asyncio.run(main())
@@ -715,7 +719,7 @@ def test_rejections_that_come_before_the_answers_stop_nothing_and_nothing_is_sta
             others = rejecting("0", "1")
             provider = Asked(answer)
             ending = await crawled(store, provider)
-            assert ending.reason == "done"
+            assert ending.reason == "failures"
             assert await store.run(counts) == {"succeeded": 2, "failed": 98}
             assert max(seen) <= 2 + 10 + 1, "in doubt it is asked about no more words"
 
@@ -731,7 +735,7 @@ def test_what_failed_in_passing_was_not_served():
 
         async with a_store(map(str, range(50))) as store:
             ending = await crawled(store, Asked(answer))
-            assert (ending.reason, ending.detail) == ("rejected", "no such model")
+            assert (ending.reason, ending.detail) == ("configuration", "no such model")
             assert (await store.run(counts))["failed"] < 10 + 4
 
     asyncio.run(main())
@@ -743,7 +747,7 @@ def test_a_prompt_that_an_earlier_run_was_served_for_is_in_order():
             await crawled(store, Asked(), max_calls=1)
             ending = await crawled(store, Asked(rejecting()))
             assert (ending.reason, await store.run(counts)) == (
-                "done",
+                "failures",
                 {"succeeded": 1, "failed": 49},
             )
 
@@ -762,7 +766,7 @@ def test_a_server_that_refuses_for_its_quota_has_been_reached():
 
         async with a_store("abc", concurrency=1) as store:
             ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
-            assert ending.reason == "done"
+            assert ending.reason == "finished"
 
     asyncio.run(main())
 
@@ -772,18 +776,18 @@ def test_of_the_calls_a_run_remembers_those_in_flight_alone():
         started = []
 
         async def answer(call):
-            [scheduler] = started
-            known.append(len(scheduler._brake._prompt_of))
+            [run] = started
+            known.append(len(run._costs))
             if call.number == 1:
                 raise ProviderError(Outcome.TRANSIENT, "once more")
             return Answer("x")
 
         known = []
         async with a_store(map(str, range(100))) as store:
-            facts = {"clock": hurrying(), "on_start": started.append}
-            assert (await crawled(store, Asked(answer), HURRIED, **facts)).reason == "done"
+            facts = {"clock": hurrying(), "on_start": started.append, "budget": Allowance(1, 1e9)}
+            assert (await crawled(store, Asked(answer), HURRIED, **facts)).reason == "finished"
         assert max(known) <= 4
-        assert started[0]._brake._prompt_of == {}
+        assert started[0]._costs == {}
 
     asyncio.run(main())
 
@@ -800,12 +804,12 @@ def test_a_run_for_one_request_asks_about_nothing_else():
 
         provider = Asked(answer)
         async with a_store("abc") as store:
-            ending = await crawled(store, provider, request_id=2)
-            assert ending == ("done", None, 0, None)
+            ending = await crawled(store, provider, selection=Selection(request_id=2))
+            assert ending[:3] == ("finished", None, 0)
             assert provider.words == ["b", "b", "b"]
             assert await store.run(counts) == {"pending": 2, "succeeded": 1}
-            again = await crawled(store, provider, request_id=2)
-            assert again.reason == "done"
+            again = await crawled(store, provider, selection=Selection(request_id=2))
+            assert again.reason == "finished"
             assert len(provider.words) == 3, "it has its answer"
 
     asyncio.run(main())
@@ -818,12 +822,12 @@ def test_a_disk_that_is_too_slow_for_a_window_ends_the_run_and_one_without_a_win
 
         async with a_store("ab") as store:
             ending = await crawled(store, Asked(), policy, clock=late.__next__)
-            assert ending.reason == "done", "nothing says when a call has to leave"
+            assert ending.reason == "finished", "nothing says when a call has to leave"
         async with a_store("ab") as store:
             await store.run(control.set_per_minute, "quota", 600, 10**12)
             asked = Asked()
             ending = await crawled(store, asked, policy, clock=late.__next__)
-            assert (ending.reason, ending.unfinished, asked.words) == ("slow_disk", 2, [])
+            assert (ending.reason, ending.unfinished, asked.words) == ("disk", 2, [])
             with pytest.raises(CrawlerError) as error:
                 raise_for(ending)
             assert error.value.exit_code == Exit.DATABASE

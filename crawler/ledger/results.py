@@ -1,0 +1,140 @@
+"""What became of items: results, and every attempt in the life of a request.
+
+Rule: short reads that never write. The join of a request with its item, its prompt, its last
+attempt and its response stands once, in the view `request_details` of the schema.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from crawler.ledger.intake import Prompt, prompt_by_id
+
+
+class TimelineRow(NamedTuple):
+    """One attempt in the life of a request; all of ``attempt`` is None before the first."""
+
+    request_id: int
+    prompt: str
+    version: int
+    provider: str
+    model: str
+    state: str
+    due_at_ms: int
+    number: int | None
+    started_at_ms: int | None
+    finished_at_ms: int | None
+    outcome: str | None
+    reason: str | None
+    text: str | None
+
+
+class Result(NamedTuple):
+    """What became of a word.
+
+    ``text`` is None where there is no answer; then ``reason`` says why and ``state`` whether it is
+    still to be asked (``pending``) or not (``failed``, ``cancelled``).
+    """
+
+    word: str
+    text: str | None
+    state: str
+    reason: str | None
+    provider: str
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+    attempts: int
+    prompt: str
+    version: int
+    fields: Mapping[str, str]
+    truncated: bool
+    """The text was cut off where no more tokens were allowed."""
+    finished_at_ms: int | None
+
+
+def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
+    """Return every attempt made for a word, oldest first, and its requests without any."""
+    rows = conn.execute(
+        "SELECT requests.id, prompts.name, version, provider, model, state, due_at_ms,"
+        " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text"
+        " FROM words JOIN prompts"
+        " JOIN requests ON requests.prompt_id = prompts.id AND requests.word_id = words.id"
+        " LEFT JOIN attempts ON attempts.request_id = requests.id"
+        " LEFT JOIN responses ON responses.request_id = requests.id"
+        " AND responses.number = attempts.number"
+        " WHERE words.text = ? ORDER BY requests.id, attempts.number",
+        (word,),
+    )
+    return list(map(TimelineRow._make, rows))
+
+
+def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:
+    """Yield the words of a prompt version in the order in which they were added."""
+    rows = conn.execute(
+        f"{_RESULT} WHERE prompt_id = ? ORDER BY word_id",
+        (prompt_id,),
+    )
+    return map(_result, rows)
+
+
+def result(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result:
+    """Return what became of one word that the prompt has a request for."""
+    [found] = _results_of(conn, prompt_id, word)
+    return found
+
+
+def answer(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result | None:
+    """Return the answer about a word; None where there is none, or not yet."""
+    answered = [row for row in _results_of(conn, prompt_id, word) if row.text is not None]
+    return answered[0] if answered else None
+
+
+def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
+    """Tell whether a prompt version has ever been answered."""
+    (succeeded,) = conn.execute(
+        "SELECT succeeded FROM tallies WHERE prompt_id = ?", (prompt_id,)
+    ).fetchone()
+    return bool(succeeded)
+
+
+def last_answered(conn: sqlite3.Connection, name: str) -> Prompt | None:
+    """Return the current version of a prompt, or else the newest one, that was ever answered."""
+    found = conn.execute(
+        "SELECT id FROM prompts JOIN tallies ON prompt_id = id WHERE name = ? AND succeeded > 0"
+        " ORDER BY current DESC, version DESC LIMIT 1",
+        (name,),
+    ).fetchone()
+    return None if found is None else prompt_by_id(conn, found[0])
+
+
+def field_names(conn: sqlite3.Connection, prompt_id: int) -> list[str]:
+    """Return the names of all fields that the words of a prompt version have, as they appear."""
+    rows: list[tuple[Any]] = conn.execute(
+        "SELECT key FROM requests JOIN words ON words.id = word_id, json_each(words.fields)"
+        " WHERE prompt_id = ? AND words.fields IS NOT NULL"
+        " GROUP BY key ORDER BY min(words.id), min(json_each.id)",
+        (prompt_id,),
+    ).fetchall()
+    return [name for (name,) in rows]
+
+
+def _results_of(conn: sqlite3.Connection, prompt_id: int, word: str) -> list[Result]:
+    rows = conn.execute(
+        f"{_RESULT} WHERE prompt_id = ? AND word = ?",
+        (prompt_id, word),
+    )
+    return list(map(_result, rows))
+
+
+_RESULT = (
+    "SELECT word, text, state, reason, provider, model, tokens_in, tokens_out, attempts, prompt,"
+    " version, fields, truncated, finished_at_ms FROM request_details"
+)
+
+
+def _result(row: Sequence[Any]) -> Result:
+    *plain, fields, truncated, finished_at_ms = row
+    known = json.loads(fields or "{}")
+    return Result._make((*plain, known, truncated == 1, finished_at_ms))

@@ -1,0 +1,170 @@
+"""How far a crawl is, how fast, and what it waits for.
+
+Rule: short reads that never write, so that they work beside a running scheduler.
+"""
+
+import sqlite3
+from typing import NamedTuple
+
+from crawler.ledger.limits import Limit, limits
+from crawler.ledger.runs import LiveRun, live_runs
+from crawler.ledger.window import first_start, usage
+from crawler.ledger.work import CURRENT
+from crawler.quota.pace import WINDOW_MS, window_cap
+from crawler.quota.plan import plan
+
+RATE_SAMPLE = 2_000
+"""The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
+
+
+class Progress(NamedTuple):
+    """The requests of a prompt version, by state."""
+
+    prompt: str
+    version: int
+    provider: str
+    model: str
+    pending: int
+    leased: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    current: bool
+
+
+class LimitStatus(NamedTuple):
+    """What a limit allows, what is used of it, and what holds back more."""
+
+    limit: str
+    concurrency: int
+    in_flight: int
+    per_minute: int | None
+    tokens_per_minute: int | None
+    adaptive: bool
+    rate: float | None
+    """Calls a minute that it has learned to be right; None: nothing learned yet."""
+    started_last_minute: int
+    succeeded_per_minute: float
+    held_by: str | None
+    """``paused``, ``gate``, ``concurrency``, ``per_minute``, ``tokens_per_minute``, ``pace`` (the
+    rate), ``backoff``; None: nothing."""
+    until_ms: int | None
+    cause: str | None
+    """Of a closed gate: ``quota``, ``day`` or ``outage``."""
+    reason: str | None
+
+
+class Status(NamedTuple):
+    """The state of a crawl at one moment."""
+
+    progress: list[Progress]
+    limits: list[LimitStatus]
+    runs: list[LiveRun]
+    """The runs that have not ended on record."""
+    now_ms: int
+
+    @property
+    def unfinished(self) -> int:
+        """Requests of the current prompts that are still to be answered."""
+        return sum(row.pending + row.leased for row in self.progress if row.current)
+
+    @property
+    def succeeded(self) -> int:
+        """Requests of the current prompts that are answered."""
+        return sum(row.succeeded for row in self.progress if row.current)
+
+    @property
+    def failed(self) -> int:
+        """Requests of the current prompts that have failed for good."""
+        return sum(row.failed for row in self.progress if row.current)
+
+    @property
+    def succeeded_per_minute(self) -> float:
+        """The rate of all limits together."""
+        return sum(limit.succeeded_per_minute for limit in self.limits)
+
+    @property
+    def eta_ms(self) -> int | None:
+        """Milliseconds until all is done, if it goes on as in the last minute.
+
+        None where nothing is known of that: it has just begun, is paused, or a gate is closed.
+        """
+        if not self.unfinished:
+            return 0
+        if any(limit.held_by in ("gate", "paused") for limit in self.limits):
+            return None
+        rate = self.succeeded_per_minute
+        waits_ms = max(((row.until_ms or 0) - self.now_ms for row in self.limits), default=0)
+        return max(waits_ms, int(self.unfinished / rate * WINDOW_MS)) if rate else None
+
+
+def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
+    """Count what is done, what is left, and what it waits for."""
+    progress = conn.execute(
+        "SELECT name, version, provider, model, pending, leased, succeeded, failed, cancelled,"
+        " current = 1"
+        " FROM prompts JOIN tallies ON prompt_id = id"
+        " WHERE current = 1 OR pending + leased + succeeded + failed > 0 ORDER BY name, version"
+    )
+    with_work = conn.execute(
+        "SELECT prompts.id, limit_id FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
+        f" WHERE pending + leased > 0 AND {CURRENT} ORDER BY prompts.id"
+    ).fetchall()
+    return Status(
+        progress=[Progress._make((*row[:-1], bool(row[-1]))) for row in progress],
+        limits=[
+            _limit_status(
+                conn,
+                limit,
+                [prompt_id for prompt_id, limit_id in with_work if limit_id == limit.id],
+                now_ms,
+            )
+            for limit in limits(conn, guard_ms).values()
+        ],
+        runs=live_runs(conn),
+        now_ms=now_ms,
+    )
+
+
+def _limit_status(
+    conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
+) -> LimitStatus:
+    used = usage(conn, limit, prompt_ids, now_ms)
+    step = plan(used, now_ms)
+    held_by, until_ms = None if step.room else step.held_by, step.wake_at_ms
+    if held_by is None and not used.in_flight and used.next_due_at_ms is not None:
+        held_by, until_ms = "backoff", used.next_due_at_ms
+    started, rate = _rate(conn, limit, now_ms)
+    cap = window_cap(limit.pace, limit.quota)
+    if cap is not None:
+        rate = min(rate, cap)  # a burst is not what the next minutes will be like
+    return LimitStatus(
+        limit=limit.name,
+        concurrency=limit.concurrency,
+        in_flight=used.in_flight,
+        per_minute=limit.quota.per_minute,
+        tokens_per_minute=limit.quota.tokens_per_minute,
+        adaptive=limit.quota.adaptive,
+        rate=limit.pace.rate,
+        started_last_minute=started,
+        succeeded_per_minute=rate,
+        held_by=held_by,
+        until_ms=until_ms,
+        cause=limit.pace.gate_cause if held_by == "gate" else None,
+        reason=limit.pace.gate_reason if held_by == "gate" else None,
+    )
+
+
+def _rate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> tuple[int, float]:
+    """Return the starts of the last minute, and successes a minute over the latest of them."""
+    first = first_start(conn, limit.id, now_ms - WINDOW_MS)
+    started = first.occupied(limit) if first else 0
+    succeeded, since_ms = conn.execute(
+        "SELECT sum(outcome IS 'succeeded'), min(started_at_ms) FROM ("
+        " SELECT outcome, started_at_ms FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms > ? ORDER BY started_at_ms DESC LIMIT ?)",
+        (limit.id, now_ms - WINDOW_MS, RATE_SAMPLE),
+    ).fetchone()
+    if not succeeded:
+        return started, 0.0
+    return started, succeeded * WINDOW_MS / max(now_ms - since_ms, 1_000)

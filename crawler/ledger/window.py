@@ -1,0 +1,119 @@
+"""What is used of a limit at one moment: starts of the last minute, calls in flight, what is due.
+
+Rule: nothing here writes, so a status in another process counts just what the turn counts.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crawler.ledger.limits import Limit
+from crawler.quota.pace import WINDOW_MS
+from crawler.quota.plan import Usage
+
+
+def ledger_time_ms(conn: sqlite3.Connection, clock_ms: int) -> int:
+    """Return the time, never earlier than the newest start on record.
+
+    A wall clock that was set back must not make the window forget what has just been started.
+    """
+    (newest_ms,) = conn.execute(
+        "SELECT max((SELECT max(started_at_ms) FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = limits.id)) FROM limits"
+    ).fetchone()
+    return max(clock_ms, newest_ms or 0)
+
+
+def usage(conn: sqlite3.Connection, limit: Limit, prompt_ids: Sequence[int], now_ms: int) -> Usage:
+    """Count what the plan wants to know of a limit.
+
+    ``prompt_ids`` are the prompts with work that share it: the next due time is theirs.
+    """
+    first = first_start(conn, limit.id, now_ms - limit.quota.window_ms)
+    return Usage(
+        concurrency=limit.concurrency,
+        in_flight=_in_flight(conn, limit.id),
+        quota=limit.quota,
+        pace=limit.pace,
+        occupied=first.occupied(limit) if first else 0,
+        place_free_at_ms=first.at_ms + limit.quota.window_ms + 1 if first else None,
+        probe_started_at_ms=_probe_started_at_ms(conn, limit),
+        paused=limit.is_paused(now_ms),
+        paused_until_ms=limit.paused_until_ms,
+        next_due_at_ms=_next_due_at_ms(conn, prompt_ids, now_ms),
+    )
+
+
+def _in_flight(conn: sqlite3.Connection, limit_id: int) -> int:
+    """Return how many calls are in flight under a limit, whoever made them.
+
+    From the tallies: an open attempt is a leased request, and counts under its prompt's limit. To
+    count the attempts would cost the more, the more there are.
+    """
+    (in_flight,) = conn.execute(
+        "SELECT coalesce(sum(leased), 0) FROM prompts JOIN tallies ON prompt_id = prompts.id"
+        " WHERE limit_id = ?",
+        (limit_id,),
+    ).fetchone()
+    return int(in_flight)
+
+
+class Start(NamedTuple):
+    """A start under a limit: which one, and when."""
+
+    nth: int
+    """Its number among all starts of the limit. Below 0: it could not be sent and has no place;
+    the next start has that number."""
+    at_ms: int
+
+    def occupied(self, limit: Limit) -> int:
+        """Return how many places of the window are taken, where this is the first start in it."""
+        return limit.started - abs(self.nth) + 1
+
+
+def first_start(conn: sqlite3.Connection, limit_id: int, since_ms: int) -> Start | None:
+    """Return the first start under a limit since a moment."""
+    row = conn.execute(
+        "SELECT nth, started_at_ms FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms >= ? ORDER BY started_at_ms, nth LIMIT 1",
+        (limit_id, since_ms),
+    ).fetchone()
+    return None if row is None else Start._make(row)
+
+
+def accepted(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> int:
+    """Count the starts of the last minute that were not refused."""
+    since_ms = now_ms - WINDOW_MS
+    first = first_start(conn, limit.id, since_ms)
+    if first is None:
+        return 0
+    (refused,) = conn.execute(
+        "SELECT count(*) FROM attempts INDEXED BY attempts_throttled"
+        " WHERE limit_id = ? AND started_at_ms >= ? AND outcome = 'throttled'",
+        (limit.id, since_ms),
+    ).fetchone()
+    return max(0, first.occupied(limit) - int(refused))
+
+
+def _probe_started_at_ms(conn: sqlite3.Connection, limit: Limit) -> int | None:
+    """Return when the call started that tries a closed gate; None if there is none in flight."""
+    if limit.pace.gate_cause is None:
+        return None
+    (started_at_ms,) = conn.execute(
+        "SELECT min(started_at_ms) FROM attempts INDEXED BY attempts_open"
+        " WHERE limit_id = ? AND finished_at_ms IS NULL AND started_at_ms > ?",
+        (limit.id, limit.pace.gate_closed_at_ms),
+    ).fetchone()
+    return None if started_at_ms is None else int(started_at_ms)
+
+
+def _next_due_at_ms(conn: sqlite3.Connection, prompt_ids: Sequence[int], now_ms: int) -> int | None:
+    dues = [
+        conn.execute(
+            "SELECT min(due_at_ms) FROM requests INDEXED BY requests_waiting"
+            " WHERE prompt_id = ? AND state = 'pending' AND due_at_ms > 0 AND due_at_ms > ?",
+            (prompt_id, now_ms),
+        ).fetchone()[0]
+        for prompt_id in prompt_ids
+    ]
+    return min((due for due in dues if due is not None), default=None)

@@ -1,0 +1,65 @@
+"""Which prompts have work for a run.
+
+Rule: nothing here writes. A prompt that is not the current version of its name is served only by
+who asks for that version.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from crawler.ledger.runs import Selection
+
+
+class Work(NamedTuple):
+    """A prompt with work left."""
+
+    prompt_id: int
+    limit_id: int
+    unfinished: int
+    """Its requests that are pending or leased."""
+    leased: int
+    succeeded: int
+    failed: int
+
+
+CURRENT = "current = 1 AND provider <> 'function'"
+"""What a program serves by itself. Who brings a function can serve the prompts that it answers."""
+
+_WORK = (
+    "SELECT prompts.id, limit_id, pending + leased, leased, succeeded, failed"
+    " FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
+)
+
+
+def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
+    """Return the prompts with work for a run, in the order in which they were added."""
+    if selection.request_id is not None:
+        return _work_of_request(conn, selection.request_id)
+    chosen, values = chosen_prompts(selection)
+    rows = conn.execute(
+        f"{_WORK} WHERE pending + leased > 0 AND {chosen} ORDER BY prompts.id", values
+    )
+    return list(map(Work._make, rows))
+
+
+def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
+    """Return the condition for the prompts that a run serves, and its values."""
+    if selection.prompt_ids is not None:
+        marks = ", ".join("?" * len(selection.prompt_ids))
+        return f"prompts.id IN ({marks})", selection.prompt_ids
+    if selection.prompt is not None:
+        return f"{CURRENT} AND prompts.name = ?", (selection.prompt,)
+    return CURRENT, ()
+
+
+def _work_of_request(conn: sqlite3.Connection, request_id: int) -> list[Work]:
+    """Return the prompt of a request that is still to be answered; nothing where it is not."""
+    rows = conn.execute(
+        "SELECT prompts.id, limit_id, 1, state = 'leased', succeeded, failed"
+        " FROM requests JOIN prompts ON prompts.id = requests.prompt_id"
+        " JOIN tallies ON tallies.prompt_id = prompts.id"
+        " WHERE requests.id = ? AND state IN ('pending', 'leased')",
+        (request_id,),
+    )
+    return list(map(Work._make, rows))
