@@ -3,6 +3,8 @@
 import asyncio
 import functools
 import sqlite3
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -414,3 +416,36 @@ def test_a_file_of_another_program_is_left_alone(do, db):
     assert error.value.exit_code == Exit.CONFIGURATION
     assert db.read_text() == "mine\n" * 100
     db.unlink()
+
+
+STUBBORN = """
+import asyncio, sys
+from crawler import crawl
+
+async def stubborn(prompt):
+    while True:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            print("ignored", flush=True)
+
+async def main():
+    run = asyncio.create_task(crawl(["a"], provider=stubborn, database=sys.argv[1]))
+    await asyncio.sleep(0.5)
+    run.cancel()
+    await run
+
+try:
+    asyncio.run(main())
+except asyncio.CancelledError:
+    print("ended")
+"""
+
+
+def test_a_function_that_ignores_two_cancellations_keeps_no_program_from_its_end(db):
+    ran = subprocess.run(
+        [sys.executable, "-c", STUBBORN, str(db)], capture_output=True, text=True, timeout=60
+    )
+    assert ran.stdout.split() == ["ignored", "ignored", "ended"]
+    assert ran.stderr == ""
+    assert rows(db, "SELECT outcome FROM attempts") == [("interrupted",)]

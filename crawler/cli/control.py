@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import MOST, Moment, Number, database_option, found
-from crawler.cli.status import held_line
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, quoted, tell
+from crawler.cli.why import held_line
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control

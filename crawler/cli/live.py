@@ -6,7 +6,8 @@ most runs have no terminal.
 
 from contextlib import suppress
 
-from crawler.cli.status import held_line, progress_line
+from crawler.cli.status import progress_line
+from crawler.cli.why import held_line
 from crawler.ledger.status import Status
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from crawler.cli.crawl import started
-from crawler.cli.status import held_line, is_soon
 from crawler.cli.terminal import quoted, tell
+from crawler.cli.why import held_line, is_soon
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import ask_for
 from crawler.ledger.intake import Prompt, add_words

@@ -1,5 +1,7 @@
 """`crawler show`: the life of a word."""
 
+import sqlite3
+from collections.abc import Mapping
 from itertools import groupby
 from pathlib import Path
 
@@ -16,10 +18,16 @@ from crawler.cli.terminal import (
     quoted,
     span,
 )
+from crawler.cli.why import long
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.clocks import file_ms
 from crawler.ledger.results import TimelineRow, timeline
+from crawler.ledger.runs import live_runs
+from crawler.ledger.why import Why, why_not
 from crawler.lists.words import as_added
+from crawler.policy import Policy
 from crawler.storage.database import reading
+from crawler.storage.locks import may_be_alive
 
 
 @click.command(epilog="Example: crawler show abrogate")
@@ -30,6 +38,7 @@ def show(word: str, db: Path, *, as_json: bool) -> None:
     """Show what became of a word: every attempt, and the answer."""
     with reading(db) as conn:
         rows = timeline(conn, as_added(word))
+        whys = _whys(conn, db, {row.request_id for row in rows})
     if not rows:
         raise CrawlerError(
             f"there is no word {printable(word)!r}",
@@ -38,13 +47,22 @@ def show(word: str, db: Path, *, as_json: bool) -> None:
             Exit.USAGE,
         )
     if as_json:
-        print_json([as_record(row) for row in rows])
+        print_json([{**as_record(row), "why": whys[row.request_id].code} for row in rows])
         return
     for _, attempts in groupby(rows, key=lambda row: row.request_id):
-        _print_request(word, list(attempts))
+        _print_request(word, list(attempts), whys)
 
 
-def _print_request(word: str, attempts: list[TimelineRow]) -> None:
+def _whys(conn: sqlite3.Connection, db: Path, request_ids: set[int]) -> dict[int, Why]:
+    """Return why each of the requests is not being asked right now."""
+    alive = may_be_alive(db, [run.id for run in live_runs(conn)])
+    now_ms = file_ms(conn)
+    return {
+        request_id: why_not(conn, request_id, alive, Policy(), now_ms) for request_id in request_ids
+    }
+
+
+def _print_request(word: str, attempts: list[TimelineRow], whys: Mapping[int, Why]) -> None:
     last = attempts[-1]
     model = f"{last.provider}: {last.model}"
     print_line(
@@ -54,8 +72,8 @@ def _print_request(word: str, attempts: list[TimelineRow]) -> None:
     for attempt in attempts:
         if attempt.number is not None:
             print_line(f"  {_attempt_line(attempt)}")
-    if last.state == "pending" and last.due_at_ms:
-        print_line(f"  due again {moment(last.due_at_ms)}")
+    if last.state in ("pending", "cancelled"):
+        print_line(f"  {long(whys[last.request_id], last.prompt, last.limit)}")
     if last.text is not None:
         print_line()
         print_line(printable_lines(last.text))

@@ -13,15 +13,14 @@ from crawler.cli.terminal import (
     printable,
     span,
 )
+from crawler.cli.why import held_line
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.runs import LiveRun
 from crawler.ledger.status import LimitStatus, Progress, Status
 from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
 from crawler.storage.database import reading
-from crawler.storage.locks import run_is_alive
-
-SOON_MS = 1_000
+from crawler.storage.locks import may_be_alive, run_is_alive
 
 
 @click.command(
@@ -43,7 +42,7 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(limit_line(limit, now.now_ms))
     for run in now.runs:
         print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
-    at_work = any(run_is_alive(db, run.id) is not False for run in now.runs)
+    at_work = may_be_alive(db, [run.id for run in now.runs])
     idle = now.unfinished and not at_work
     print_line(progress_line(now) + ("; nobody is at work: crawler run" if idle else ""))
 
@@ -85,41 +84,6 @@ def limit_line(limit: LimitStatus, now_ms: int) -> str:
     )
     held = held_line(limit, now_ms)
     return f"{line}; {held}" if held else line
-
-
-def held_line(limit: LimitStatus, now_ms: int) -> str:
-    """Return what holds back more calls, in words; empty where nothing does."""
-    soon = f" for {span(limit.until_ms - now_ms)}" if limit.until_ms else ""
-    match limit.held_by:
-        case "per_minute" | "tokens_per_minute" | "backoff" if is_soon(limit, now_ms):
-            return ""
-        case "paused":
-            until = f" until {moment(limit.until_ms)}" if limit.until_ms else ""
-            return f"paused{until}: crawler resume {printable(limit.limit)}"
-        case "gate":
-            why = _GATES[limit.cause or ""]
-            return f"{why}: waits{soon}, then one call tries ({printable(limit.reason)})"
-        case "per_minute":
-            return f"waits{soon} for the limit per minute"
-        case "tokens_per_minute":
-            return f"waits{soon} for the limit of tokens per minute"
-        case "backoff":
-            return f"waits{soon} to try again"
-        case _:
-            return ""
-
-
-def is_soon(limit: LimitStatus, now_ms: int) -> bool:
-    """Tell whether a limit holds back more calls for less than a second, which nobody notices."""
-    return limit.until_ms is not None and limit.until_ms - now_ms < SOON_MS
-
-
-_GATES = {
-    "quota": "the quota is used up",
-    "day": "the quota of the day is used up",
-    "outage": "the server is out of order or away",
-    "": "the gate is closed",
-}
 
 
 def _run_line(db: Path, run: LiveRun, silent_ms: int) -> str:

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from crawler.ledger.runs import Scope, Selection
+from crawler.ledger.runs import Selection
 from crawler.ledger.work import Work, chosen_prompts
 
 LOOKED_AT = 1_000
@@ -26,11 +26,15 @@ class Doubt(NamedTuple):
     """Of a rejection of this run: then the prompt is stopped."""
 
 
-def doubts(conn: sqlite3.Connection, scope: Scope, work: Sequence[Work]) -> dict[int, Doubt]:
-    """Return the prompts that are in doubt, by their ids."""
-    most = scope.policy.vain_rejections
+def doubts(
+    conn: sqlite3.Connection, run_id: int, work: Sequence[Work], most: int
+) -> dict[int, Doubt]:
+    """Return the prompts that are in doubt for a run, by their ids.
+
+    ``most`` is how many words may be rejected before any is served: `Policy.vain_rejections`.
+    """
     found = {
-        prompt.prompt_id: _doubt(conn, scope.run_id, prompt, most)
+        prompt.prompt_id: _doubt(conn, run_id, prompt, most)
         for prompt in work
         if not prompt.succeeded and prompt.failed >= most
     }

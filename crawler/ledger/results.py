@@ -20,6 +20,7 @@ class TimelineRow(NamedTuple):
     version: int
     provider: str
     model: str
+    limit: str
     state: str
     due_at_ms: int
     number: int | None
@@ -57,9 +58,9 @@ class Result(NamedTuple):
 def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
     """Return every attempt made for a word, oldest first, and its requests without any."""
     rows = conn.execute(
-        "SELECT requests.id, prompts.name, version, provider, model, state, due_at_ms,"
+        "SELECT requests.id, prompts.name, version, provider, model, limits.name, state, due_at_ms,"
         " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text"
-        " FROM words JOIN prompts"
+        " FROM words JOIN prompts JOIN limits ON limits.id = prompts.limit_id"
         " JOIN requests ON requests.prompt_id = prompts.id AND requests.word_id = words.id"
         " LEFT JOIN attempts ON attempts.request_id = requests.id"
         " LEFT JOIN responses ON responses.request_id = requests.id"

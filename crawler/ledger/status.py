@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from crawler.ledger.limits import Limit, limits
 from crawler.ledger.runs import LiveRun, live_runs
+from crawler.ledger.why import Why, held_back
 from crawler.ledger.window import first_start, usage
 from crawler.ledger.work import CURRENT
 from crawler.quota.pace import WINDOW_MS, window_cap
-from crawler.quota.plan import plan
 
 RATE_SAMPLE = 2_000
 """The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
@@ -130,10 +130,9 @@ def _limit_status(
     conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
 ) -> LimitStatus:
     used = usage(conn, limit, prompt_ids, now_ms)
-    step = plan(used, now_ms)
-    held_by, until_ms = None if step.room else step.held_by, step.wake_at_ms
-    if held_by is None and not used.in_flight and used.next_due_at_ms is not None:
-        held_by, until_ms = "backoff", used.next_due_at_ms
+    held = held_back(limit, used, now_ms)
+    if held is None and not used.in_flight and used.next_due_at_ms is not None:
+        held = Why("backoff", until_ms=used.next_due_at_ms)
     started, rate = _rate(conn, limit, now_ms)
     cap = window_cap(limit.pace, limit.quota)
     if cap is not None:
@@ -148,10 +147,10 @@ def _limit_status(
         rate=limit.pace.rate,
         started_last_minute=started,
         succeeded_per_minute=rate,
-        held_by=held_by,
-        until_ms=until_ms,
-        cause=limit.pace.gate_cause if held_by == "gate" else None,
-        reason=limit.pace.gate_reason if held_by == "gate" else None,
+        held_by=held.code if held else None,
+        until_ms=held.until_ms if held else None,
+        cause=held.cause if held else None,
+        reason=held.detail if held else None,
     )
 
 

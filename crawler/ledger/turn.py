@@ -86,7 +86,7 @@ def turn(
     if lost:
         allowance = NOTHING
     asked = work(conn, scope.selection)
-    doubted = doubts(conn, scope, asked)
+    doubted = doubts(conn, scope.run_id, asked, scope.policy.vain_rejections)
     shares: list[_Share] = []
     for limit_id in sorted({prompt.limit_id for prompt in asked}):
         prompt_ids = [prompt.prompt_id for prompt in asked if prompt.limit_id == limit_id]

@@ -7,7 +7,7 @@ job) can take this one's place. Nothing in here knows the ledger, and no call is
 
 import asyncio
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol
@@ -27,6 +27,8 @@ LONGEST_PAUSE_MS = 31 * 24 * 3_600_000
 """What a server asks for beyond it is cut: later times would not fit a column, or a calendar."""
 GIVE_UP_S = 5
 """How long a call may take to end once it has been given up."""
+LAST_WAIT_S = 1
+"""The same, when it has ignored that and was told so again."""
 
 
 OnText = Callable[[Call, str], None]
@@ -112,8 +114,11 @@ class LocalExecutor:
         tasks = list(self._tasks)
         for task in tasks:
             self._cancel(task, ProviderError(Outcome.INTERRUPTED, "the run stopped"))
-        if tasks:
-            await asyncio.wait(tasks, timeout=GIVE_UP_S)
+        stubborn = await _ended_by(tasks, GIVE_UP_S)
+        for task in stubborn:
+            task.cancel()
+        for task in await _ended_by(stubborn, LAST_WAIT_S):
+            _leave_behind(task)
         self._tasks.clear()  # of those, too, that never came to their first step
 
     async def close(self) -> None:
@@ -180,6 +185,28 @@ class LocalExecutor:
         if isinstance(error, asyncio.CancelledError) and task in self._cancelled:
             return self._cancelled[task]
         return ProviderError(Outcome.TRANSIENT, _described(error))
+
+
+async def _ended_by(
+    tasks: Collection[asyncio.Task[None]], timeout_s: float
+) -> set[asyncio.Task[None]]:
+    """Wait for tasks to end, so long; return those that have not."""
+    return (await asyncio.wait(tasks, timeout=timeout_s))[1] if tasks else set()
+
+
+_LEFT_BEHIND: list[asyncio.Task[None]] = []
+
+
+def _leave_behind(task: asyncio.Task[None]) -> None:
+    """Let a loop end without waiting for a task that ignores every cancellation.
+
+    `asyncio.run` waits for all tasks that are registered, without end. Taking a task from the
+    register is what asyncio's documentation has for those who extend it. The task is kept alive:
+    it would complain when it is collected.
+    """
+    asyncio._unregister_task(task)  # noqa: SLF001 - documented under "Extending"
+    _LEFT_BEHIND.append(task)
+    setattr(task, "_log_destroy_pending", False)  # noqa: B010 - as asyncio does for its own
 
 
 def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:

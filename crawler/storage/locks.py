@@ -10,7 +10,7 @@ write or checkpoint at the same instant (the WAL-reset race), so our processes t
 import fcntl
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,6 +85,11 @@ def run_is_alive(database: Path | None, run_id: int) -> bool | None:
         return False
     finally:
         os.close(fd)
+
+
+def may_be_alive(database: Path | None, run_ids: Iterable[int]) -> set[int]:
+    """Return those of the runs whose process lives, as far as their locks can say."""
+    return {run_id for run_id in run_ids if run_is_alive(database, run_id) is not False}
 
 
 def forget_run(database: Path | None, run_id: int) -> None:

@@ -858,3 +858,82 @@ def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp
             assert len(asked.words) < 500
 
     asyncio.run(main())
+
+
+def test_a_run_for_a_prompt_serves_the_version_that_is_current_meanwhile():
+    async def main():
+        async with a_store(map(str, range(20)), concurrency=1) as store:
+
+            async def answer(call):
+                if call.prompt == "About 0":
+                    await store.run(put, map(str, range(20)), template="Of {word}")
+                return Answer("x")
+
+            asked = Asked(answer)
+            ending = await crawled(store, asked, selection=Selection(prompt="p"))
+            assert ending.reason == "finished"
+            sql = "SELECT version, succeeded, pending FROM progress ORDER BY version"
+            rows = await store.run(lambda conn: conn.execute(sql).fetchall())
+            assert rows == [(1, 1, 19), (2, 20, 0)], "nothing more is paid for the old one"
+
+    asyncio.run(main())
+
+
+def test_after_an_error_of_the_database_a_cancelled_run_writes_nothing_more():
+    async def main():
+        async with a_store("ab") as store:
+            calls = asyncio.Event()
+
+            async def answer(call):
+                calls.set()
+                await asyncio.Event().wait()
+
+            run = asyncio.create_task(crawled(store, Asked(answer)))
+            await calls.wait()
+
+            def broken(conn):
+                raise sqlite3.OperationalError("disk I/O error")
+
+            with pytest.raises(sqlite3.OperationalError):
+                await store.run(broken)
+            run.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await run
+            (row,) = await store.run(lambda c: c.execute("SELECT ended_at_ms FROM runs").fetchall())
+            assert row == (None,), "what is in the file is not known: the next run finds out"
+
+    asyncio.run(main())
+
+
+def test_an_expensive_word_ends_no_run_that_has_others_to_ask():
+    async def main():
+        async with a_store(["long " * 9_000, "a", "b"]) as store:
+            asked = Asked()
+            ending = await crawled(store, asked, budget=Allowance(1, 3_000))
+            assert (ending.reason, ending.unfinished) == ("max_tokens", 1)
+            assert asked.words == ["a", "b"]
+
+    asyncio.run(main())
+
+
+def test_prompts_in_doubt_end_a_run_when_nothing_else_is_left():
+    async def main():
+        async with a_store(map(str, range(40))) as store:
+            await store.run(put, "xyz", name="good", template="Of {word}")
+
+            async def answer(call):
+                if call.prompt.startswith("About"):
+                    raise ProviderError(Outcome.REJECTED, "no such model", status_code=404)
+                return Answer("x")
+
+            ending = await crawled(store, Asked(answer), clock=hurrying())
+            assert (ending.reason, ending.detail) == ("configuration", "no such model")
+            sql = "SELECT succeeded FROM progress WHERE prompt = 'good'"
+            assert await store.run(lambda conn: conn.execute(sql).fetchone()) == (3,)
+            failed = (await store.run(counts))["failed"]
+            again = Asked(answer)
+            assert (await crawled(store, again)).reason == "configuration"
+            assert len(again.words) == 1, "a new run sends one call"
+            assert (await store.run(counts))["failed"] == failed + 1
+
+    asyncio.run(main())

@@ -217,3 +217,26 @@ def test_a_released_run_leaves_no_file(tmp_path):
     lock.close()
     lock.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_child_keeps_no_dead_run_alive(tmp_path):
+    """A child that is forked, and not only started anew, has copies of all descriptors."""
+    code = (
+        "import os, sys, pathlib\n"
+        "from crawler.storage.locks import RunLock, WriteLock\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "lock, write = RunLock(path, 7), WriteLock(path)\n"
+        "child = os.fork()\n"
+        "print('forked', flush=True)\n"
+        "if child == 0:\n"
+        "    os.read(0, 1)\n"
+        "    os._exit(0)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    path = tmp_path / "c.db"
+    program = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert [run.stdout.readline() for _ in range(2)] == [b"forked\n"] * 2
+        run.wait()
+        assert run_is_alive(path, 7) is False, "its child lives, and waits for a byte"
+        run.stdin.close()

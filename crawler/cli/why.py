@@ -1,0 +1,108 @@
+"""Why nothing is being asked right now, in words: short for a line, long for one request.
+
+Rule: what is true is `ledger.why`'s to say; here it gets its words, the same on every screen.
+"""
+
+from crawler.cli.terminal import moment, printable, quoted, span
+from crawler.ledger.status import LimitStatus
+from crawler.ledger.why import MOST_AHEAD, Why
+
+SOON_MS = 1_000
+_GATES = {
+    "quota": "the quota is used up",
+    "day": "the quota of the day is used up",
+    "outage": "the server is out of order or away",
+    "": "the gate is closed",
+}
+
+
+def held_line(limit: LimitStatus, now_ms: int) -> str:
+    """Return what holds back more calls under a limit; empty where nothing does."""
+    if limit.held_by is None:
+        return ""
+    why = Why(limit.held_by, None, limit.until_ms, limit.cause, limit.reason)
+    return short(why, limit.limit, now_ms)
+
+
+def is_soon(limit: LimitStatus, now_ms: int) -> bool:
+    """Tell whether a limit holds back more calls for less than a second, which nobody notices."""
+    return limit.until_ms is not None and limit.until_ms - now_ms < SOON_MS
+
+
+def short(why: Why, limit: str, now_ms: int) -> str:
+    """Return a part of a line; empty where it is over in less than a second.
+
+    Args:
+        why: what holds back more calls.
+        limit: the name of their limit.
+        now_ms: the file's time.
+
+    """
+    wait_ms = None if why.until_ms is None else why.until_ms - now_ms
+    soon = f" for {span(wait_ms)}" if wait_ms else ""
+    match why.code:
+        case "paused":
+            until = f" until {moment(why.until_ms)}" if why.until_ms else ""
+            return f"paused{until}: crawler resume {printable(limit)}"
+        case "gate":
+            closed = _GATES[why.cause or ""]
+            return f"{closed}: waits{soon}, then one call tries ({printable(why.detail)})"
+        case _ if wait_ms is not None and wait_ms < SOON_MS:
+            return ""
+        case "per_minute":
+            return f"waits{soon} for the limit per minute"
+        case "tokens_per_minute":
+            return f"waits{soon} for the limit of tokens per minute"
+        case "backoff":
+            return f"waits{soon} to try again"
+        case _:
+            return ""
+
+
+def long(why: Why, prompt: str, limit: str) -> str:
+    """Return a sentence about one request; empty where it needs none: it was answered, or failed.
+
+    Args:
+        why: why it is not being asked.
+        prompt: the name of its prompt.
+        limit: the name of its limit.
+
+    """
+    since = f" since {moment(why.since_ms)}" if why.since_ms else ""
+    until = f" until {moment(why.until_ms)}" if why.until_ms else ""
+    name = printable(prompt)
+    sentences = {
+        "cancelled": f"it is cancelled: crawler retry --cancelled --prompt {quoted(prompt)}",
+        "in_flight": f"it is being asked{since}",
+        "superseded": f"the prompt {name} has a newer version, and only that is asked",
+        "function": "a Python function answers it: only the program that has it asks",
+        "no_run": f"no run is at work{_last(why)}: crawler run",
+        "not_selected": f"the run at work serves something else ({printable(why.detail)})",
+        "paused": f"the limit {printable(limit)} is paused{since}{until}",
+        "doubt": f"the prompt {name} is stopped: {_rejected(why)}",
+        "backoff": f"it has failed, and waits{until}: {printable(why.detail)}",
+        "over_budget": f"it may cost {why.cost:g}, and {why.left:g} of the budget are left",
+        "gate": f"{_GATES[why.cause or '']}{since}, and nothing starts{until}"
+        f" ({printable(why.detail)})",
+        "per_minute": f"the limit {printable(limit)} allows no more calls this minute,{until}",
+        "tokens_per_minute": f"the limit {printable(limit)} has no tokens left,{until}",
+        "pace": f"the limit {printable(limit)} keeps its calls apart,{until}",
+        "concurrency": f"as many calls of the limit {printable(limit)} are in flight as may be",
+        "next": f"nothing: {_ahead(why.ahead)}",
+    }
+    return sentences.get(why.code, "")
+
+
+def _last(why: Why) -> str:
+    return f" since {moment(why.since_ms)} ({why.cause})" if why.cause else ""
+
+
+def _rejected(why: Why) -> str:
+    return f"{printable(why.detail)}" if why.detail else "one call tries whether it is in order"
+
+
+def _ahead(ahead: int) -> str:
+    if not ahead:
+        return "the next turn asks it"
+    more = "or more " if ahead == MOST_AHEAD else ""
+    return f"{ahead} {more}others of its prompt come first"
