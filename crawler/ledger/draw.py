@@ -147,11 +147,12 @@ class _Drawing:
         self._tokens = room.tokens
         self._looked_at_most = room.looked_at_most
         self._allowance = allowance
+        self._budget = allowance.budget
 
     def take(self, prompt_id: int, found: Iterator[_Candidate], calls: int) -> None:
         """Take so many of the candidates of a prompt, or fewer."""
         question = _question(self._conn, prompt_id)
-        is_bounded = self._tokens is not None or self._allowance.budget is not None
+        is_bounded = self._tokens is not None or self._budget is not None
         known = usual(self._conn, prompt_id) if is_bounded else None
         enough = len(self.drawn.leases) + calls
         for looked_at, candidate in enumerate(found):
@@ -166,26 +167,27 @@ class _Drawing:
         self, candidate: _Candidate, prompt_id: int, question: _Question, known: Usual | None
     ) -> None:
         """Take a candidate, pass over it, or find that it can't be sent."""
-        text, fields = candidate.word, candidate.fields
+        tokens, cost = None, 0.0
         try:
-            call = _call(candidate, question, self._policy)
-            lease = Lease(call, prompt_id)
+            call = _call(candidate, question, self._policy.call_timeout_ms)
             if known is not None:
-                tokens, cost = known.price(text, fields, self._quota, self._allowance)
-                lease = lease._replace(tokens=tokens, cost=cost)
+                tokens, cost = known.price(
+                    candidate.word, candidate.fields, self._quota, self._allowance
+                )
         except ValueError as error:
             refused = Unsendable(candidate.request_id, candidate.number, str(error))
             self.drawn.unsendable.append(refused)
             return
-        if self._allowance.budget is not None and lease.cost > self._allowance.budget:
+        if self._budget is not None and cost > self._budget:
             self.drawn.over_budget = True
         elif self._tokens is not None and self._tokens <= 0:
             self.drawn.out_of_tokens = True
         else:
-            self._allowance = self._allowance.after([lease])
+            if self._budget is not None:
+                self._budget -= cost
             if self._tokens is not None:
-                self._tokens -= lease.tokens or 0
-            self.drawn.leases.append(lease)
+                self._tokens -= tokens or 0
+            self.drawn.leases.append(Lease(call, prompt_id, tokens, cost))
 
 
 def _candidates(
@@ -225,7 +227,7 @@ def _params(text: str) -> Mapping[str, Any]:
     return MappingProxyType(json.loads(text))
 
 
-def _call(candidate: _Candidate, question: _Question, policy: Policy) -> Call:
+def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:
     """Return the call for a request. Raises ValueError with the reason if it can't be sent."""
     try:
         fields = json.loads(candidate.fields) if candidate.fields else {}
@@ -243,5 +245,5 @@ def _call(candidate: _Candidate, question: _Question, policy: Policy) -> Call:
         prompt=rendered.prompt,
         prefill=rendered.prefill,
         params=question.params,
-        timeout_ms=policy.call_timeout_ms,
+        timeout_ms=timeout_ms,
     )

@@ -4,6 +4,7 @@ Rule: only an open attempt of the run that reports it can be closed, and only on
 too late changes nothing.
 """
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Sequence
@@ -165,12 +166,21 @@ def _close(
 ) -> list[tuple[Finish, _Open]]:
     """Close those attempts that are still this run's; the fence against late answers.
 
-    Each by its primary key: what a turn costs does not depend on how many others are in flight.
+    Each is found by its request: what a turn costs does not depend on how many are in flight.
     """
+    ids = json.dumps([finish.request_id for finish in finished])
+    open_attempts = {
+        (request_id, number): _Open._make(known)
+        for request_id, number, *known in conn.execute(_OPEN, (ids, run_id))
+    }
     closed = []
     for finish in finished:
-        attempt = conn.execute(
-            _CLOSE,
+        attempt = open_attempts.pop((finish.request_id, finish.number), None)
+        if attempt is not None:
+            closed.append((finish, attempt))
+    conn.executemany(
+        _CLOSE,
+        [
             (
                 finish.finished_at_ms,
                 finish.outcome.value,
@@ -185,20 +195,23 @@ def _close(
                 finish.truncated,
                 finish.request_id,
                 finish.number,
-                run_id,
-            ),
-        ).fetchone()
-        if attempt is not None:
-            closed.append((finish, _Open._make(attempt)))
+            )
+            for finish, _ in closed
+        ],
+    )
     return closed
 
 
+_OPEN = (
+    "SELECT request_id, number, limit_id, started_at_ms, tokens_reserved"
+    " FROM json_each(?) CROSS JOIN attempts INDEXED BY attempts_lease ON request_id = value"
+    " WHERE finished_at_ms IS NULL AND run_id = ?"
+)
 _CLOSE = (
     "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
     " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
     " finish_reason = ?, model_version = ?, truncated = ?"
-    " WHERE request_id = ? AND number = ? AND run_id = ? AND finished_at_ms IS NULL"
-    " RETURNING limit_id, started_at_ms, tokens_reserved"
+    " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL"
 )
 
 

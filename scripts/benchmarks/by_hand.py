@@ -98,7 +98,7 @@ class Hand:
 
     def end(self) -> None:
         """End the run."""
-        self.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, "done")
+        self.run(end_run, self._scope, self._scope.run_id, Outcome.INTERRUPTED, "finished")
 
 
 @contextmanager

@@ -109,7 +109,7 @@ async def crawl(path: Path, words: int) -> Cost:
             clocks = Clocks()
             ending = await crawl_store(opened, Policy(), RunOptions(), log)
             cost = clocks.cost(words, meter)
-    assert ending.reason == "done"
+    assert ending.reason == "finished"
     return cost
 
 

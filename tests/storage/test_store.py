@@ -227,7 +227,7 @@ def test_a_forked_child_keeps_no_dead_run_alive(tmp_path):
         "path = pathlib.Path(sys.argv[1])\n"
         "lock, write = RunLock(path, 7), WriteLock(path)\n"
         "child = os.fork()\n"
-        "print('forked', flush=True)\n"
+        "os.write(1, b'forked' + bytes([10]))\n"
         "if child == 0:\n"
         "    os.read(0, 1)\n"
         "    os._exit(0)\n"
