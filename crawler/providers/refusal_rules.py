@@ -131,6 +131,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.PERMISSION_MODEL, ("missing scopes",), FOUR, scope=Scope.ACCOUNT),
     Rule(Kind.PERMISSION_MODEL, ("not allowed to access",), [401]),
     Rule(Kind.CREDENTIALS, KEY, [0, *FOUR]),
+    Rule(Kind.CREDENTIALS, ("unauthorized",), [0, *NOT_KEYS]),  # of a 401 it says nothing new
     Rule(
         Kind.PERMISSION_MODEL,
         ("does not have access to model", "is not allowed to use", "must be verified"),

@@ -142,7 +142,7 @@ KEY: Final = _phrases(
     didnt provide an api key | api key … not valid | api key … invalid | api key expired |
     api key … leaked | api key … blocked | api key … ip address | api key invalid | key is blocked
     | virtual key | authentication error | authentication fail | authorization failed |
-    unauthenticated | unauthorized | invalid authentication | authentication scopes |
+    unauthenticated | invalid authentication | authentication scopes |
     invalid credentials | invalid username or password | rejected the credentials |
     invalid api token | invalid token | invalid proxy server token | token is invalid |
     token has expired | token expired | security token | no auth | ip not authorized | jwt is |

@@ -82,6 +82,8 @@ def test_a_403_that_says_nothing_is_a_key_at_first_and_a_doubt_after_others_were
 def test_mistral_answers_a_used_up_budget_like_a_wrong_key():
     said = Said(401, {}, '{"detail": "Unauthorized"}', service="api.mistral.ai")
     assert refusal_of(said).kind is Kind.CREDENTIALS
+    warm = refusal_of(said._replace(served_before=True))
+    assert warm[:3] == (Kind.MONEY, Scope.ACCOUNT, False)  # uncertain: asked again first
 
 
 def test_what_a_status_alone_says_is_not_certain():
