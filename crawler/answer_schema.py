@@ -3,9 +3,9 @@
 Rule: pure, and one meaning everywhere. What is sent to a model, what its answer is checked against
 and what the columns of the prompt's view are called is all read here.
 
-Of a schema is read what decides about columns: an object's properties, their types, and which of
-them are required. Vertex AI's own way to write a schema (``STRING`` for ``string``, ``nullable``)
-says the same. Everything else is between the schema and the model.
+Columns are read from an object's properties. An answer is checked against the whole schema, with
+its patterns and formats; what can't be checked is refused when the prompt is added. Vertex AI's own
+way to write a schema (``STRING`` for ``string``, ``nullable``) says the same.
 """
 
 import json
@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from crawler.errors import CrawlerError, Exit
+from crawler.schema_checker import checker, unchecked
 
 SCHEMA = "response_schema"
 MOST_PROPERTIES = 1_000
@@ -64,6 +65,14 @@ def misfit(schema: Mapping[str, Any], answer: object) -> str | None:
     """
     if not isinstance(answer, dict):
         return "is no JSON object"
+    check = checker(schema)
+    if check is not None and check.is_valid(answer):
+        return None
+    return _first_misfit(schema, answer) or (None if check is None else check.complaint(answer))
+
+
+def _first_misfit(schema: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
+    """Return what is wrong at first sight: a field is not there, or is of another type."""
     for name in schema.get("required", ()):
         if name not in answer:
             return f"lacks {name!r}"
@@ -121,7 +130,7 @@ def _fault(schema: object) -> str | None:
         not isinstance(name, str) or name not in properties for name in required
     ):
         return 'its "required" is no list of names of its properties'
-    return _property_fault(properties) or _json_fault(schema)
+    return _property_fault(properties) or _json_fault(schema) or unchecked(schema)
 
 
 def _property_fault(properties: Mapping[object, object]) -> str | None:

@@ -14,6 +14,7 @@ from typing import Any
 from crawler.answer_schema import SCHEMA, misfit
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.json_answer import read_json, without_fence
+from crawler.providers.thoughts import split_thoughts
 from crawler.states import Outcome
 
 MIME_TYPE = "response_mime_type"
@@ -48,11 +49,16 @@ def examine(
         text: all that the model wrote.
         prefill: how the answer began before that; it is no merit of the model's.
 
-    Returns the answer as it is to be stored (of JSON without a Markdown fence), and what is wrong
-    with it as the end of a sentence that begins with "the answer"; None if it is good.
+    Returns the answer as it is to be stored (without thoughts, and of JSON without a Markdown
+    fence), and what is wrong with it as the end of a sentence that begins with "the answer"; None
+    if it is good.
 
     """
-    answer = (prefill + text).strip()
+    opened = split_thoughts(prefill)
+    split = split_thoughts((opened.text if opened.is_open else prefill) + text)
+    answer = split.text.strip()
+    if split.is_open:
+        return answer, "is not whole: its thoughts have no end"
     if wants_json(params):
         answer = without_fence(answer)
         fault = _json_fault(params.get(SCHEMA), answer)

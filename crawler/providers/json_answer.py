@@ -10,14 +10,22 @@ import re
 
 from crawler.answer_schema import nodes
 
-_FENCE = re.compile(r"```[A-Za-z]*\s*\n(.*)\n\s*```", re.DOTALL)
+_SPACE = "\ufeff \t\r\n"
+_FENCE = re.compile(r"(`{3,9}|~{3,9})[A-Za-z]{0,20}(?=[\s{\[])")
 
 
 def without_fence(text: str) -> str:
-    """Return a text without the Markdown fence, the white space or byte order mark around it."""
-    text = text.strip("\ufeff \t\r\n")
-    fenced = _FENCE.fullmatch(text)
-    return fenced[1].strip() if fenced else text
+    """Return a text without the Markdown fence, the white space or byte order mark around it.
+
+    The fence is around all of it: what stands in the middle of prose is part of the prose. One
+    that is not closed is cut off as well; whether what is left is whole is for its reader to say.
+    """
+    text = text.strip(_SPACE)
+    mark = _FENCE.match(text)
+    if mark is None:
+        return text
+    inner = text[mark.end() :].removesuffix(mark[1]).strip(_SPACE)
+    return text if f"\n{mark[1]}" in inner else inner
 
 
 def read_json(text: str) -> object:

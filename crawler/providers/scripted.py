@@ -84,7 +84,8 @@ def _value(schema: Any, length: int) -> object:
             inner = schema.get("properties", {})
             return {name: _value(inner[name], length) for name in inner}
         case "array":
-            return [_value(schema.get("items", {}), length)]
+            items = schema.get("items", {})
+            return [] if items is False else [_value(items, length)]
         case "integer" | "number":
             return length
         case "boolean":

@@ -50,7 +50,7 @@ def test_what_is_stored_is_the_json_alone(text):
     "fields",
     [
         {"level": 3, "weight": 1.5, "tags": [], "known": True, "more": {}, "nothing": None},
-        {"level": 3.0, "weight": None, "tags": ["a", 1], "known": None, "any": [1]},
+        {"level": 3.0, "weight": None, "tags": ["a", "b"], "known": None, "any": [1]},
         {"weight": 2, "any": None, "a name that is not in the schema": 1},
         {"level": 10**30, "weight": -0.0},
     ],

@@ -1,0 +1,247 @@
+"""What an OpenAI-compatible server's body says: an answer, or the reason why it is none.
+
+Rule: pure, and nothing is raised: what came is read as far as it can be, in whatever form:
+``delta`` or ``text`` in place of ``message``, content in parts, several values (`body_values`).
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from crawler.providers.body_values import THOUGHTS, body_of, merged
+from crawler.providers.finish_reasons import End, end_of, name_of
+from crawler.providers.refusal import refusal_of
+from crawler.providers.refusal_kinds import MEANINGS, Kind, Refusal, Scope
+from crawler.providers.refusal_text import SAYS_NOTHING, Said
+from crawler.providers.thoughts import cut_thoughts, split_thoughts
+from crawler.providers.token_usage import UNKNOWN, Usage, openai_usage
+
+OK = 200
+_NO_TEXT = frozenset(
+    {"thinking", "redacted_thinking", "reasoning", "reasoning_content", "tool_use"}
+)
+_KINDS = {
+    End.TRUNCATED: Kind.TRUNCATED,
+    End.BLOCKED: Kind.BLOCKED,
+    End.HALF: Kind.HALF,
+    End.ODD: Kind.ODD,
+    End.ODD_BLOCKED: Kind.ODD,
+}
+
+
+class Written(NamedTuple):
+    """What a model wrote, whatever it is worth.
+
+    Attributes:
+        text: the answer, without thoughts.
+        thoughts: what the model thought before it.
+        end: what its end makes of it.
+        finish_reason: the end in the server's word.
+        refused: what the model said when it refused.
+        usage: what the call used.
+        model_version: the model that answered, in the server's word.
+
+    """
+
+    text: str = ""
+    thoughts: str = ""
+    end: End = End.GOOD
+    finish_reason: str | None = None
+    refused: str = ""
+    usage: Usage = UNKNOWN
+    model_version: str | None = None
+
+
+class Reading(NamedTuple):
+    """What a body says.
+
+    Attributes:
+        written: what there is of an answer; it is kept even where it is no good.
+        refusal: why it is no good answer; None if it is one.
+
+    """
+
+    written: Written
+    refusal: Refusal | None
+
+
+def read_body(said: Said, *, prefill: str = "", streamed: bool = False) -> Reading:
+    """Read a response with a status code of success.
+
+    Args:
+        said: the response; its body is the whole one.
+        prefill: how the answer was begun; some servers repeat it.
+        streamed: the answer came in events that somebody read along, and without an end it is none.
+
+    """
+    body = body_of(said.body)
+    whole = merged(body.values)
+    choice = _choice(whole)
+    if choice is None:
+        return Reading(_facts(Written(), whole), _no_answer(said, body.text, body.values))
+    streamed = (streamed or body.is_stream) and not body.has_end
+    opening = prefill if prefill and split_thoughts(prefill).is_open else ""
+    written = _facts(_written(choice, opening, streamed=streamed), whole)
+    if prefill and written.text.startswith(prefill):
+        written = written._replace(text=written.text.removeprefix(prefill))
+    return Reading(written, _refusal(said, written, choice, whole))
+
+
+def _choice(whole: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the answer in a body; None if it has none, or says an error in its place."""
+    choices = whole.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return None
+    if whole.get("error") and not _text_and_thoughts(choice)[0].strip():
+        return None
+    return choice
+
+
+def _text_and_thoughts(choice: Mapping[str, Any]) -> tuple[str, str]:
+    """Return what a choice has as text and what it has as thoughts, in whatever fields."""
+    message = choice.get("message")
+    if not isinstance(message, dict):
+        message = {"content": message} if isinstance(message, str) else choice
+    content = message.get("content")
+    if content is None:
+        content = message.get("text")
+    text, thoughts = _of_parts(content)
+    # A server may write the same thoughts into two fields.
+    beside = next((message[name] for name in THOUGHTS if message.get(name)), None)
+    if beside is not None:
+        thoughts = "\n".join(filter(None, ["".join(_of_parts(beside)), thoughts]))
+    return text, thoughts
+
+
+def _of_parts(content: Any) -> tuple[str, str]:
+    """Return the text and the thoughts of content: a text, or a list of parts."""
+    if isinstance(content, str):
+        return content, ""
+    texts: list[str] = []
+    thoughts: list[str] = []
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            texts.append(part)
+        elif isinstance(part, dict):
+            into = (
+                thoughts if part.get("type") in _NO_TEXT or part.get("thought") is True else texts
+            )
+            into.append(_of_part(part))
+    return "".join(texts), "".join(thoughts)
+
+
+def _of_part(part: Mapping[str, Any]) -> str:
+    for name in ("text", "thinking", "content", "reasoning"):
+        inner = part.get(name)
+        if isinstance(inner, str):
+            return inner
+        if isinstance(inner, list):
+            return "".join(
+                one if isinstance(one, str) else str(one.get("text") or "")
+                for one in inner
+                if isinstance(one, str | dict)
+            )
+    return ""
+
+
+def _written(choice: Mapping[str, Any], opening: str, *, streamed: bool) -> Written:
+    raw, beside = _text_and_thoughts(choice)
+    split = split_thoughts(opening + raw)
+    reason = choice.get("finish_reason", choice.get("done_reason"))
+    end = end_of(reason, streamed=streamed)
+    if split.is_open and end is End.GOOD:
+        end = End.HALF
+    message = choice.get("message")
+    refused = message.get("refusal") if isinstance(message, dict) else None
+    thoughts = "\n".join(filter(None, [beside.strip(), split.thoughts]))
+    return Written(
+        split.text,
+        cut_thoughts(thoughts) if thoughts else "",
+        end,
+        name_of(reason),
+        refused if isinstance(refused, str) else "",
+    )
+
+
+def _facts(written: Written, whole: Mapping[str, Any]) -> Written:
+    model = whole.get("model")
+    usage = openai_usage(whole.get("usage"))
+    return written._replace(usage=usage, model_version=model if isinstance(model, str) else None)
+
+
+def _refusal(
+    said: Said, written: Written, choice: Mapping[str, Any], whole: Mapping[str, Any]
+) -> Refusal | None:
+    """Return why what was written is no good answer; None if it is one."""
+    reason = written.finish_reason or "no finish reason"
+    blank = not written.text.strip()
+    if written.refused or (blank and written.end is End.BLOCKED):
+        return _made(Kind.BLOCKED, f"the model refused ({reason})")
+    if not blank and written.end is End.GOOD:
+        return None
+    error = choice.get("error") or whole.get("error")
+    if error:
+        inner = refusal_of(said._replace(body=_as_error(error)))
+        is_half = not blank and bool(choice.get("error"))
+        return inner._replace(kind=Kind.HALF, scope=Scope.WORD) if is_half else inner
+    if blank and end_of(choice.get("finish_reason")) is End.HALF:
+        return _made(Kind.TRANSIENT, f"the answer ended before it began ({reason})")
+    if written.end is not End.GOOD:
+        return _made(_KINDS[written.end], f"{_SAYS[written.end]} ({reason})")
+    if blank:
+        what = "only thoughts" if written.thoughts else "empty"
+        return _made(Kind.NOT_AN_ANSWER, f"the answer is {what} ({reason})")
+    return None
+
+
+_SAYS = {
+    End.TRUNCATED: "the answer is cut off at max_output_tokens",
+    End.BLOCKED: "the answer was blocked",
+    End.HALF: "the answer is half of one",
+    End.ODD: "the answer ended for a reason that is not known to be good",
+    End.ODD_BLOCKED: "the answer was not given out",
+}
+
+
+def _made(kind: Kind, reason: str) -> Refusal:
+    meaning = MEANINGS[kind]
+    return Refusal(kind, meaning.scope, certain=True, reason=reason, status_code=OK)
+
+
+def _no_answer(said: Said, body: str, values: list[Any]) -> Refusal:
+    """Return what a body means in which there is no answer.
+
+    Its words count only where it tells of an error, or is none of the forms that an answer has: the
+    beginning of one may have any words in it.
+    """
+    errors = [one for one in values if isinstance(one, dict) and _tells_of_error(one)]
+    errors = [one for one in errors if one.get("error")] or errors
+    if errors:
+        feedback = errors[-1].get("promptFeedback")
+        if isinstance(feedback, dict) and feedback.get("blockReason"):
+            name = name_of(feedback["blockReason"])
+            return _made(Kind.BLOCKED, f"the prompt was blocked ({name})")
+        return refusal_of(said._replace(body=json.dumps(errors[-1], ensure_ascii=False)))
+    if said.status in (201, 202) or (not values and not body.startswith(("{", "["))):
+        return _named(refusal_of(said))
+    cut = "the answer is cut off or not JSON" if not values else "there is no answer in the body"
+    return _made(Kind.NOT_AN_ANSWER, cut)
+
+
+def _tells_of_error(value: Mapping[str, Any]) -> bool:
+    if value.get("error") or value.get("errors") or value.get("promptFeedback"):
+        return True
+    names = ("message", "detail", "base_resp", "code", "msg")
+    return "choices" not in value and any(value.get(name) for name in names)
+
+
+def _as_error(error: Any) -> str:
+    return json.dumps({"error": error}, ensure_ascii=False)
+
+
+def _named(refusal: Refusal) -> Refusal:
+    """Return a refusal with a reason for a body in which there is nothing to quote."""
+    if refusal.reason != SAYS_NOTHING:
+        return refusal
+    return refusal._replace(reason="the server sent an empty body in place of an answer")

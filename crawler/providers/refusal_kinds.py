@@ -1,0 +1,269 @@
+"""What a refusal can mean: its kinds, whose fault each is, when to ask again, what is to be done.
+
+Rule: data. `MEANINGS` is the whole table: a kind that is not in it does not exist, and nothing else
+decides what follows from a kind.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
+
+from crawler.errors import Exit
+
+
+class Kind(StrEnum):
+    """What was said in place of a good answer; kept as the reason code of the attempt."""
+
+    WORD = "word"
+    BLOCKED = "blocked"
+    TOO_LARGE_FOR_QUOTA = "too_large_for_quota"
+    TRANSIENT = "transient"
+    TIMEOUT_UPSTREAM = "timeout_upstream"
+    ACCEPTED_LATER = "accepted_later"
+    HALF = "half"
+    ODD = "odd"  # an end that is in no list of ours
+    NOT_AN_ANSWER = "not_an_answer"
+    TRUNCATED = "truncated"
+    THROTTLED_MINUTE = "throttled_minute"
+    THROTTLED_TOKENS = "throttled_tokens"
+    CONCURRENCY = "concurrency"
+    OVERLOADED = "overloaded"  # no quota of ours: it teaches nothing about a rate
+    THROTTLED_DAY = "throttled_day"
+    MONEY = "money"
+    CREDENTIALS = "credentials"
+    FORBIDDEN = "forbidden"  # a 403 that says nothing, after others were served
+    PERMISSION_MODEL = "permission_model"
+    MODEL_MISSING = "model_missing"
+    MODEL_LOADING = "model_loading"
+    PARAMETER = "parameter"
+    CONFIGURATION = "configuration"
+    UNCLEAR = "unclear"  # another 4xx that says nothing we know
+    NETWORK = "network"
+    NETWORK_BLOCKED = "network_blocked"  # a proxy, a portal, a filter: a person has to act
+
+
+class Scope(StrEnum):
+    """Whose fault it is, and so what else it concerns."""
+
+    WORD = "word"
+    MODEL = "model"
+    ACCOUNT = "account"
+    PROVIDER = "provider"
+    NETWORK = "network"
+    OURS = "ours"
+
+
+class Again(StrEnum):
+    """When the same request may succeed."""
+
+    NEVER = "never"
+    NOW = "now"
+    LATER = "later"  # at the time that was told, or after a backoff
+    PERSON = "after a person acted"
+
+
+class Action(StrEnum):
+    """What is done."""
+
+    FAIL = "fail"  # this word fails; the others go on
+    BLOCK = "block"  # likewise, with the model's reason
+    AGAIN = "again"  # a bounded number of times
+    ANSWER_AGAIN = "answer again"  # an answer came that is no good: its own, small budget
+    WAIT = "wait"  # the limit waits; no word pays
+    WAIT_THEN_STOP = "wait then stop"  # the prompt waits a minute first
+    STOP = "stop"  # its words stay pending
+
+
+class Meaning(NamedTuple):
+    """What follows from a kind.
+
+    Attributes:
+        action: what is done.
+        outcome: how the attempt ends, in the words of DESIGN's table of outcomes.
+        scope: whose fault it is where the text says nothing else.
+        again: when to ask again.
+        in_sequence: how many such refusals in sequence, nothing served between them, it takes to
+            act where the action is to stop.
+        exit_code: what a run ends with that nothing else keeps going.
+        remedy: what a person can do, as the end of a sentence.
+
+    """
+
+    action: Action
+    outcome: str
+    scope: Scope
+    again: Again
+    in_sequence: int = 1
+    exit_code: Exit | None = None
+    remedy: str = ""
+
+
+_DOUBT = 10
+"""Different words in sequence; see Policy.vain_rejections."""
+_DENIALS = 3
+
+MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
+    {
+        Kind.WORD: Meaning(Action.FAIL, "rejected", Scope.WORD, Again.NEVER),
+        Kind.BLOCKED: Meaning(Action.BLOCK, "blocked", Scope.WORD, Again.NEVER),
+        Kind.TOO_LARGE_FOR_QUOTA: Meaning(
+            Action.FAIL,
+            "rejected",
+            Scope.WORD,
+            Again.NEVER,
+            remedy="shorten it, lower max_output_tokens, or ask the provider for a higher limit",
+        ),
+        Kind.TRANSIENT: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.NOW),
+        Kind.TIMEOUT_UPSTREAM: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.NOW),
+        Kind.ACCEPTED_LATER: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.LATER),
+        Kind.HALF: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
+        Kind.ODD: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
+        Kind.NOT_AN_ANSWER: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
+        Kind.TRUNCATED: Meaning(
+            Action.ANSWER_AGAIN,
+            "no_answer",
+            Scope.WORD,
+            Again.PERSON,
+            remedy="raise max_output_tokens, lower the thinking, or shorten the prompt",
+        ),
+        Kind.THROTTLED_MINUTE: Meaning(Action.WAIT, "throttled", Scope.ACCOUNT, Again.LATER),
+        Kind.THROTTLED_TOKENS: Meaning(Action.WAIT, "throttled", Scope.ACCOUNT, Again.LATER),
+        Kind.CONCURRENCY: Meaning(Action.WAIT, "throttled", Scope.ACCOUNT, Again.LATER),
+        Kind.OVERLOADED: Meaning(Action.WAIT, "throttled", Scope.PROVIDER, Again.LATER),
+        Kind.THROTTLED_DAY: Meaning(
+            Action.STOP,
+            "throttled",
+            Scope.ACCOUNT,
+            Again.LATER,
+            exit_code=Exit.WORK_LEFT,
+            remedy="run again when the quota of the day, the week or the month is new",
+        ),
+        Kind.MONEY: Meaning(
+            Action.STOP,
+            "no_money",
+            Scope.ACCOUNT,
+            Again.PERSON,
+            exit_code=Exit.WORK_LEFT,
+            remedy="pay, add credit or raise the spending limit at the provider, then run again",
+        ),
+        Kind.CREDENTIALS: Meaning(
+            Action.STOP,
+            "denied",
+            Scope.ACCOUNT,
+            Again.PERSON,
+            _DENIALS,
+            Exit.DENIED,
+            "set a key that is valid for this address, then run again",
+        ),
+        Kind.FORBIDDEN: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.ACCOUNT,
+            Again.PERSON,
+            _DENIALS,
+            Exit.DENIED,
+            "ask who runs the server why it forbids the call",
+        ),
+        Kind.PERMISSION_MODEL: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.MODEL,
+            Again.PERSON,
+            _DENIALS,
+            Exit.DENIED,
+            "ask for access to the model, or name another one",
+        ),
+        Kind.MODEL_MISSING: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.MODEL,
+            Again.PERSON,
+            _DOUBT,
+            Exit.CONFIGURATION,
+            "name a model that the server has",
+        ),
+        Kind.MODEL_LOADING: Meaning(
+            Action.WAIT_THEN_STOP,
+            "refused",
+            Scope.MODEL,
+            Again.LATER,
+            _DOUBT,
+            Exit.WORK_LEFT,
+            "run again when the server has loaded the model",
+        ),
+        Kind.PARAMETER: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.OURS,
+            Again.PERSON,
+            _DOUBT,
+            Exit.CONFIGURATION,
+            "leave out or mend the parameter that the server names",
+        ),
+        Kind.CONFIGURATION: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.OURS,
+            Again.PERSON,
+            _DOUBT,
+            Exit.CONFIGURATION,
+            "mend the address (OPENAI_BASE_URL, often without /v1), or the endpoint",
+        ),
+        Kind.UNCLEAR: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.OURS,
+            Again.PERSON,
+            _DOUBT,
+            Exit.CONFIGURATION,
+            "read what the server says, and mend the model, a parameter or the address",
+        ),
+        Kind.NETWORK: Meaning(
+            Action.WAIT,
+            "unavailable",
+            Scope.NETWORK,
+            Again.LATER,
+            exit_code=Exit.UNREACHABLE,
+            remedy="start the server, or mend its address or the network",
+        ),
+        Kind.NETWORK_BLOCKED: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.NETWORK,
+            Again.PERSON,
+            _DENIALS,
+            Exit.UNREACHABLE,
+            "log in to the network or its proxy, or use another network",
+        ),
+    }
+)
+
+
+class Refusal(NamedTuple):
+    """What came in place of a good answer, and what it means.
+
+    Attributes:
+        kind: what was said.
+        scope: whose fault it is.
+        certain: the words say so; where false there is only a status to go by, or what was served
+            before, and one refusal alone proves nothing.
+        reason: one sentence: what the server said, and its code.
+        status_code: the server's, of HTTP or what its gRPC code amounts to.
+        retry_after_ms: the pause that the server asks for, in ms; None if it asks for none.
+        remedy: what a person can do; "" where nobody has to do anything.
+
+    """
+
+    kind: Kind
+    scope: Scope
+    certain: bool
+    reason: str
+    status_code: int | None = None
+    retry_after_ms: int | None = None
+    remedy: str = ""
+
+    @property
+    def meaning(self) -> Meaning:
+        """What follows from it."""
+        return MEANINGS[self.kind]
