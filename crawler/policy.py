@@ -3,10 +3,12 @@
 Rule: settings are checked when they are made, and a verdict is a pure function of integers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import NamedTuple
 
+from crawler.kinds import Kind
 from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
 
 Draw = Callable[[int, int], int]
@@ -23,9 +25,14 @@ class Policy:
 
     max_failures: int = 20
     """A request that fails this often by itself has failed for good."""
+    max_no_answers: int = 5
+    """A request whose answers were no good this often has failed: each of them was paid for."""
     max_truncated: int = 3
-    """A request whose answer was cut off this often has failed: each of them was paid for, and the
-    next would be cut off as well."""
+    """The same of answers that were cut off: the next would be cut off as well."""
+    max_odd: int = 3
+    """The same of answers that ended for a reason that nobody knows."""
+    max_throttled: int = 5
+    """A request that was throttled so often in sequence, while others were let in, is too large."""
     backoff_base_ms: int = 1_000
     backoff_cap_ms: int = 60_000
     call_timeout_ms: int = 120_000
@@ -37,9 +44,6 @@ class Policy:
     """A run that lives and whose heartbeat has stood still for so long is lost to the others."""
     patience_ms: int = 900_000
     """A gate that will be closed for so long ends the run, and so does an outage of that length."""
-    vain_rejections: int = 10
-    """Requests of a prompt that may be rejected before any is served; then it is no word's fault,
-    but that of the model's name or of a parameter."""
     unreachable_strikes: int = 5
     """Refused probes after which a run that never reached its server gives up."""
 
@@ -56,12 +60,25 @@ class Policy:
             )
 
 
+IN_SEQUENCE: Mapping[Kind, int] = MappingProxyType(
+    {
+        **dict.fromkeys((Kind.MONEY, Kind.SETUP, Kind.SETUP_KEY), 1),
+        **dict.fromkeys((Kind.CREDENTIALS, Kind.FORBIDDEN), 3),
+        **dict.fromkeys((Kind.PERMISSION_MODEL, Kind.NETWORK_BLOCKED), 3),
+    }
+)
+"""How many refusals of a kind in sequence, nothing served between them, are no word's fault."""
+REFUSED_IN_SEQUENCE = 10
+"""The same for all other kinds: of different words. A list that is shorter counts as a whole."""
+
+
 class Verdict(NamedTuple):
     """What becomes of a request when its attempt has ended."""
 
     state: RequestState
     failures: int
     due_at_ms: int
+    no_answers: int = 0
 
 
 def is_out_of_order(outcome: Outcome, retry_after_ms: int | None) -> bool:
@@ -87,7 +104,8 @@ def verdict(
     retry_after_ms: int | None,
     now_ms: int,
     draw: Draw,
-    truncated: int = 0,
+    no_answers: int = 0,
+    worn_out: bool = False,
     outage: bool = False,
 ) -> Verdict:
     """Judge an attempt: the next state of its request, its failures so far, when it is due.
@@ -100,14 +118,38 @@ def verdict(
             wait for, because the server is well and only its answer was no good.
         now_ms: the time.
         draw: chance, for the jitter.
-        truncated: how many of the request's answers were cut off, where this one was; else 0.
+        no_answers: the request's answers that were no good before this attempt.
+        worn_out: this answer was no good in a way that ends it earlier: see `Policy`.
         outage: the server is known to be out of order; then its failures are no request's.
 
     """
     if outcome is Outcome.SUCCEEDED:
-        return Verdict(RequestState.SUCCEEDED, failures, 0)
+        return Verdict(RequestState.SUCCEEDED, failures, 0, no_answers)
     if outcome in FINAL:
-        return Verdict(RequestState.FAILED, failures, 0)
+        return Verdict(RequestState.FAILED, failures, 0, no_answers)
+    if outcome is Outcome.NO_ANSWER:
+        no_answers += 1
+        if worn_out or no_answers >= policy.max_no_answers:
+            return Verdict(RequestState.FAILED, failures, 0, no_answers)
+    if outcome in (Outcome.NO_ANSWER, Outcome.DENIED):
+        # The server is well: there is nothing to wait for but a moment.
+        due_at_ms = now_ms + draw(0, policy.backoff_base_ms)
+        return Verdict(RequestState.PENDING, failures, due_at_ms, no_answers)
+    return _after_failure(
+        policy, outcome, failures, retry_after_ms, now_ms, draw, outage=outage
+    )._replace(no_answers=no_answers)
+
+
+def _after_failure(
+    policy: Policy,
+    outcome: Outcome,
+    failures: int,
+    retry_after_ms: int | None,
+    now_ms: int,
+    draw: Draw,
+    *,
+    outage: bool,
+) -> Verdict:
     if outcome not in COUNTS_AS_FAILURE:
         return Verdict(RequestState.PENDING, failures, now_ms)
     if outage and is_out_of_order(outcome, retry_after_ms):
@@ -115,7 +157,7 @@ def verdict(
         pause_ms = max(backoff_ms(policy, max(1, failures), draw), retry_after_ms or 0)
         return Verdict(RequestState.PENDING, failures, now_ms + pause_ms)
     failures += 1
-    if failures >= policy.max_failures or truncated >= policy.max_truncated:
+    if failures >= policy.max_failures:
         return Verdict(RequestState.FAILED, failures, 0)
     if outcome is Outcome.ABANDONED:
         return Verdict(RequestState.PENDING, failures, now_ms)

@@ -51,6 +51,10 @@ class Answer(NamedTuple):
     """The model that answered, in its provider's word."""
     truncated: bool = False
     """The text was cut off where no more tokens were allowed."""
+    thoughts: str = ""
+    """What the model thought before the text; no part of it."""
+    tokens_cached: int | None = None
+    """Of the tokens of the question: those that a cache had."""
 
 
 class Lease(NamedTuple):
@@ -99,6 +103,10 @@ class Finish(NamedTuple):
     truncated: bool = False
     daily: bool = False
     """The quota that refused it is one for the day."""
+    reason_code: str | None = None
+    """What kind of refusal it is: see `kinds.Kind`."""
+    thoughts: str = ""
+    tokens_cached: int | None = None
 
 
 class ProviderError(Exception):
@@ -112,6 +120,7 @@ class ProviderError(Exception):
             and only its answer was no good.
         answer: what the call brought all the same: a text that is no good, what it used.
         daily: the quota that refused the call is one for the day.
+        kind: what was said: see `kinds.Kind`.
 
     """
 
@@ -124,6 +133,7 @@ class ProviderError(Exception):
         retry_after_ms: int | None = None,
         answer: Answer | None = None,
         daily: bool = False,
+        kind: str | None = None,
     ) -> None:
         if outcome is Outcome.SUCCEEDED:
             raise ValueError("a call that succeeded is no error: return an Answer")
@@ -137,6 +147,7 @@ class ProviderError(Exception):
         self.retry_after_ms = retry_after_ms
         self.answer = answer
         self.daily = daily
+        self.kind = kind
 
 
 class Provider(Protocol):

@@ -21,11 +21,14 @@ class Outcome(StrEnum):
     """How one attempt ended."""
 
     SUCCEEDED = "succeeded"
-    TRANSIENT = "transient"  # 500, 503, 504, timeout, reset, truncated, empty, failed its check
+    TRANSIENT = "transient"  # 500, 503, 504, timeout, reset
     THROTTLED = "throttled"  # 429: the quota is used up
     UNAVAILABLE = "unavailable"  # connection refused, no route, no name: nobody is there
-    REJECTED = "rejected"  # 400, 404, 413, unparsable: the same request will never do
+    REJECTED = "rejected"  # the text says that it is this word's fault: it will never do
     BLOCKED = "blocked"  # the model refused
+    REFUSED = "refused"  # another 4xx: the prompt's fault, perhaps; the verdict waits for others
+    NO_MONEY = "no_money"  # the account has none left
+    NO_ANSWER = "no_answer"  # an answer came, and it is no good: half, empty, breaks its schema
     DENIED = "denied"  # 401, 403: credentials
     INTERRUPTED = "interrupted"  # we stopped before the answer came
     ABANDONED = "abandoned"  # its run died
@@ -50,11 +53,23 @@ TRANSITIONS: dict[RequestState, frozenset[RequestState]] = {
 # a death counts, so that an item that kills its process can't do so for ever.
 COUNTS_AS_FAILURE = frozenset({Outcome.TRANSIENT, Outcome.ABANDONED})
 
-# What the same request would only meet again.
-FINAL = frozenset({Outcome.REJECTED, Outcome.BLOCKED})
+# What the same request would only meet again. What was refused may come back: see ledger/doubt.py.
+FINAL = frozenset({Outcome.REJECTED, Outcome.BLOCKED, Outcome.REFUSED})
+
+# What shows that nothing is wrong with a prompt: a model that refuses a word has understood it.
+SERVED = frozenset({Outcome.SUCCEEDED, Outcome.BLOCKED})
 
 # What no server has worked on: it used no tokens.
 UNPROCESSED = frozenset({Outcome.THROTTLED, Outcome.UNAVAILABLE})
 
 # What shows that the server is there and serves this quota again.
-OPENS_GATE = frozenset({Outcome.SUCCEEDED, Outcome.TRANSIENT, Outcome.REJECTED, Outcome.BLOCKED})
+OPENS_GATE = frozenset(
+    {
+        Outcome.SUCCEEDED,
+        Outcome.TRANSIENT,
+        Outcome.REJECTED,
+        Outcome.BLOCKED,
+        Outcome.REFUSED,
+        Outcome.NO_ANSWER,
+    }
+)

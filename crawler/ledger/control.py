@@ -162,7 +162,7 @@ def retry(
         _update(
             conn,
             f"requests INDEXED BY requests_{state}",
-            "state = 'pending', due_at_ms = 0, failures = 0",
+            "state = 'pending', due_at_ms = 0, failures = 0, no_answers = 0",
             f"state = '{state}'",
             prompt_id,
             word_ids,

@@ -1,61 +1,128 @@
-"""Whether it is a prompt, and not its words, that a server rejects.
+"""Whether a refusal is the fault of its word, or that of a prompt, an account or a network.
 
-Rule: a query over rows, so that a doubt holds over restarts and for every process. A prompt is in
-doubt when nothing of it has succeeded and its first ten words were rejected. Then a run sends one
-call: a success ends the doubt, a rejection stops the prompt for this run.
+Rule: a query over rows, so that a doubt holds over restarts and for every process. Only what was
+refused since the prompt was last served counts. When enough of it is alike, the prompt is stopped
+for the runs that have seen it: the words that failed so are pending again, and a new run sends one
+call. A success ends the doubt.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from crawler.kinds import MEANINGS, Kind, Scope
 from crawler.ledger.runs import Selection
 from crawler.ledger.work import Work, chosen_prompts
+from crawler.policy import IN_SEQUENCE, REFUSED_IN_SEQUENCE
 
 LOOKED_AT = 1_000
-"""Failures of a prompt that are looked at: it is stopped long before there are more."""
+"""The newest refusals that are looked at: a prompt is stopped long before there are more."""
 
 
 class Doubt(NamedTuple):
-    """A prompt that may be at fault."""
+    """A prompt that may be at fault, or whose account, network or model may be."""
 
     prompt_id: int
+    kind: Kind
     may_start: int
-    """Calls that may start: one where none of this run has been rejected yet, else none."""
-    reason: str | None
-    """Of a rejection of this run: then the prompt is stopped."""
+    """Calls that may start: one where this run has not been refused yet, else none."""
+    reason: str
+    """What the server said last."""
+    request_ids: Collection[int]
+    """The requests that were refused alike."""
+
+    @property
+    def is_stopped(self) -> bool:
+        """The run has been refused: it asks no more for this prompt."""
+        return self.may_start < 0
 
 
-def doubts(
-    conn: sqlite3.Connection, run_id: int, work: Sequence[Work], most: int
-) -> dict[int, Doubt]:
-    """Return the prompts that are in doubt for a run, by their ids.
+class _Refused(NamedTuple):
+    request_id: int
+    prompt_id: int
+    provider: str
+    run_id: int
+    kind: Kind
+    reason: str
+    finished_at_ms: int
 
-    ``most`` is how many words may be rejected before any is served: `Policy.vain_rejections`.
-    """
-    found = {
-        prompt.prompt_id: _doubt(conn, run_id, prompt, most)
-        for prompt in work
-        if not prompt.succeeded and prompt.failed >= most
-    }
+
+def doubts(conn: sqlite3.Connection, run_id: int, work: Sequence[Work]) -> dict[int, Doubt]:
+    """Return the prompts that are in doubt for a run, by their ids."""
+    if not work:
+        return {}
+    refused = _refused(conn, min(prompt.served_at_ms for prompt in work))
+    if not refused:
+        return {}
+    found = {prompt.prompt_id: _doubt(prompt, refused, run_id) for prompt in work}
     return {prompt_id: doubt for prompt_id, doubt in found.items() if doubt is not None}
 
 
-def _doubt(conn: sqlite3.Connection, run_id: int, prompt: Work, most: int) -> Doubt | None:
-    failures = conn.execute(
-        "SELECT outcome, run_id, reason FROM ("
-        " SELECT requests.id AS request_id, requests.attempts AS number"
-        " FROM requests INDEXED BY requests_failed WHERE prompt_id = ? AND state = 'failed'"
-        " ORDER BY id LIMIT ?) JOIN attempts USING (request_id, number) WHERE nth >= 0",
-        (prompt.prompt_id, LOOKED_AT),
-    ).fetchall()
-    outcomes = [outcome for outcome, _, _ in failures]
-    if outcomes.count("rejected") < most or "blocked" in outcomes:
-        return None  # a model that refuses a word has understood the request
-    ours = [reason for outcome, run, reason in failures if outcome == "rejected" and run == run_id]
-    if ours:
-        return Doubt(prompt.prompt_id, 0, ours[-1] or "")
-    return Doubt(prompt.prompt_id, max(0, 1 - prompt.leased), None)
+def _refused(conn: sqlite3.Connection, since_ms: int) -> list[_Refused]:
+    """Return what was refused since a moment, the newest first."""
+    rows = conn.execute(
+        "SELECT request_id, prompts.id, prompts.provider, run_id,"
+        " CASE WHEN reason_code IS NOT NULL THEN reason_code WHEN truncated = 1 THEN 'truncated'"
+        " ELSE 'credentials' END, coalesce(reason, ''), finished_at_ms FROM (SELECT * FROM attempts"
+        " INDEXED BY attempts_doubted WHERE (outcome = 'refused' OR outcome = 'denied'"
+        " OR outcome = 'no_money' OR truncated = 1) AND finished_at_ms > ?"
+        " ORDER BY finished_at_ms DESC LIMIT ?) AS refused"
+        " JOIN requests ON requests.id = request_id JOIN prompts ON prompts.id = prompt_id",
+        (since_ms, LOOKED_AT),
+    )
+    return [
+        _Refused(request_id, prompt_id, provider, run_id, _kind(kind), reason, at_ms)
+        for request_id, prompt_id, provider, run_id, kind, reason, at_ms in rows
+    ]
+
+
+def _kind(name: str) -> Kind:
+    return Kind(name) if name in set(Kind) else Kind.UNCLEAR
+
+
+def _doubt(prompt: Work, refused: Sequence[_Refused], run_id: int) -> Doubt | None:
+    """Return the doubt about a prompt: of the kinds that say enough, the one said last."""
+    alike: dict[Kind, list[_Refused]] = defaultdict(list)
+    for one in refused:
+        of_account = MEANINGS[one.kind].scope is Scope.ACCOUNT
+        concerns = (
+            one.provider == prompt.provider if of_account else one.prompt_id == prompt.prompt_id
+        )
+        if concerns and one.finished_at_ms > prompt.served_at_ms:
+            alike[one.kind].append(one)
+    for kind, those in alike.items():
+        if _says_enough(kind, those, prompt):
+            ours = any(one.run_id == run_id for one in those)
+            may_start = -1 if ours else max(0, 1 - prompt.leased)
+            ids = {one.request_id for one in those if one.prompt_id == prompt.prompt_id}
+            return Doubt(prompt.prompt_id, kind, may_start, those[0].reason, ids)
+    return None
+
+
+def _says_enough(kind: Kind, those: Sequence[_Refused], prompt: Work) -> bool:
+    """Tell whether so many refusals are more than the fault of some words.
+
+    Of an account any calls count, else different words; a list that is shorter counts as a whole.
+    """
+    enough = IN_SEQUENCE.get(kind, REFUSED_IN_SEQUENCE)
+    if MEANINGS[kind].scope is Scope.ACCOUNT:
+        return len(those) >= enough
+    words = {one.request_id for one in those}
+    return len(words) >= min(enough, prompt.requests)
+
+
+def bring_back(conn: sqlite3.Connection, doubted: Collection[Doubt]) -> int:
+    """Make pending again what failed in a sequence that was no word's fault; return how many."""
+    return conn.executemany(
+        "UPDATE requests SET state = 'pending', due_at_ms = 0 WHERE id = ? AND state = 'failed'",
+        [
+            (request_id,)
+            for doubt in doubted
+            if doubt.is_stopped
+            for request_id in doubt.request_ids
+        ],
+    ).rowcount
 
 
 class Vain(NamedTuple):
@@ -68,10 +135,9 @@ class Vain(NamedTuple):
 
 
 def vain_prompts(conn: sqlite3.Connection, selection: Selection) -> list[Vain]:
-    """Return the prompts of a run that a server has refused to the last request, and never served.
+    """Return the prompts of a run that a server has rejected to the last request, and never served.
 
-    Their lists were too short for a doubt. What never left this machine, because a word lacks a
-    field, says nothing of the prompt.
+    What never left this machine, because a word lacks a field, says nothing of the prompt.
     """
     chosen, values = chosen_prompts(selection)
     rows = conn.execute(

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from crawler.kinds import Kind
 from crawler.ledger.limits import Limit
 from crawler.ledger.pacing import Ended, learned
 from crawler.ledger.runs import Scope
@@ -19,7 +20,7 @@ from crawler.policy import verdict
 from crawler.protocol import Finish, Lease
 from crawler.quota.learning import is_calm, served
 from crawler.quota.pace import used_tokens
-from crawler.states import COUNTS_AS_FAILURE, TRANSITIONS, UNPROCESSED, Outcome, RequestState
+from crawler.states import SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 
 SERVER_ERROR = 500
 """The first HTTP status of those that a server gives instead of an answer."""
@@ -46,11 +47,13 @@ def record(
     """
     if not finished:
         return 0
-    closed = _close(conn, scope.run_id, finished)
+    judged = [_judged(conn, scope, finish) for finish in finished]
+    closed = _close(conn, scope.run_id, judged)
+    _note_served(conn, [finish for finish, _ in closed if finish.outcome in SERVED])
     succeeded = [finish for finish, _ in closed if finish.outcome is Outcome.SUCCEEDED]
     conn.executemany(
-        "INSERT INTO responses (request_id, number, text) VALUES (?, ?, ?)",
-        [(finish.request_id, finish.number, finish.text) for finish in succeeded],
+        "INSERT INTO responses (request_id, number, text, thoughts) VALUES (?, ?, ?, ?)",
+        [(end.request_id, end.number, end.text, end.thoughts or None) for end in succeeded],
     )
     conn.executemany(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
@@ -62,12 +65,12 @@ def record(
         if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
             let_in[attempt.limit_id] += 1  # the usual case, by the thousand
             continue
-        failures, cancelling = (0, 0) if answered else _budget(conn, finish.request_id)
-        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, failures)
+        budget = _UNSPENT if answered else _budget(conn, finish.request_id)
+        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, budget.failures)
         limits[attempt.limit_id] = limit
         if not answered:
             outage = limit.pace.gate_cause == "outage"
-            _settle(conn, scope, finish, failures, cancelling, now_ms, outage=outage)
+            _settle(conn, scope, finish, budget, now_ms, outage=outage)
     for limit_id, calls in let_in.items():
         limit = limits[limit_id]
         limits[limit_id] = limit._replace(pace=served(limit.pace, calls))
@@ -151,8 +154,7 @@ def end_run(
         for request_id, number in open_attempts.fetchall()
     ]
     for finish, _ in _close(conn, run_id, left_open):
-        failures, cancelling = _budget(conn, finish.request_id)
-        _settle(conn, scope, finish, failures, cancelling, now_ms)
+        _settle(conn, scope, finish, _budget(conn, finish.request_id), now_ms)
     conn.execute(
         "UPDATE runs SET ended_at_ms = max(started_at_ms, ?), reason = ?"
         " WHERE id = ? AND ended_at_ms IS NULL",
@@ -193,6 +195,8 @@ def _close(
                 finish.finish_reason,
                 finish.model_version,
                 finish.truncated,
+                finish.reason_code,
+                finish.tokens_cached,
                 finish.request_id,
                 finish.number,
             )
@@ -210,46 +214,118 @@ _OPEN = (
 _CLOSE = (
     "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
     " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
-    " finish_reason = ?, model_version = ?, truncated = ?"
+    " finish_reason = ?, model_version = ?, truncated = ?, reason_code = ?, tokens_cached = ?"
     " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL"
 )
 
 
-def _budget(conn: sqlite3.Connection, request_id: int) -> tuple[int, int]:
-    """Return the failures of a request, and whether it is not to be tried again."""
-    failures, cancelling = conn.execute(
-        "SELECT failures, cancelling FROM requests WHERE id = ?", (request_id,)
+class _Budget(NamedTuple):
+    """What a request has spent of its tries."""
+
+    failures: int
+    no_answers: int
+    cancelling: int
+    """It is not to be tried again."""
+
+
+_UNSPENT = _Budget(0, 0, 0)
+
+
+def _budget(conn: sqlite3.Connection, request_id: int) -> _Budget:
+    row = conn.execute(
+        "SELECT failures, no_answers, cancelling FROM requests WHERE id = ?", (request_id,)
     ).fetchone()
-    return failures, cancelling
+    return _Budget._make(row)
+
+
+def _judged(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> Finish:
+    """Return an end as it is to be recorded: some are final when they come again and again."""
+    most, odd = scope.policy.max_throttled, scope.policy.max_odd
+    if finish.outcome is Outcome.THROTTLED and _is_its_own(conn, finish, most - 1):
+        said = f"refused {most} times while others were let in"
+        reason = f"its prompt is larger than the tokens a minute allow: {said}: {finish.reason}"
+        kind = Kind.TOO_LARGE_FOR_QUOTA
+        return finish._replace(outcome=Outcome.REJECTED, reason=reason, reason_code=kind)
+    if finish.reason_code == Kind.RECITATION and _times(conn, finish, "recitation") >= odd - 1:
+        return finish._replace(outcome=Outcome.BLOCKED)
+    return finish
+
+
+def _is_its_own(conn: sqlite3.Connection, finish: Finish, before: int) -> bool:
+    """Tell whether only this request was throttled in its last attempts, and others were served."""
+    if finish.number <= before:
+        return False
+    row = conn.execute(
+        "SELECT count(*), min(started_at_ms) < (SELECT max(served_at_ms) FROM tallies"
+        " WHERE prompt_id IN (SELECT id FROM prompts WHERE limit_id = max(last.limit_id)))"
+        " FROM (SELECT outcome, started_at_ms, limit_id FROM attempts WHERE request_id = ?"
+        " AND number < ? ORDER BY number DESC LIMIT ?) AS last WHERE outcome = 'throttled'",
+        (finish.request_id, finish.number, before),
+    ).fetchone()
+    return bool(row == (before, 1))
+
+
+def _times(conn: sqlite3.Connection, finish: Finish, kind: str) -> int:
+    """Count the earlier answers of a request's present budget that were no good in some way."""
+    (times,) = conn.execute(
+        "SELECT count(*) FROM (SELECT reason_code FROM attempts WHERE request_id = ?1"
+        " AND number < ?2 AND outcome = 'no_answer' ORDER BY number DESC"
+        " LIMIT (SELECT no_answers FROM requests WHERE id = ?1)) WHERE reason_code = ?3",
+        (finish.request_id, finish.number, kind),
+    ).fetchone()
+    return int(times)
+
+
+def _is_worn_out(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> bool:
+    """Tell whether an answer was no good for the last time, in a way that is paid for in vain."""
+    if finish.outcome is not Outcome.NO_ANSWER or finish.reason_code is None:
+        return False
+    most = {Kind.TRUNCATED: scope.policy.max_truncated, Kind.ODD: scope.policy.max_odd}
+    allowed = most.get(Kind(finish.reason_code)) if finish.reason_code in set(Kind) else None
+    return allowed is not None and _times(conn, finish, finish.reason_code) + 1 >= allowed
+
+
+def _note_served(conn: sqlite3.Connection, served_now: Sequence[Finish]) -> None:
+    """Write down when prompts were last served: what was refused before says nothing any more."""
+    if not served_now:
+        return
+    newest_ms = max(finish.finished_at_ms for finish in served_now)
+    ids = json.dumps([finish.request_id for finish in served_now])
+    conn.execute(
+        "UPDATE tallies SET served_at_ms = max(served_at_ms, ?) WHERE prompt_id IN"
+        " (SELECT prompt_id FROM json_each(?) CROSS JOIN requests ON requests.id = value)",
+        (newest_ms, ids),
+    )
 
 
 def _settle(
     conn: sqlite3.Connection,
     scope: Scope,
     finish: Finish,
-    failures: int,
-    cancelling: int,
+    budget: _Budget,
     now_ms: int,
     *,
     outage: bool = False,
 ) -> None:
     """Give a request that was not answered its next state."""
-    state, failures, due_at_ms = verdict(
+    state, failures, due_at_ms, no_answers = verdict(
         scope.policy,
         finish.outcome,
-        failures=failures,
+        failures=budget.failures,
         retry_after_ms=finish.retry_after_ms,
         now_ms=now_ms,
         draw=scope.draw,
-        truncated=_times_truncated(conn, finish, failures) if finish.truncated else 0,
+        no_answers=budget.no_answers,
+        worn_out=_is_worn_out(conn, scope, finish),
         outage=outage,
     )
-    if cancelling and state is RequestState.PENDING:
+    if budget.cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
     assert state in TRANSITIONS[RequestState.LEASED]
     conn.execute(
-        "UPDATE requests SET state = ?, failures = ?, due_at_ms = ?, cancelling = 0 WHERE id = ?",
-        (state, failures, due_at_ms, finish.request_id),
+        "UPDATE requests SET state = ?, failures = ?, due_at_ms = ?, no_answers = ?, cancelling = 0"
+        " WHERE id = ?",
+        (state, failures, due_at_ms, no_answers, finish.request_id),
     )
     if finish.text:
         # It was paid for. Nobody should have to ask again to see what was wrong with it.
@@ -257,16 +333,3 @@ def _settle(
             "INSERT OR REPLACE INTO drafts (request_id, number, text) VALUES (?, ?, ?)",
             (finish.request_id, finish.number, finish.text),
         )
-
-
-def _times_truncated(conn: sqlite3.Connection, finish: Finish, failures: int) -> int:
-    """Count the cut-off answers among the failures of the present budget, this one included."""
-    # A retry begins a new budget by forgetting the failures: those before it are not counted.
-    counting = ", ".join(f"'{outcome}'" for outcome in sorted(COUNTS_AS_FAILURE))
-    (times,) = conn.execute(
-        "SELECT count(*) FROM (SELECT truncated FROM attempts WHERE request_id = ?"
-        f" AND outcome IN ({counting}) ORDER BY number DESC LIMIT ?) WHERE truncated = 1",
-        (finish.request_id, failures + 1),
-    ).fetchone()
-    assert isinstance(times, int)
-    return times

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from crawler.ledger.budget import NOTHING, Allowance
-from crawler.ledger.doubt import Doubt, doubts
+from crawler.ledger.doubt import Doubt, bring_back, doubts
 from crawler.ledger.draw import LOOKED_AT, Drawn, Room, Unsendable, draw
 from crawler.ledger.finish import record
 from crawler.ledger.limits import Limit, limits, save
@@ -45,8 +45,8 @@ class Turn(NamedTuple):
     """Pending and leased requests of the prompts that the run serves."""
     stopped: int
     """How many of them belong to prompts that are stopped for this run."""
-    stop_reason: str | None
-    """Why the first of those prompts is stopped."""
+    stops: list[Doubt]
+    """Why those prompts are stopped."""
     late: int
     """Answers that came after their attempt was taken from this run."""
     lost: bool
@@ -86,7 +86,9 @@ def turn(
     if lost:
         allowance = NOTHING
     asked = work(conn, scope.selection)
-    doubted = doubts(conn, scope.run_id, asked, scope.policy.vain_rejections)
+    doubted = doubts(conn, scope.run_id, asked)
+    if bring_back(conn, doubted.values()):
+        asked = work(conn, scope.selection)
     shares: list[_Share] = []
     for limit_id in sorted({prompt.limit_id for prompt in asked}):
         prompt_ids = [prompt.prompt_id for prompt in asked if prompt.limit_id == limit_id]
@@ -107,8 +109,7 @@ def _told(
     *,
     lost: bool,
 ) -> Turn:
-    stopped = {prompt_id: doubt for prompt_id, doubt in doubted.items() if doubt.reason is not None}
-    reasons = [doubt.reason for doubt in stopped.values()]
+    stopped = {prompt_id: doubt for prompt_id, doubt in doubted.items() if doubt.is_stopped}
     wakes = [share.wake_at_ms for share in shares if share.wake_at_ms is not None]
     return Turn(
         leases=[lease for share in shares for lease in share.leases],
@@ -117,7 +118,7 @@ def _told(
         gate=min((gate_of(share.limit) for share in shares), default=OPEN),
         unfinished=sum(prompt.unfinished for prompt in asked),
         stopped=sum(prompt.unfinished for prompt in asked if prompt.prompt_id in stopped),
-        stop_reason=reasons[0] if reasons else None,
+        stops=list(stopped.values()),
         late=late,
         lost=lost,
         over_budget=any(share.over_budget for share in shares),

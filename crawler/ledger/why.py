@@ -14,7 +14,7 @@ from crawler.ledger.limits import Limit, limits
 from crawler.ledger.runs import EVERYTHING, LiveRun, live_runs
 from crawler.ledger.tokens import usual
 from crawler.ledger.window import usage
-from crawler.ledger.work import Work, work
+from crawler.ledger.work import work
 from crawler.policy import Policy
 from crawler.quota.plan import Usage, plan
 
@@ -95,7 +95,7 @@ def why_not(
     used = usage(conn, limit, [prompt.prompt_id for prompt in asked], now_ms)
     found = (
         _paused(limit, now_ms)
-        or _doubted(conn, request, serving, policy.vain_rejections)
+        or _doubted(conn, request, serving)
         or _backing_off(request, now_ms)
         or _over_budget(conn, request, limit, serving)
         or held_back(limit, used, now_ms)
@@ -161,20 +161,13 @@ def _paused(limit: Limit, now_ms: int) -> Why | None:
     return Why("paused", limit.paused_at_ms, limit.paused_until_ms)
 
 
-def _doubted(
-    conn: sqlite3.Connection, request: _Request, serving: list[LiveRun], vain_rejections: int
-) -> Why | None:
-    prompt = Work._make(
-        conn.execute(
-            "SELECT prompt_id, ?, pending + leased, leased, succeeded, failed FROM tallies"
-            " WHERE prompt_id = ?",
-            (request.limit_id, request.prompt_id),
-        ).fetchone()
-    )
+def _doubted(conn: sqlite3.Connection, request: _Request, serving: list[LiveRun]) -> Why | None:
+    asked = work(conn, EVERYTHING._replace(prompt_ids=(request.prompt_id,)))
     for run in serving:
-        for doubt in doubts(conn, run.id, [prompt], vain_rejections).values():
-            if not doubt.may_start:
-                return Why("doubt", detail=doubt.reason)
+        for doubt in doubts(conn, run.id, asked).values():
+            if doubt.may_start <= 0:
+                detail = doubt.reason if doubt.is_stopped else None
+                return Why("doubt", cause=doubt.kind, detail=detail)
     return None
 
 

@@ -19,26 +19,33 @@ class Work(NamedTuple):
     unfinished: int
     """Its requests that are pending or leased."""
     leased: int
-    succeeded: int
-    failed: int
+    requests: int
+    """All of them, but for those that are cancelled."""
+    provider: str
+    served_at_ms: int
+    """When it last had an answer, or a word that the model refused; 0: never."""
 
 
 CURRENT = "current = 1 AND provider <> 'function'"
 """What a program serves by itself. Who brings a function can serve the prompts that it answers."""
 
 _WORK = (
-    "SELECT prompts.id, limit_id, pending + leased, leased, succeeded, failed"
+    "SELECT prompts.id, limit_id, pending + leased, leased, pending + leased + succeeded + failed,"
+    " provider, served_at_ms"
     " FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
 )
 
 
 def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
-    """Return the prompts with work for a run, in the order in which they were added."""
+    """Return the prompts with work for a run, in the order in which they were added.
+
+    Those with failed requests are among them: what failed may come back, see `doubt`.
+    """
     if selection.request_id is not None:
         return _work_of_request(conn, selection.request_id)
     chosen, values = chosen_prompts(selection)
     rows = conn.execute(
-        f"{_WORK} WHERE pending + leased > 0 AND {chosen} ORDER BY prompts.id", values
+        f"{_WORK} WHERE pending + leased + failed > 0 AND {chosen} ORDER BY prompts.id", values
     )
     return list(map(Work._make, rows))
 
@@ -56,7 +63,7 @@ def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
 def _work_of_request(conn: sqlite3.Connection, request_id: int) -> list[Work]:
     """Return the prompt of a request that is still to be answered; nothing where it is not."""
     rows = conn.execute(
-        "SELECT prompts.id, limit_id, 1, state = 'leased', succeeded, failed"
+        "SELECT prompts.id, limit_id, 1, state = 'leased', 1, provider, served_at_ms"
         " FROM requests JOIN prompts ON prompts.id = requests.prompt_id"
         " JOIN tallies ON tallies.prompt_id = prompts.id"
         " WHERE requests.id = ? AND state IN ('pending', 'leased')",

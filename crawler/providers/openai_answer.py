@@ -8,10 +8,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from crawler.kinds import MEANINGS, Kind, Refusal, Scope
 from crawler.providers.body_values import THOUGHTS, body_of, merged
 from crawler.providers.finish_reasons import End, end_of, name_of
 from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_kinds import MEANINGS, Kind, Refusal, Scope
 from crawler.providers.refusal_text import SAYS_NOTHING, Said
 from crawler.providers.thoughts import cut_thoughts, split_thoughts
 from crawler.providers.token_usage import UNKNOWN, Usage, openai_usage
@@ -25,7 +25,7 @@ _KINDS = {
     End.BLOCKED: Kind.BLOCKED,
     End.HALF: Kind.HALF,
     End.ODD: Kind.ODD,
-    End.ODD_BLOCKED: Kind.ODD,
+    End.ODD_BLOCKED: Kind.RECITATION,
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from crawler.providers.refusal_kinds import MEANINGS, Kind, Refusal, Scope
+from crawler.kinds import MEANINGS, Kind, Refusal, Scope
 from crawler.providers.refusal_rules import (
     ANY,
     LIMITED,

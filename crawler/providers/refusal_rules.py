@@ -9,7 +9,7 @@ What names a window or an input stands before what merely sounds like a quota, b
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from crawler.providers.refusal_kinds import Kind, Scope
+from crawler.kinds import Kind, Scope
 from crawler.providers.refusal_words import (
     ADDRESS,
     CAPACITY,

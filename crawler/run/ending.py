@@ -12,8 +12,9 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
+from crawler.kinds import MEANINGS, Kind
 from crawler.ledger.budget import ANYTHING, Allowance
-from crawler.ledger.doubt import Vain
+from crawler.ledger.doubt import Doubt, Vain
 from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
 
@@ -120,6 +121,8 @@ class Ending(NamedTuple):
     opens_at_ms: int | None = None
     what: str | None = None
     """What is told in place of the reason's usual words."""
+    remedy: str = ""
+    """What a person can do about it, as the end of a sentence."""
 
 
 def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> Ending | None:
@@ -132,6 +135,30 @@ def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> E
     if gate.opens_at_ms - gate.closed_at_ms >= patience_ms:
         return Ending(Reason.QUOTA_DAY, gate.cause, unfinished, gate.opens_at_ms)
     return None
+
+
+def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
+    """Return the ending of a run of which every prompt with work is stopped.
+
+    Where they are stopped for different reasons, it is the one that a person must act on first.
+    """
+    by_reason = {reason_of(doubt.kind): doubt for doubt in reversed(stops)}
+    reason = most_urgent(list(by_reason))
+    doubt = by_reason[reason]
+    remedy = MEANINGS[doubt.kind].remedy
+    return Ending(reason, f"{doubt.reason} ({doubt.kind})", unfinished, remedy=remedy)
+
+
+def reason_of(kind: Kind) -> Reason:
+    """Return why a run ends that is stopped by refusals of a kind."""
+    return _REASONS.get(MEANINGS[kind].exit_code, Reason.CONFIGURATION)
+
+
+_REASONS: Mapping[Exit | None, Reason] = {
+    Exit.DENIED: Reason.CREDENTIALS,
+    Exit.UNREACHABLE: Reason.UNREACHABLE,
+    Exit.WORK_LEFT: Reason.NO_MONEY,
+}
 
 
 def finished_ending(failed: int, vain: list[Vain]) -> Ending:
@@ -179,6 +206,8 @@ def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
     what, cause, hint = told
     left = f"; {_PENDING}" if ending.unfinished else ""
     hint = hint.replace("{again}", again)
+    if ending.remedy:
+        hint = f"{ending.remedy}; {hint}"
     return CrawlerError(
         f"{ending.what or what}{left}", cause or ending.detail or "", hint, exit_code(ending)
     )
@@ -225,6 +254,11 @@ _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
                 "mend the model or the parameters (crawler prompt add, crawler run --model); the"
                 " same again: crawler retry, crawler run"
             ),
+        ),
+        Reason.NO_MONEY: (
+            "the account has no money left",
+            None,
+            "{again} after that",
         ),
         Reason.UNREACHABLE: (
             "the server can't be reached",

@@ -12,8 +12,9 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Protocol
 
-from crawler.errors import CrawlerError
+from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
+from crawler.kinds import Kind
 from crawler.policy import PATIENCE_MS
 from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider
 from crawler.providers import kind_of
@@ -22,6 +23,7 @@ from crawler.states import Outcome
 
 REASON_LENGTH = 500
 NOTE_LENGTH = 100
+MOST_THOUGHTS = 100_000
 SQLITE_MAX = 2**63 - 1
 LONGEST_PAUSE_MS = 31 * 24 * 3_600_000
 """What a server asks for beyond it is cut: later times would not fit a column, or a calendar."""
@@ -180,7 +182,8 @@ class LocalExecutor:
         if isinstance(error, ProviderError):
             return error
         if isinstance(error, CrawlerError):
-            return ProviderError(Outcome.DENIED, f"{error.what}: {error.cause}")
+            kind = Kind.SETUP_KEY if error.exit_code is Exit.DENIED else Kind.SETUP
+            return ProviderError(Outcome.DENIED, f"{error.what}: {error.cause}", kind=kind)
         # A provider can raise CancelledError by itself; then it is a mistake like any other.
         if isinstance(error, asyncio.CancelledError) and task in self._cancelled:
             return self._cancelled[task]
@@ -215,7 +218,9 @@ def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
     )
     if not finish.text:
         reason = "the answer is empty"
-        raise ProviderError(Outcome.TRANSIENT, reason, retry_after_ms=0, answer=answer)
+        raise ProviderError(
+            Outcome.NO_ANSWER, reason, retry_after_ms=0, answer=answer, kind=Kind.NOT_AN_ANSWER
+        )
     return finish
 
 
@@ -229,6 +234,7 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         status_code=_count(error.status_code),
         retry_after_ms=_pause(error.retry_after_ms),
         daily=bool(error.daily),
+        reason_code=_note(error.kind),
     )
     return finish if error.answer is None else _with_answer(finish, error.answer)
 
@@ -242,6 +248,8 @@ def _with_answer(finish: Finish, answer: Answer) -> Finish:
         finish_reason=_note(answer.finish_reason),
         model_version=_note(answer.model_version),
         truncated=bool(answer.truncated),
+        thoughts=_storable(answer.thoughts)[:MOST_THOUGHTS],
+        tokens_cached=_count(answer.tokens_cached),
     )
 
 

@@ -25,7 +25,14 @@ from crawler.ledger.turn import Turn, turn
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import Finish, Lease
-from crawler.run.ending import Ending, Reason, RunOptions, finished_ending, gate_ending
+from crawler.run.ending import (
+    Ending,
+    Reason,
+    RunOptions,
+    finished_ending,
+    gate_ending,
+    stopped_ending,
+)
 from crawler.run.executor import Executor
 from crawler.run.recovery import TICK_MS, Watch, recover
 from crawler.states import OPENS_GATE, Outcome
@@ -175,8 +182,6 @@ class Loop:
             if tokens_in is not None and tokens_out is not None:
                 self._spent += self._options.budget.cost(tokens_in, tokens_out) - most
             self._reached = self._reached or finish.outcome in REACHED
-            if finish.outcome is Outcome.DENIED:
-                self.stop(Reason.CREDENTIALS, finish.reason)
 
     # From leases to calls
 
@@ -248,8 +253,8 @@ class Loop:
             return Ending(*self._stopping, left)
         if most is not None and self._calls >= most:
             return Ending(Reason.MAX_CALLS, None, left)
-        if done.stop_reason is not None and done.stopped == left:
-            return Ending(Reason.CONFIGURATION, done.stop_reason, left)
+        if done.stops and done.stopped == left:
+            return stopped_ending(done.stops, left)
         if done.over_budget and not done.leases:
             return Ending(self._options.over_budget, None, left)
         if watch:

@@ -6,7 +6,7 @@ import pytest
 
 from crawler.providers.finish_reasons import End
 from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal_kinds import Action, Kind
+from crawler.kinds import Action, Kind
 from crawler.providers.refusal_text import Said
 
 GOOD = "A good answer."

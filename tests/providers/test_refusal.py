@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from crawler.providers.finish_reasons import End
 from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, other_name, refusal_of
-from crawler.providers.refusal_kinds import Kind, Scope
+from crawler.kinds import Kind, Scope
 from crawler.providers.refusal_text import Said, plain
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.providers.refusal_kinds import MEANINGS, Action, Again, Kind, Scope
+from crawler.kinds import MEANINGS, Action, Again, Kind, Scope
 from crawler.providers.refusal_text import Said
 
 CASES = [

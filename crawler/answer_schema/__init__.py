@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from crawler.answer_schema.checker import checker, unchecked
 from crawler.errors import CrawlerError, Exit
-from crawler.schema_checker import checker, unchecked
 
 SCHEMA = "response_schema"
 MOST_PROPERTIES = 1_000

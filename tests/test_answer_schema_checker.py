@@ -7,7 +7,7 @@ import pytest
 
 from crawler.answer_schema import misfit, require_schema
 from crawler.errors import CrawlerError
-from crawler.schema_checker import as_json_schema, unchecked
+from crawler.answer_schema.checker import as_json_schema, unchecked
 
 VERTEX = {
     "type": "OBJECT",

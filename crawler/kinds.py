@@ -23,6 +23,7 @@ class Kind(StrEnum):
     ACCEPTED_LATER = "accepted_later"
     HALF = "half"
     ODD = "odd"  # an end that is in no list of ours
+    RECITATION = "recitation"  # likewise; the answer counts as blocked when it is asked no more
     NOT_AN_ANSWER = "not_an_answer"
     TRUNCATED = "truncated"
     THROTTLED_MINUTE = "throttled_minute"
@@ -41,6 +42,8 @@ class Kind(StrEnum):
     UNCLEAR = "unclear"  # another 4xx that says nothing we know
     NETWORK = "network"
     NETWORK_BLOCKED = "network_blocked"  # a proxy, a portal, a filter: a person has to act
+    SETUP = "setup"  # ours, before a byte was sent: an address, a parameter
+    SETUP_KEY = "setup_key"  # likewise: a key, credentials
 
 
 class Scope(StrEnum):
@@ -83,8 +86,6 @@ class Meaning(NamedTuple):
         outcome: how the attempt ends, in the words of DESIGN's table of outcomes.
         scope: whose fault it is where the text says nothing else.
         again: when to ask again.
-        in_sequence: how many such refusals in sequence, nothing served between them, it takes to
-            act where the action is to stop.
         exit_code: what a run ends with that nothing else keeps going.
         remedy: what a person can do, as the end of a sentence.
 
@@ -94,14 +95,9 @@ class Meaning(NamedTuple):
     outcome: str
     scope: Scope
     again: Again
-    in_sequence: int = 1
     exit_code: Exit | None = None
     remedy: str = ""
 
-
-_DOUBT = 10
-"""Different words in sequence; see Policy.vain_rejections."""
-_DENIALS = 3
 
 MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
     {
@@ -119,12 +115,14 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
         Kind.ACCEPTED_LATER: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.LATER),
         Kind.HALF: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
         Kind.ODD: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
+        Kind.RECITATION: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
         Kind.NOT_AN_ANSWER: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
         Kind.TRUNCATED: Meaning(
             Action.ANSWER_AGAIN,
             "no_answer",
             Scope.WORD,
             Again.PERSON,
+            Exit.CONFIGURATION,
             remedy="raise max_output_tokens, lower the thinking, or shorten the prompt",
         ),
         Kind.THROTTLED_MINUTE: Meaning(Action.WAIT, "throttled", Scope.ACCOUNT, Again.LATER),
@@ -152,7 +150,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "denied",
             Scope.ACCOUNT,
             Again.PERSON,
-            _DENIALS,
             Exit.DENIED,
             "set a key that is valid for this address, then run again",
         ),
@@ -161,7 +158,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.ACCOUNT,
             Again.PERSON,
-            _DENIALS,
             Exit.DENIED,
             "ask who runs the server why it forbids the call",
         ),
@@ -170,7 +166,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.MODEL,
             Again.PERSON,
-            _DENIALS,
             Exit.DENIED,
             "ask for access to the model, or name another one",
         ),
@@ -179,16 +174,14 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.MODEL,
             Again.PERSON,
-            _DOUBT,
             Exit.CONFIGURATION,
             "name a model that the server has",
         ),
         Kind.MODEL_LOADING: Meaning(
             Action.WAIT_THEN_STOP,
-            "refused",
+            "unavailable",
             Scope.MODEL,
             Again.LATER,
-            _DOUBT,
             Exit.WORK_LEFT,
             "run again when the server has loaded the model",
         ),
@@ -197,7 +190,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            _DOUBT,
             Exit.CONFIGURATION,
             "leave out or mend the parameter that the server names",
         ),
@@ -206,7 +198,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            _DOUBT,
             Exit.CONFIGURATION,
             "mend the address (OPENAI_BASE_URL, often without /v1), or the endpoint",
         ),
@@ -215,9 +206,24 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            _DOUBT,
             Exit.CONFIGURATION,
             "read what the server says, and mend the model, a parameter or the address",
+        ),
+        Kind.SETUP: Meaning(
+            Action.STOP,
+            "denied",
+            Scope.OURS,
+            Again.PERSON,
+            exit_code=Exit.CONFIGURATION,
+            remedy="mend that, then run again",
+        ),
+        Kind.SETUP_KEY: Meaning(
+            Action.STOP,
+            "denied",
+            Scope.OURS,
+            Again.PERSON,
+            exit_code=Exit.DENIED,
+            remedy="mend that, then run again",
         ),
         Kind.NETWORK: Meaning(
             Action.WAIT,
@@ -232,7 +238,6 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.NETWORK,
             Again.PERSON,
-            _DENIALS,
             Exit.UNREACHABLE,
             "log in to the network or its proxy, or use another network",
         ),
