@@ -562,7 +562,9 @@ class TestShow:
         assert shown[3].startswith("B: a word that the script")
 
     def test_one_that_has_not_been_asked_about_has_no_attempts(self, asked):
-        assert asked("show", "a").out == "a · p version 1 (scripted: scripted) · pending\n\n"
+        first, why, end = asked("show", "a").out.splitlines()
+        assert first == "a · p version 1 (scripted: scripted) · pending"
+        assert (why, end) == ("  no run is at work: crawler run", "")
 
     def test_scripts_get_json(self, asked):
         asked("run")

@@ -14,6 +14,7 @@ quotas = st.builds(
     per_minute=st.none() | st.integers(1, 60_000),
     tokens_per_minute=st.none() | st.integers(1, 10**6),
     adaptive=st.booleans(),
+    guard_ms=st.integers(1, 5_000),
 )
 paces = st.builds(
     Pace,

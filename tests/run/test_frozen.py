@@ -14,7 +14,7 @@ from crawler.errors import Exit
 from crawler.ledger.runs import Scope, live_runs, start_run
 from crawler.logs import silent
 from crawler.policy import Policy
-from crawler.run.recovery import TICK_MS, Watch, bury_the_dead
+from crawler.run.recovery import TICK_MS, Watch, recover
 from crawler.storage.locks import RunLock
 from crawler.storage.store import open_store
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, told_by, until
@@ -108,7 +108,7 @@ def test_whoever_slept_declares_nobody_dead_for_it(tmp_path):
             scope = Scope(run_id=own, policy=policy, clock=clock.__next__, draw=random.randint)
             watch, ended = Watch(), []
             for _ in range(looks):
-                await bury_the_dead(store, scope, silent(), watch)
+                await recover(store, scope, silent(), watch)
                 ended.append(other not in [run.id for run in await store.run(live_runs)])
             lock.close()
             return ended

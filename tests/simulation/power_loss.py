@@ -176,7 +176,7 @@ def _resume(path: Path, texts: list[str], before: Ledger, now_ms: int) -> tuple[
     in_flight = sum(outcome is None for outcome in before.attempts.values())
     if broken or lost(before, after):
         return "corrupt", f"after a second run: {broken or lost(before, after)}"
-    if ending.reason != "finished" or len(after.final) != len(texts):
+    if ending.reason not in ("finished", "failures") or len(after.final) != len(texts):
         return "unfinished", f"{ending}, {len(after.final)} of {len(texts)} words"
     if again or in_flight > CONCURRENCY:
         return "repeated", f"asked again: {again[:SHOWN]}, in flight: {in_flight}"
