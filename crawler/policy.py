@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import NamedTuple
 
-from crawler.kinds import Kind
 from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
+from crawler.states.kinds import Kind
 
 Draw = Callable[[int, int], int]
 """``draw(low, high)`` gives a whole number of [low, high]; the only source of chance."""

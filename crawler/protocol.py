@@ -34,6 +34,8 @@ class Call(NamedTuple):
     """How the answer begins; the model continues it, and it is part of the answer."""
     params: Mapping[str, Any]
     timeout_ms: int
+    served_before: bool = False
+    """Its prompt has had an answer: what is refused now may be the word's fault."""
 
 
 class Answer(NamedTuple):
@@ -104,7 +106,7 @@ class Finish(NamedTuple):
     daily: bool = False
     """The quota that refused it is one for the day."""
     reason_code: str | None = None
-    """What kind of refusal it is: see `kinds.Kind`."""
+    """What kind of refusal it is: see `states.kinds.Kind`."""
     thoughts: str = ""
     tokens_cached: int | None = None
 
@@ -120,7 +122,7 @@ class ProviderError(Exception):
             and only its answer was no good.
         answer: what the call brought all the same: a text that is no good, what it used.
         daily: the quota that refused the call is one for the day.
-        kind: what was said: see `kinds.Kind`.
+        kind: what was said: see `states.kinds.Kind`.
 
     """
 

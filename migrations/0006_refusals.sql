@@ -11,7 +11,7 @@ SET sql = replace(sql, 'OR outcome = ''denied''',
 WHERE type = 'table' AND name = 'attempts';
 PRAGMA writable_schema = RESET;
 
-ALTER TABLE attempts ADD COLUMN reason_code TEXT;            -- the kind of a refusal: see crawler/kinds.py
+ALTER TABLE attempts ADD COLUMN reason_code TEXT;            -- the kind of a refusal: see crawler/states/kinds.py
 ALTER TABLE attempts ADD COLUMN tokens_cached INTEGER;       -- of tokens_in: read from a cache
 ALTER TABLE responses ADD COLUMN thoughts TEXT;              -- what the model thought before its answer
 ALTER TABLE requests ADD COLUMN no_answers INTEGER NOT NULL DEFAULT 0

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from crawler.answer_schema import misfit, require_schema
-from crawler.errors import CrawlerError
 from crawler.answer_schema.checker import as_json_schema, unchecked
+from crawler.errors import CrawlerError
 
 VERTEX = {
     "type": "OBJECT",

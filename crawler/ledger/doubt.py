@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from crawler.kinds import MEANINGS, Kind, Scope
 from crawler.ledger.runs import Selection
 from crawler.ledger.work import Work, chosen_prompts
 from crawler.policy import IN_SEQUENCE, REFUSED_IN_SEQUENCE
+from crawler.states.kinds import MEANINGS, Kind, Scope
 
 LOOKED_AT = 1_000
 """The newest refusals that are looked at: a prompt is stopped long before there are more."""

@@ -76,6 +76,7 @@ class _Question(NamedTuple):
     model: str
     template: Template
     params: Mapping[str, Any]
+    served_before: bool
 
 
 class _Due(NamedTuple):
@@ -213,10 +214,12 @@ def _candidates(
 
 
 def _question(conn: sqlite3.Connection, prompt_id: int) -> _Question:
-    provider, model, template, params = conn.execute(
-        "SELECT provider, model, template, params FROM prompts WHERE id = ?", (prompt_id,)
+    provider, model, template, params, served_at_ms = conn.execute(
+        "SELECT provider, model, template, params, served_at_ms"
+        " FROM prompts JOIN tallies ON prompt_id = id WHERE id = ?",
+        (prompt_id,),
     ).fetchone()
-    return _Question(provider, model, _template(template), _params(params))
+    return _Question(provider, model, _template(template), _params(params), served_at_ms > 0)
 
 
 _template = functools.lru_cache(maxsize=64)(Template)
@@ -246,4 +249,5 @@ def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:
         prefill=rendered.prefill,
         params=question.params,
         timeout_ms=timeout_ms,
+        served_before=question.served_before,
     )

@@ -1,6 +1,6 @@
 """Whether an answer is what its prompt's parameters ask for: the same for every provider.
 
-Rule: pure; an answer that fails is a transient failure with this reason, and is tried again. A
+Rule: pure; an answer that fails is none, with this reason, and is asked for again. A
 reason says nothing that the answer says.
 
 ``response_schema`` and ``response_mime_type`` (``application/json``) ask for JSON, ``checks`` for
@@ -16,6 +16,7 @@ from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.json_answer import read_json, without_fence
 from crawler.providers.thoughts import split_thoughts
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 
 MIME_TYPE = "response_mime_type"
 JSON_TYPE = "application/json"
@@ -79,11 +80,11 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
 
     """
     answer, fault = _kept(call, written)
-    outcome, reason = Outcome.TRANSIENT, None
+    outcome, reason, kind = Outcome.NO_ANSWER, None, Kind.NOT_AN_ANSWER
     if refused is not None:
-        outcome, reason = Outcome.BLOCKED, refused
+        outcome, reason, kind = Outcome.BLOCKED, refused, Kind.BLOCKED
     elif answer.truncated and not call.params.get("allow_truncated"):
-        reason = "the answer is cut off at max_output_tokens"
+        reason, kind = _cut_off(answer), Kind.TRUNCATED
     elif not answer.text:
         reason = f"the answer is empty ({answer.finish_reason})"
     elif fault is not None:
@@ -91,7 +92,16 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
     if reason is None:
         return answer
     # The server is well: there is nothing to wait for.
-    raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer)
+    raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer, kind=kind)
+
+
+def _cut_off(answer: Answer) -> str:
+    """Return how an answer was cut off: thoughts count, too."""
+    said = "the answer is cut off at max_output_tokens"
+    if not answer.tokens_thought:
+        return said
+    used = answer.tokens_thought + (answer.tokens_out or 0)
+    return f"{said}: thinking used {answer.tokens_thought} of {used} tokens"
 
 
 def draft(call: Call, written: Answer) -> Answer:

@@ -10,7 +10,6 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 ``stream``: that is up to whether somebody reads along.
 """
 
-import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -19,22 +18,28 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from crawler.answer_schema import SCHEMA, in_lower_case
+from crawler.answer_schema import SCHEMA
+from crawler.answer_schema.checker import as_json_schema
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.answer_check import (
     MIME_TYPE,
-    OK,
-    accepted,
-    draft,
     require_checks,
     wants_json,
 )
 from crawler.providers.event_stream import EventReader
-from crawler.providers.openai_refusal import breakage, cause, refusal
+from crawler.providers.openai_reply import (
+    Arrived,
+    answer_in,
+    broken_off,
+    connection_error,
+    draft_in,
+    is_success,
+)
 from crawler.providers.openai_stream import Gathering
 from crawler.redaction import redacted_answer
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 20
@@ -80,6 +85,19 @@ async def connect(model: str) -> AsyncIterator[Provider]:
         yield Server(http, base_url, [key, unquote(urlsplit(base_url).password or "")])
 
 
+def check_params(model: str, params: Mapping[str, Any]) -> None:
+    """Refuse parameters that can't be sent. Raises CrawlerError."""
+    del model
+    seed = params.get("seed", 0)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise CrawlerError(
+            "the parameter seed can't be used",
+            f"it is {seed!r}, and has to be a whole number",
+            "--param seed=1",
+            Exit.USAGE,
+        )
+
+
 def _is_address(base_url: str) -> bool:
     try:
         parts = urlsplit(base_url)
@@ -110,12 +128,13 @@ class Server:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._secrets = secrets
+        self._host = urlsplit(base_url).hostname or ""
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         require_checks(call)
         async with self._post(call, request_body(call)) as response:
-            return read_answer(call, self._clean(await _whole(response)))
+            return answer_in(call, await self._arrived(response), self._secrets)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -125,9 +144,9 @@ class Server:
         async with self._post(call, streaming_body(call), headers) as response:
             if response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            body = self._clean(await _whole(response))
-            on_text(_written(call, body)[0].text)
-            return read_answer(call, body)
+            answer = answer_in(call, await self._arrived(response), self._secrets)
+            on_text(answer.text.removeprefix(call.prefill))
+            return answer
 
     async def _read_events(
         self, call: Call, response: aiohttp.ClientResponse, on_text: Callable[[str], None]
@@ -136,9 +155,20 @@ class Server:
         try:
             await _gather(response, gathering, on_text, self._secrets)
         except ProviderError as error:
-            error.answer = read_draft(call, self._clean(gathering.body()))  # it was paid for
+            arrived = self._gathered(response, gathering)
+            error.answer = draft_in(call, arrived)  # it was paid for
             raise
-        return read_answer(call, self._clean(gathering.body()))
+        return answer_in(call, self._gathered(response, gathering), self._secrets)
+
+    def _gathered(self, response: aiohttp.ClientResponse, gathering: Gathering) -> Arrived:
+        body = self._clean(gathering.body())
+        return Arrived(
+            response.status, response.headers, body, self._host, is_open=not gathering.ended
+        )
+
+    async def _arrived(self, response: aiohttp.ClientResponse) -> Arrived:
+        body = self._clean(await _whole(response))
+        return Arrived(response.status, response.headers, body, self._host)
 
     def _clean(self, body: bytes) -> bytes:
         """Return an answer without what only a server that means ill would put there."""
@@ -154,15 +184,13 @@ class Server:
             async with self._http.post(
                 f"{self._base_url}/{path}", json=body, headers=headers, allow_redirects=False
             ) as response:
-                if response.status != OK:
-                    content = await _whole(response)
-                    raise refusal(response.status, response.headers, content, self._secrets)
+                if not is_success(response.status):
+                    answer_in(call, await self._arrived(response), self._secrets)
                 yield response
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            said = cause(error, self._secrets)
-            raise ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {said}") from error
+            raise connection_error("refused", error, self._secrets) from error
         except aiohttp.ClientError as error:
-            raise breakage(error, self._secrets) from error
+            raise connection_error("closed", error, self._secrets) from error
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -193,15 +221,16 @@ async def _gather(
     except aiohttp.ClientError as error:
         if gathering.whole:
             return  # what is lost is at most the count of its tokens
-        raise breakage(error, secrets) from error
+        raise connection_error("closed", error, secrets) from error
     gathering.tell(reader.end(), on_text)
     if not gathering.whole:
-        raise ProviderError(Outcome.TRANSIENT, "the answer is cut off")
+        raise broken_off()
 
 
 def _bound(size: int) -> None:
     if size > MOST_BYTES:
-        raise ProviderError(Outcome.REJECTED, f"the answer is longer than {MOST_BYTES >> 20} MiB")
+        reason = f"the answer is longer than {MOST_BYTES >> 20} MiB"
+        raise ProviderError(Outcome.REJECTED, reason, kind=Kind.WORD)
 
 
 def request_body(call: Call) -> dict[str, Any]:
@@ -214,7 +243,7 @@ def request_body(call: Call) -> dict[str, Any]:
     if call.number > 1 and "retry_temperature" in params:
         body["temperature"] = params["retry_temperature"]
     if "seed" in params:
-        body["seed"] = int(params["seed"]) + call.number - 1
+        body["seed"] = params["seed"] + call.number - 1
     if wants_json(params):
         body.setdefault("response_format", _response_format(params.get(SCHEMA)))
     if _is_completion(call):
@@ -241,55 +270,8 @@ def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any]:
     # Not "strict": that would refuse every schema that leaves a field to the model.
     return {
         "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": in_lower_case(schema)},
+        "json_schema": {"name": "answer", "schema": as_json_schema(schema)},
     }
-
-
-def read_answer(call: Call, body: bytes) -> Answer:
-    """Return the answer in a response with status 200. Raises ProviderError if it is none."""
-    written, refused = _written(call, body)
-    blocked = refused or written.finish_reason == "content_filter"
-    return accepted(
-        call, written, f"the model refused ({written.finish_reason})" if blocked else None
-    )
-
-
-def read_draft(call: Call, body: bytes) -> Answer | None:
-    """Return what there is of an answer that broke off; None if it had not begun."""
-    try:
-        written, _ = _written(call, body)
-    except ProviderError:
-        return None
-    return draft(call, written)
-
-
-def _written(call: Call, body: bytes) -> tuple[Answer, bool]:
-    """Return what the model wrote, whatever it is worth, and whether it refused."""
-    try:
-        content = json.loads(body)
-    except (RecursionError, ValueError) as error:
-        raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
-    try:
-        choice = content["choices"][0]
-        finish_reason = choice.get("finish_reason")
-        message = choice if _is_completion(call) else choice["message"]
-        text = message["text" if _is_completion(call) else "content"] or ""
-        usage = content.get("usage") or {}
-        thought = (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-        refused = bool(message.get("refusal"))
-        model_version = content.get("model")
-        tokens_in, tokens_out = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    except (AttributeError, IndexError, KeyError, TypeError) as error:
-        raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
-    if not isinstance(text, str):
-        raise ProviderError(Outcome.REJECTED, "the answer is no text")
-    if not _is_completion(call):
-        text = text.removeprefix(call.prefill)  # llama.cpp's server repeats it, others don't
-    truncated = finish_reason == "length"
-    return (
-        Answer(text, tokens_in, tokens_out, thought, finish_reason, model_version, truncated),
-        refused,
-    )
 
 
 def _is_completion(call: Call) -> bool:

@@ -8,48 +8,18 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from crawler.kinds import MEANINGS, Kind, Refusal, Scope
 from crawler.providers.body_values import THOUGHTS, body_of, merged
 from crawler.providers.finish_reasons import End, end_of, name_of
 from crawler.providers.refusal import refusal_of
 from crawler.providers.refusal_text import SAYS_NOTHING, Said
 from crawler.providers.thoughts import cut_thoughts, split_thoughts
-from crawler.providers.token_usage import UNKNOWN, Usage, openai_usage
+from crawler.providers.token_usage import openai_usage
+from crawler.providers.written import Written, made, refusal_of_end
+from crawler.states.kinds import Kind, Refusal, Scope
 
-OK = 200
 _NO_TEXT = frozenset(
     {"thinking", "redacted_thinking", "reasoning", "reasoning_content", "tool_use"}
 )
-_KINDS = {
-    End.TRUNCATED: Kind.TRUNCATED,
-    End.BLOCKED: Kind.BLOCKED,
-    End.HALF: Kind.HALF,
-    End.ODD: Kind.ODD,
-    End.ODD_BLOCKED: Kind.RECITATION,
-}
-
-
-class Written(NamedTuple):
-    """What a model wrote, whatever it is worth.
-
-    Attributes:
-        text: the answer, without thoughts.
-        thoughts: what the model thought before it.
-        end: what its end makes of it.
-        finish_reason: the end in the server's word.
-        refused: what the model said when it refused.
-        usage: what the call used.
-        model_version: the model that answered, in the server's word.
-
-    """
-
-    text: str = ""
-    thoughts: str = ""
-    end: End = End.GOOD
-    finish_reason: str | None = None
-    refused: str = ""
-    usage: Usage = UNKNOWN
-    model_version: str | None = None
 
 
 class Reading(NamedTuple):
@@ -177,7 +147,7 @@ def _refusal(
     reason = written.finish_reason or "no finish reason"
     blank = not written.text.strip()
     if written.refused or (blank and written.end is End.BLOCKED):
-        return _made(Kind.BLOCKED, f"the model refused ({reason})")
+        return made(Kind.BLOCKED, f"the model refused ({reason})")
     if not blank and written.end is End.GOOD:
         return None
     error = choice.get("error") or whole.get("error")
@@ -186,27 +156,8 @@ def _refusal(
         is_half = not blank and bool(choice.get("error"))
         return inner._replace(kind=Kind.HALF, scope=Scope.WORD) if is_half else inner
     if blank and end_of(choice.get("finish_reason")) is End.HALF:
-        return _made(Kind.TRANSIENT, f"the answer ended before it began ({reason})")
-    if written.end is not End.GOOD:
-        return _made(_KINDS[written.end], f"{_SAYS[written.end]} ({reason})")
-    if blank:
-        what = "only thoughts" if written.thoughts else "empty"
-        return _made(Kind.NOT_AN_ANSWER, f"the answer is {what} ({reason})")
-    return None
-
-
-_SAYS = {
-    End.TRUNCATED: "the answer is cut off at max_output_tokens",
-    End.BLOCKED: "the answer was blocked",
-    End.HALF: "the answer is half of one",
-    End.ODD: "the answer ended for a reason that is not known to be good",
-    End.ODD_BLOCKED: "the answer was not given out",
-}
-
-
-def _made(kind: Kind, reason: str) -> Refusal:
-    meaning = MEANINGS[kind]
-    return Refusal(kind, meaning.scope, certain=True, reason=reason, status_code=OK)
+        return made(Kind.TRANSIENT, f"the answer ended before it began ({reason})")
+    return refusal_of_end(written)
 
 
 def _no_answer(said: Said, body: str, values: list[Any]) -> Refusal:
@@ -221,12 +172,12 @@ def _no_answer(said: Said, body: str, values: list[Any]) -> Refusal:
         feedback = errors[-1].get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason"):
             name = name_of(feedback["blockReason"])
-            return _made(Kind.BLOCKED, f"the prompt was blocked ({name})")
+            return made(Kind.BLOCKED, f"the prompt was blocked ({name})")
         return refusal_of(said._replace(body=json.dumps(errors[-1], ensure_ascii=False)))
     if said.status in (201, 202) or (not values and not body.startswith(("{", "["))):
         return _named(refusal_of(said))
     cut = "the answer is cut off or not JSON" if not values else "there is no answer in the body"
-    return _made(Kind.NOT_AN_ANSWER, cut)
+    return made(Kind.NOT_AN_ANSWER, cut)
 
 
 def _tells_of_error(value: Mapping[str, Any]) -> bool:

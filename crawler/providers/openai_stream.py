@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from crawler.protocol import ProviderError
-from crawler.providers.openai_refusal import refusal_in_stream
-from crawler.states import Outcome
+from crawler.providers.body_values import THOUGHTS
+from crawler.providers.openai_reply import error_in_stream, no_form
+from crawler.states.kinds import Kind
 
 DONE = b"[DONE]"
 
@@ -30,6 +30,7 @@ class Gathering:
         self._choice: dict[str, Any] | None = None
         self._texts: list[str] = []
         self._refusals: list[str] = []
+        self._thoughts: list[str] = []
         self._facts: dict[str, Any] = {}
         self.ended = False
         """The server has said that nothing more comes."""
@@ -47,15 +48,15 @@ class Gathering:
         try:
             content = json.loads(event)
         except (RecursionError, ValueError) as error:
-            raise ProviderError(Outcome.TRANSIENT, "the answer is cut off or not JSON") from error
+            raise no_form(Kind.HALF) from error
         try:
             if content.get("error"):
-                raise refusal_in_stream(content["error"], event, self._secrets)
+                raise error_in_stream(content["error"], event, self._secrets)
             # The last of each: some servers count in every event all that was used so far.
             self._facts |= {name: content[name] for name in ("model", "usage") if content.get(name)}
             return "".join([self._add_choice(choice) for choice in content.get("choices") or ()])
         except (AttributeError, TypeError) as error:
-            raise ProviderError(Outcome.REJECTED, "the answer has not the form of one") from error
+            raise no_form() from error
 
     def tell(self, events: Iterable[bytes], on_text: Callable[[str], None]) -> None:
         """Take in events and tell their text, up to the last that counts. Raises ProviderError."""
@@ -69,6 +70,7 @@ class Gathering:
     def body(self) -> bytes:
         """Return the body that would have said all this at once."""
         written = {self._text_in: "".join(self._texts), "refusal": "".join(self._refusals)}
+        written |= {"reasoning_content": "".join(self._thoughts)} if self._thoughts else {}
         choices = []
         if self._choice is not None:
             choices = [{**self._choice, **written, "message": written}]
@@ -84,7 +86,10 @@ class Gathering:
         delta = choice if self._text_in == "text" else choice.get("delta") or {}
         text, refused = delta.get(self._text_in) or "", delta.get("refusal") or ""
         if not isinstance(text, str) or not isinstance(refused, str):
-            raise ProviderError(Outcome.REJECTED, "the answer is no text")
+            raise no_form()
         self._texts.append(text)
+        thought = next((delta[name] for name in THOUGHTS if delta.get(name)), "")
+        if isinstance(thought, str):
+            self._thoughts.append(thought)
         self._refusals.append(refused)
         return text

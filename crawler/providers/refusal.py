@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from crawler.kinds import MEANINGS, Kind, Refusal, Scope
 from crawler.providers.refusal_rules import (
     ANY,
     LIMITED,
@@ -28,6 +27,7 @@ from crawler.providers.refusal_text import (
     text_of,
 )
 from crawler.providers.retry_time import pause_ms
+from crawler.states.kinds import MEANINGS, Kind, Refusal, Scope
 
 MINUTE_MS = 60_000
 _DAY_BY_HEADER = "x-ratelimit-remaining-requests-day"

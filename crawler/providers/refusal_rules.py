@@ -9,7 +9,6 @@ What names a window or an input stands before what merely sounds like a quota, b
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from crawler.kinds import Kind, Scope
 from crawler.providers.refusal_words import (
     ADDRESS,
     CAPACITY,
@@ -32,6 +31,7 @@ from crawler.providers.refusal_words import (
     TOKENS,
     TOO_LONG,
 )
+from crawler.states.kinds import Kind, Scope
 
 ANY: Collection[int] = range(1000)
 FOUR = range(400, 500)

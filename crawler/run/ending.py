@@ -12,11 +12,11 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
-from crawler.kinds import MEANINGS, Kind
 from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.doubt import Doubt, Vain
 from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
+from crawler.states.kinds import MEANINGS, Kind
 
 
 class Reason(StrEnum):
@@ -151,14 +151,7 @@ def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
 
 def reason_of(kind: Kind) -> Reason:
     """Return why a run ends that is stopped by refusals of a kind."""
-    return _REASONS.get(MEANINGS[kind].exit_code, Reason.CONFIGURATION)
-
-
-_REASONS: Mapping[Exit | None, Reason] = {
-    Exit.DENIED: Reason.CREDENTIALS,
-    Exit.UNREACHABLE: Reason.UNREACHABLE,
-    Exit.WORK_LEFT: Reason.NO_MONEY,
-}
+    return Reason(MEANINGS[kind].ends_as or Reason.CONFIGURATION)
 
 
 def finished_ending(failed: int, vain: list[Vain]) -> Ending:

@@ -14,12 +14,12 @@ from typing import Protocol
 
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
-from crawler.kinds import Kind
 from crawler.policy import PATIENCE_MS
 from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider
 from crawler.providers import kind_of
 from crawler.redaction import redacted, secrets_of_environment
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 
 REASON_LENGTH = 500
 NOTE_LENGTH = 100

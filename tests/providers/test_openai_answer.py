@@ -6,8 +6,8 @@ import pytest
 
 from crawler.providers.finish_reasons import End
 from crawler.providers.openai_answer import read_body
-from crawler.kinds import Action, Kind
 from crawler.providers.refusal_text import Said
+from crawler.states.kinds import Action, Kind
 
 GOOD = "A good answer."
 

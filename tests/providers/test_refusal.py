@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from crawler.providers.finish_reasons import End
 from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, other_name, refusal_of
-from crawler.kinds import Kind, Scope
 from crawler.providers.refusal_text import Said, plain
+from crawler.states.kinds import Kind, Scope
 
 
 def error(message, **fields):

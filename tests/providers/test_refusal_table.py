@@ -7,8 +7,8 @@ import pytest
 
 from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.kinds import MEANINGS, Action, Again, Kind, Scope
 from crawler.providers.refusal_text import Said
+from crawler.states.kinds import MEANINGS, Action, Again, Kind, Scope
 
 CASES = [
     json.loads(line)
@@ -161,6 +161,6 @@ def test_the_table_of_meanings_is_whole():
     assert MEANINGS.keys() == set(Kind)
     for kind, meaning in MEANINGS.items():
         stops = meaning.action in STOP
-        assert stops == (meaning.exit_code is not None) or kind is Kind.NETWORK, kind
+        assert stops == (bool(meaning.ends_as)) or kind is Kind.NETWORK, kind
         assert stops <= bool(meaning.remedy), kind
         assert (meaning.action in FAIL) == (meaning.again is Again.NEVER), kind

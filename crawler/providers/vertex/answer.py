@@ -9,19 +9,21 @@ from typing import Any, NamedTuple
 
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answer_check import OK, accepted, draft
+from crawler.providers.finish_reasons import End, end_of_vertex
+from crawler.providers.reply import answer_of
+from crawler.providers.thoughts import cut_thoughts
+from crawler.providers.token_usage import vertex_usage
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
+from crawler.providers.written import Written, made, refusal_of_end
 from crawler.states import Outcome
-
-STOP = "STOP"
-TRUNCATED = "MAX_TOKENS"
-UNSPECIFIED = "FINISH_REASON_UNSPECIFIED"
-MALFORMED = "MALFORMED_FUNCTION_CALL"
+from crawler.states.kinds import Kind, Refusal
 
 
 class Gathered(NamedTuple):
     """What the messages of one answer say together."""
 
     text: str
+    thoughts: str
     finish_reason: str | None
     """None where there is no candidate."""
     finish_message: str
@@ -39,6 +41,13 @@ def text_of(message: Any) -> str:
     return "".join([part.text for part in candidate.content.parts if not part.thought])
 
 
+def _thoughts_of(message: Any) -> str:
+    candidate = _first(message)
+    if candidate is None:
+        return ""
+    return "".join([part.text for part in candidate.content.parts if part.thought])
+
+
 def _first(message: Any) -> Any:
     """Return the first answer; others to the same question may come in messages of their own."""
     for candidate in message.candidates:
@@ -49,12 +58,13 @@ def _first(message: Any) -> Any:
 
 def gather(messages: Iterable[Any]) -> Gathered:
     """Read the messages of one answer."""
-    text = ""
+    text = thoughts = ""
     finish_reason = block_reason = None
     finish_message = block_message = model_version = ""
     usage = None
     for message in messages:
         text += text_of(message)
+        thoughts += _thoughts_of(message)
         candidate = _first(message)
         if candidate is not None:
             if candidate.finish_reason or finish_reason is None:
@@ -68,7 +78,14 @@ def gather(messages: Iterable[Any]) -> Gathered:
             usage = message.usage_metadata  # of all so far
         model_version = message.model_version or model_version
     return Gathered(
-        text, finish_reason, finish_message, block_reason, block_message, usage, model_version
+        text,
+        thoughts,
+        finish_reason,
+        finish_message,
+        block_reason,
+        block_message,
+        usage,
+        model_version,
     )
 
 
@@ -78,40 +95,55 @@ _BLOCKED_REASON = GenerateContentResponse.PromptFeedback.BlockedReason
 def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
     """Return the answer in the messages of a call. Raises ProviderError if there is none."""
     found = gather(messages)
-    answer = accepted(call, _written(found), _blocked(found))
-    if found.finish_reason == STOP or answer.truncated:
-        return answer
-    reason = f"the answer is not whole ({found.finish_reason})"
-    raise ProviderError(Outcome.TRANSIENT, reason, status_code=OK, retry_after_ms=0, answer=answer)
+    written = _written(found)
+    return answer_of(call, written, _refusal(found, written))
 
 
 def read_draft(call: Call, messages: Iterable[Any]) -> Answer:
     """Return what there is of an answer that broke off."""
-    return draft(call, _written(gather(messages)))
+    found = gather(messages)
+    return draft(call, Answer(found.text, finish_reason=found.finish_reason))
 
 
-def _written(found: Gathered) -> Answer:
-    usage = found.usage
-    return Answer(
+def _written(found: Gathered) -> Written:
+    return Written(
         found.text,
-        usage.prompt_token_count if usage else None,
-        usage.candidates_token_count if usage else None,
-        (usage.thoughts_token_count if usage else None) or None,
-        found.finish_reason or "no candidate",
-        found.model_version or None,
-        truncated=found.finish_reason == TRUNCATED,
+        cut_thoughts(found.thoughts) if found.thoughts else "",
+        end_of_vertex(found.finish_reason),
+        found.finish_reason,
+        usage=vertex_usage(found.usage),
+        model_version=found.model_version or None,
     )
+
+
+def _refusal(found: Gathered, written: Written) -> Refusal | None:
+    """Return why what was written is no good answer; None if it is one."""
+    if found.block_reason is not None:
+        said = f"the prompt was blocked: {found.block_reason}"
+        return made(Kind.BLOCKED, _reason(said, found.block_message))
+    if found.finish_reason is None:
+        return made(Kind.NOT_AN_ANSWER, "the answer is empty (no candidate)")
+    if written.end is End.BLOCKED:
+        said = f"the answer was blocked: {found.finish_reason}"
+        return made(Kind.BLOCKED, _reason(said, found.finish_message))
+    refusal = refusal_of_end(written)
+    if refusal is None or not found.finish_message:
+        return refusal
+    return refusal._replace(reason=_reason(refusal.reason, found.finish_message))
 
 
 def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
     """Return the answer of Predict. Raises ProviderError if there is none."""
     if not message.predictions:
-        raise ProviderError(Outcome.TRANSIENT, "there is no prediction", status_code=OK)
+        reason = "there is no prediction"
+        raise ProviderError(
+            Outcome.NO_ANSWER, reason, status_code=OK, retry_after_ms=0, kind=Kind.NOT_AN_ANSWER
+        )
     prediction = _plain(message.predictions[0])
     text = _at(prediction, text_at)
     if not isinstance(text, str):
         reason = f"the prediction has no text at {text_at!r} (parameter text_at)"
-        raise ProviderError(Outcome.REJECTED, reason, status_code=OK)
+        raise ProviderError(Outcome.REFUSED, reason, status_code=OK, kind=Kind.CONFIGURATION)
     metadata = _plain(message.metadata)
     written = Answer(
         text,
@@ -121,15 +153,6 @@ def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
     )
     blocked = _at(prediction, "safetyAttributes.blocked") is True
     return accepted(call, written, "the answer was blocked for safety" if blocked else None)
-
-
-def _blocked(found: Gathered) -> str | None:
-    """Return why the model refused; None if it did not."""
-    if found.block_reason is not None:
-        return _reason(f"the prompt was blocked: {found.block_reason}", found.block_message)
-    if found.finish_reason in (None, STOP, TRUNCATED, UNSPECIFIED, MALFORMED):
-        return None
-    return _reason(f"the answer was blocked: {found.finish_reason}", found.finish_message)
 
 
 def _reason(what: str, message: str) -> str:

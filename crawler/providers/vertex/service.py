@@ -21,9 +21,10 @@ from crawler.providers.vertex.access import Access, Token, find_access, resource
 from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
-from crawler.providers.vertex.refusal import REASON_LENGTH, refusal
+from crawler.providers.vertex.refusal import REASON_LENGTH, refused
 from crawler.providers.vertex.request import Shape, request, shape
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 
 
 @asynccontextmanager
@@ -124,7 +125,8 @@ class Service:
             made = shape(self._model, self._resource, params)
         except ValueError as error:
             # True for every request of this prompt: the run stops, and none of them is failed.
-            raise ProviderError(Outcome.DENIED, f"the parameters can't be sent: {error}") from error
+            reason = f"the parameters can't be sent: {error}"
+            raise ProviderError(Outcome.DENIED, reason, kind=Kind.SETUP) from error
         self._shapes[id(params)] = params, made
         return made
 
@@ -134,7 +136,7 @@ class Service:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            told = refusal(error, [] if self._token is None else self._token.secrets())
+            told = refused(error, [] if self._token is None else self._token.secrets())
             if self._emulator is not None and told.outcome is Outcome.UNAVAILABLE:
                 told.reason = _no_emulator(self._emulator, told.reason)
             raise told from None  # its traceback is 40 frames of a library
@@ -157,5 +159,9 @@ def _require_read(message: Any) -> None:
     """Refuse what gRPC gives for bytes that are no message."""
     if message is None:
         raise ProviderError(
-            Outcome.TRANSIENT, "the answer can't be read", status_code=OK, retry_after_ms=0
+            Outcome.NO_ANSWER,
+            "the answer can't be read",
+            status_code=OK,
+            retry_after_ms=0,
+            kind=Kind.NOT_AN_ANSWER,
         )

@@ -9,8 +9,6 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import NamedTuple
 
-from crawler.errors import Exit
-
 
 class Kind(StrEnum):
     """What was said in place of a good answer; kept as the reason code of the attempt."""
@@ -86,7 +84,7 @@ class Meaning(NamedTuple):
         outcome: how the attempt ends, in the words of DESIGN's table of outcomes.
         scope: whose fault it is where the text says nothing else.
         again: when to ask again.
-        exit_code: what a run ends with that nothing else keeps going.
+        ends_as: why a run ends that nothing else keeps going: see `run.ending.Reason`.
         remedy: what a person can do, as the end of a sentence.
 
     """
@@ -95,7 +93,7 @@ class Meaning(NamedTuple):
     outcome: str
     scope: Scope
     again: Again
-    exit_code: Exit | None = None
+    ends_as: str = ""
     remedy: str = ""
 
 
@@ -122,7 +120,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "no_answer",
             Scope.WORD,
             Again.PERSON,
-            Exit.CONFIGURATION,
+            "configuration",
             remedy="raise max_output_tokens, lower the thinking, or shorten the prompt",
         ),
         Kind.THROTTLED_MINUTE: Meaning(Action.WAIT, "throttled", Scope.ACCOUNT, Again.LATER),
@@ -134,7 +132,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "throttled",
             Scope.ACCOUNT,
             Again.LATER,
-            exit_code=Exit.WORK_LEFT,
+            ends_as="quota_day",
             remedy="run again when the quota of the day, the week or the month is new",
         ),
         Kind.MONEY: Meaning(
@@ -142,7 +140,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "no_money",
             Scope.ACCOUNT,
             Again.PERSON,
-            exit_code=Exit.WORK_LEFT,
+            ends_as="no_money",
             remedy="pay, add credit or raise the spending limit at the provider, then run again",
         ),
         Kind.CREDENTIALS: Meaning(
@@ -150,7 +148,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "denied",
             Scope.ACCOUNT,
             Again.PERSON,
-            Exit.DENIED,
+            "credentials",
             "set a key that is valid for this address, then run again",
         ),
         Kind.FORBIDDEN: Meaning(
@@ -158,7 +156,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.ACCOUNT,
             Again.PERSON,
-            Exit.DENIED,
+            "credentials",
             "ask who runs the server why it forbids the call",
         ),
         Kind.PERMISSION_MODEL: Meaning(
@@ -166,7 +164,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.MODEL,
             Again.PERSON,
-            Exit.DENIED,
+            "credentials",
             "ask for access to the model, or name another one",
         ),
         Kind.MODEL_MISSING: Meaning(
@@ -174,7 +172,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.MODEL,
             Again.PERSON,
-            Exit.CONFIGURATION,
+            "configuration",
             "name a model that the server has",
         ),
         Kind.MODEL_LOADING: Meaning(
@@ -182,7 +180,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "unavailable",
             Scope.MODEL,
             Again.LATER,
-            Exit.WORK_LEFT,
+            "unreachable",
             "run again when the server has loaded the model",
         ),
         Kind.PARAMETER: Meaning(
@@ -190,7 +188,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            Exit.CONFIGURATION,
+            "configuration",
             "leave out or mend the parameter that the server names",
         ),
         Kind.CONFIGURATION: Meaning(
@@ -198,7 +196,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            Exit.CONFIGURATION,
+            "configuration",
             "mend the address (OPENAI_BASE_URL, often without /v1), or the endpoint",
         ),
         Kind.UNCLEAR: Meaning(
@@ -206,7 +204,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.OURS,
             Again.PERSON,
-            Exit.CONFIGURATION,
+            "configuration",
             "read what the server says, and mend the model, a parameter or the address",
         ),
         Kind.SETUP: Meaning(
@@ -214,7 +212,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "denied",
             Scope.OURS,
             Again.PERSON,
-            exit_code=Exit.CONFIGURATION,
+            ends_as="configuration",
             remedy="mend that, then run again",
         ),
         Kind.SETUP_KEY: Meaning(
@@ -222,7 +220,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "denied",
             Scope.OURS,
             Again.PERSON,
-            exit_code=Exit.DENIED,
+            ends_as="credentials",
             remedy="mend that, then run again",
         ),
         Kind.NETWORK: Meaning(
@@ -230,7 +228,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "unavailable",
             Scope.NETWORK,
             Again.LATER,
-            exit_code=Exit.UNREACHABLE,
+            ends_as="unreachable",
             remedy="start the server, or mend its address or the network",
         ),
         Kind.NETWORK_BLOCKED: Meaning(
@@ -238,7 +236,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "refused",
             Scope.NETWORK,
             Again.PERSON,
-            Exit.UNREACHABLE,
+            "unreachable",
             "log in to the network or its proxy, or use another network",
         ),
     }
