@@ -186,7 +186,7 @@ class Loop:
         Then the leases are released: the next turn records it, and leases anew.
         """
         failpoint("leased")
-        if done.windowed and self._is_late(done.now_ms):
+        if self._is_late(done):
             self._release(done.leases)
             return
         self._releases = 0
@@ -197,12 +197,14 @@ class Loop:
         self._executor.submit([lease.call for lease in done.leases])
         failpoint("submitted")
 
-    def _is_late(self, started_at_ms: int) -> bool:
-        """Tell whether calls with this start on record may arrive too late for their window.
+    def _is_late(self, done: Turn) -> bool:
+        """Tell whether calls may not leave any more that have started on record with a turn.
 
         The window trusts that a call arrives within the guard. Half of the guard is the commit's.
+        Where there is no window, others may have given this run up: then the calls are not its own.
         """
-        return self._clock() - started_at_ms > self._policy.guard_ms // 2
+        allowed_ms = self._policy.guard_ms // 2 if done.windowed else self._policy.lost_after_ms
+        return self._clock() - done.now_ms > allowed_ms
 
     def _release(self, leases: Sequence[Lease]) -> None:
         self._releases += 1
