@@ -15,13 +15,14 @@ SQL = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "CREATE ", "DROP ",
 # All that is ever put into a statement beside its parameters: constants of ours, whole numbers
 # (:d), and names that are quoted as SQL wants it. Nothing else comes from outside this list.
 IN_STATEMENTS = {
-    "database": {"{checkpoint_pages}"},
-    "ledger.control": {"{_FORGET}", "{changes}", "{condition}", "{name}", "{source}"},
+    "ledger.control": {"{changes}", "{condition}", "{name}", "{source}"},
+    "ledger.doubt": {"{chosen}"},
+    "ledger.draw": {"{chosen}", "{due.condition}", "{due.order}", "{index}"},
+    "ledger.finish": {"{counting}"},
     "ledger.intake": {"{condition}", "{now_ms:d}", "{prompt_id:d}"},
     "ledger.invariants": {"{2 ** 62}", "{_SETTINGS}", "{_SET}"},
-    "ledger.look": {"{_COLUMNS}", "{chosen}"},
+    "ledger.limits": {"{_COLUMNS}"},
     "ledger.prompt_views": {
-        "{_SOURCE}",
         "{_quoted(old)}",
         "{_quoted(view)}",
         "{_text(field)}",
@@ -29,10 +30,10 @@ IN_STATEMENTS = {
         "{prompt_id:d}",
         "{selected}",
     },
-    "ledger.record": {"{counting}"},
-    "ledger.report": {"{chosen}", "{most_bytes:d}"},
+    "ledger.status": {"{CURRENT}"},
     "ledger.tokens": {"{MOST_OUT}"},
-    "migrate": {
+    "storage.database": {"{checkpoint_pages}", "{most_bytes:d}"},
+    "storage.upgrade": {
         "{APPLICATION_ID}",
         "{made}",  # of a statement of ours that a file's is compared to; it is never run
         "{migration.version}",
@@ -83,7 +84,7 @@ def test_no_statement_is_put_together_in_another_way():
         # What is recorded has one clock; these read what people and servers mean.
         (("time.time", "time.time_ns", "datetime.utcnow"), {"clock", "providers.openai_refusal"}),
         (("datetime.now",), {"cli.options"}),
-        # Chance has a seam (the scheduler's `draw`), and a seed elsewhere.
+        # Chance has a seam (`draw` of a run's `Scope`), and a seed elsewhere.
         (("random.Random",), {"providers.scripted", "emulator.fate"}),
         ((".write_text", ".write_bytes", "tempfile.mktemp", "os.chmod", ".chmod"), set()),
     ],
@@ -102,7 +103,7 @@ def test_chance_has_one_seam():
         if isinstance(node.value, ast.Name) and node.value.id == "random"
     }
     assert {(module, name) for module, name in users if name != "random.Random"} == {
-        ("scheduler", "random.randint")
+        ("run.loop", "random.randint")
     }
 
 

@@ -90,7 +90,7 @@ class RunOptions:
     budget: Allowance = ANYTHING
     """What to spend at the most, with the prices of a token; its calls say nothing here."""
     selection: Selection = EVERYTHING
-    """What to serve."""
+    """What to ask."""
 
     def on_record(self, now_ms: int) -> dict[str, Any]:
         """Return what others may know of them: the column ``runs.options``."""
