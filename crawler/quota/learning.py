@@ -1,5 +1,8 @@
 """What the ends of calls teach a limit: its rate, and when to try again.
 
+`refused` makes a 429 a wait: it closes the gate until `Pace.gate_opens_at_ms`, and `quota.plan`
+lets nothing start before that.
+
 Rule: pure. Each function takes a `Pace` and gives the next.
 
 One refusal closes the gate for everybody, and a single probe opens it again. If the probes found

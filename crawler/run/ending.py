@@ -1,7 +1,7 @@
 """How far a run goes, why it ends, and what that tells whoever started it.
 
 Rule: pure. Each reason for which a run ends stands here once, with its exit code and its words;
-nobody else chooses a code for the end of a run.
+nobody else chooses a code for the end of a run. That a run ends is decided in `Loop._ending`.
 """
 
 from collections.abc import Mapping
