@@ -562,7 +562,10 @@ class TestShow:
         assert shown[3].startswith("B: a word that the script")
 
     def test_one_that_has_not_been_asked_about_has_no_attempts(self, asked):
-        assert asked("show", "a").out == "a · p version 1 (scripted: scripted) · pending\n\n"
+        assert asked("show", "a").out == (
+            "a · p version 1 (scripted: scripted) · pending\n"
+            "  no run is at work: crawler run\n\n"
+        )
 
     def test_scripts_get_json(self, asked):
         asked("run")
