@@ -22,8 +22,8 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     TRANSIENT = "transient"  # 500, 503, 504, timeout, reset, truncated, empty, failed its check
-    THROTTLED = "throttled"  # 429: the quota is used up
-    UNAVAILABLE = "unavailable"  # connection refused, no route, no name: nobody is there
+    THROTTLED = "throttled"  # 429: the quota is used up; closes the gate of its limit
+    UNAVAILABLE = "unavailable"  # connection refused, no route, no name: likewise
     REJECTED = "rejected"  # 400, 404, 413, unparsable: the same request will never do
     BLOCKED = "blocked"  # the model refused
     DENIED = "denied"  # 401, 403: credentials

@@ -13,11 +13,11 @@ from typing import NamedTuple
 from crawler.ledger.limits import Limit
 from crawler.ledger.pacing import Ended, learned
 from crawler.ledger.runs import Scope
-from crawler.ledger.tokens import settled
+from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
 from crawler.protocol import Finish, Lease
-from crawler.quota.learning import is_calm, served
+from crawler.quota.learning import is_calm, let_in
 from crawler.quota.pace import used_tokens
 from crawler.states import COUNTS_AS_FAILURE, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 
@@ -56,29 +56,29 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
-    let_in: Counter[int] = Counter()
+    calm_answers: Counter[int] = Counter()
     for finish, attempt in closed:
         answered = finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
-            let_in[attempt.limit_id] += 1  # the usual case, by the thousand
+            calm_answers[attempt.limit_id] += 1  # the usual case, by the thousand
             continue
-        failures, cancelling = (0, 0) if answered else _budget(conn, finish.request_id)
+        failures, cancelling = (0, 0) if answered else _failures_of(conn, finish.request_id)
         limit = _learn(conn, limits[attempt.limit_id], finish, attempt, failures)
         limits[attempt.limit_id] = limit
         if not answered:
             outage = limit.pace.gate_cause == "outage"
-            _settle(conn, scope, finish, failures, cancelling, now_ms, outage=outage)
-    for limit_id, calls in let_in.items():
+            _next_state(conn, scope, finish, failures, cancelling, now_ms, outage=outage)
+    for limit_id, calls in calm_answers.items():
         limit = limits[limit_id]
-        limits[limit_id] = limit._replace(pace=served(limit.pace, calls))
+        limits[limit_id] = limit._replace(pace=let_in(limit.pace, calls))
     return len(finished) - len(closed)
 
 
 def released(lease: Lease, now_ms: int) -> Finish:
     """Return the end of a lease that was not handed out: its commit ended too late for its start.
 
-    The request is pending again, and the tokens are given back. The place in the window stays
-    taken: another process may have counted it.
+    The request is pending again, and the tokens that it reserved are free. The place in the window
+    stays taken: another process may have counted it.
     """
     reason = "its commit ended too late for its place in the window"
     end = Finish(lease.request_id, lease.number, now_ms, Outcome.INTERRUPTED, reason=reason)
@@ -122,7 +122,8 @@ def _learn(
     )
     pace = learned(conn, limit, ended)
     if attempt.tokens_reserved is not None:
-        more = settled(conn, finish.request_id, *tokens_used(finish), attempt.tokens_reserved)
+        used = tokens_used(finish)
+        more = learn_tokens(conn, finish.request_id, *used, attempt.tokens_reserved)
         pace = used_tokens(pace, limit.quota, more, finish.finished_at_ms)
     return limit if pace is limit.pace else limit._replace(pace=pace)
 
@@ -151,8 +152,8 @@ def end_run(
         for request_id, number in open_attempts.fetchall()
     ]
     for finish, _ in _close(conn, run_id, left_open):
-        failures, cancelling = _budget(conn, finish.request_id)
-        _settle(conn, scope, finish, failures, cancelling, now_ms)
+        failures, cancelling = _failures_of(conn, finish.request_id)
+        _next_state(conn, scope, finish, failures, cancelling, now_ms)
     conn.execute(
         "UPDATE runs SET ended_at_ms = max(started_at_ms, ?), reason = ?"
         " WHERE id = ? AND ended_at_ms IS NULL",
@@ -215,15 +216,15 @@ _CLOSE = (
 )
 
 
-def _budget(conn: sqlite3.Connection, request_id: int) -> tuple[int, int]:
-    """Return the failures of a request, and whether it is not to be tried again."""
+def _failures_of(conn: sqlite3.Connection, request_id: int) -> tuple[int, int]:
+    """Return the failures of a request, and whether it is cancelled once its attempt ends."""
     failures, cancelling = conn.execute(
         "SELECT failures, cancelling FROM requests WHERE id = ?", (request_id,)
     ).fetchone()
     return failures, cancelling
 
 
-def _settle(
+def _next_state(
     conn: sqlite3.Connection,
     scope: Scope,
     finish: Finish,
@@ -233,7 +234,7 @@ def _settle(
     *,
     outage: bool = False,
 ) -> None:
-    """Give a request that was not answered its next state."""
+    """Write the next state of a request that was not answered, as the policy's verdict says."""
     state, failures, due_at_ms = verdict(
         scope.policy,
         finish.outcome,
@@ -260,8 +261,8 @@ def _settle(
 
 
 def _times_truncated(conn: sqlite3.Connection, finish: Finish, failures: int) -> int:
-    """Count the cut-off answers among the failures of the present budget, this one included."""
-    # A retry begins a new budget by forgetting the failures: those before it are not counted.
+    """Count the cut-off answers among the failures since the last retry, this one included."""
+    # A retry by a person sets the failures to 0: those before it are not counted.
     counting = ", ".join(f"'{outcome}'" for outcome in sorted(COUNTS_AS_FAILURE))
     (times,) = conn.execute(
         "SELECT count(*) FROM (SELECT truncated FROM attempts WHERE request_id = ?"
