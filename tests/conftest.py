@@ -77,9 +77,17 @@ class Ledger:
         return intake.add_words(self.conn, self.prompt.id, rows, self.now_ms)
 
     def turn(
-        self, *finished: record.Finish, budget: int = 2**31, run_id: int | None = None
+        self,
+        *finished: record.Finish,
+        budget: int = 2**31,
+        funds: float | None = None,
+        run_id: int | None = None,
     ) -> turns.Turn:
-        return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget))
+        return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget, funds))
+
+    def end_run(self, run_id: int, outcome: Outcome, reason: str, by: int | None = None) -> int:
+        """End a run, by itself or by another one; return how many calls it had in flight."""
+        return record.end_run(self.conn, self.scope(by or run_id), run_id, outcome, reason)
 
     def fix(self, per_minute: int) -> None:
         """Set a limit that is kept as it is set: all its starts at once, and no more."""
