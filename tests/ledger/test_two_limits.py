@@ -1,4 +1,4 @@
-"""Two limits, two prompts under one of them: each is counted for itself, the run's purse for all."""
+"""Two limits, two prompts under one of them: each is counted for itself, a budget for all."""
 
 import dataclasses
 
