@@ -1,4 +1,4 @@
-"""One run over a database, with a provider of the test's own; the only file that knows a run's parts.
+"""One run over a database, with a provider of the test's own: no other file knows a run's parts.
 
 What a run is told from outside: words and prompts on record, calls that end as a function says, a
 clock, and how far it is to go. What it leaves is read from the rows.
