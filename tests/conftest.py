@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -35,6 +36,18 @@ PROFILE = os.environ.get("CRAWLER_TEST_PROFILE", "tests")
 LONG = PROFILE == "long"
 """The long versions are wanted: scripts/test --long."""
 settings.load_profile(PROFILE)
+
+
+def pytest_configure() -> None:
+    """Obey the signals that a job in the background was started without: its children inherit it.
+
+    What a person has said with nohup is for the tests, and not for the programs that they start.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
 
 
 @functools.cache
