@@ -246,6 +246,19 @@ def test_throughput_is_by_minute_and_limit(told):
     ]
 
 
+def test_throughput_counts_a_call_in_the_minute_in_which_it_started():
+    ledger = Several()
+    ledger.ask(ledger.p, "ab")
+    (first,) = ledger.turn(budget=1).leases
+    ledger.now_ms += 30_000
+    ledger.turn(ledger.finish(first, Outcome.SUCCEEDED), budget=1)
+    found = ledger.conn.execute("SELECT minute_at, started, succeeded FROM throughput_per_minute")
+    assert found.fetchall() == [
+        ("2001-09-09T01:46:00Z", 1, 1),
+        ("2001-09-09T01:47:00Z", 1, 0),
+    ]
+
+
 def test_throughput_counts_each_kind_of_failure_and_what_is_in_flight():
     ledger = Several()
     outcomes = list(Outcome)

@@ -407,8 +407,16 @@ class TestEndOfARun:
             ledger.turn()
             assert ledger.row("SELECT heartbeat_at_ms FROM runs") == (began_ms + seen_ms,)
         ledger.now_ms = began_ms
-        ledger.turn()
+        late = end_of_another(ledger)
+        assert ledger.turn(late).late == 1
         assert ledger.row("SELECT heartbeat_at_ms FROM runs") == (began_ms + 10_000,)
+
+
+def end_of_another(ledger):
+    """Return the end of a call of another run."""
+    ledger.add(["w"])
+    (lease,) = ledger.turn(run_id=ledger.start_run()).leases
+    return ledger.finish(lease, Outcome.SUCCEEDED)
 
 
 class TestDrafts:

@@ -308,6 +308,28 @@ def test_what_was_held_up_starts_when_there_are_places(ledger):
     assert not any(finding.broken for finding in audit.check(ledger.conn))
 
 
+@pytest.mark.parametrize(("passed_ms", "kept"), [(60_600, 0), (60_601, 1)])
+def test_what_was_held_up_finds_a_place_taken_for_a_minute_and_the_guard(ledger, passed_ms, kept):
+    ledger.fix(1)
+    ledger.add("ab")
+    leases = ledger.turn().leases
+    ledger.now_ms += 60_601
+    assert len(ledger.turn(run_id=ledger.start_run()).leases) == 1
+    ledger.now_ms += passed_ms
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, kept)
+
+
+def test_what_was_held_up_finds_a_place_free_after_a_minute_and_the_guard(ledger):
+    ledger.fix(1)
+    ledger.add("ab")
+    (first,) = ledger.turn().leases
+    ledger.turn(ledger.finish(first, Outcome.SUCCEEDED), budget=0)
+    ledger.now_ms += 60_601
+    leases = ledger.turn().leases
+    ledger.now_ms += 300
+    assert restamp(ledger.conn, ledger.scope(), leases) == (ledger.now_ms, 1)
+
+
 def test_each_start_that_was_held_up_needs_a_place_of_its_own(ledger):
     ledger.fix(4)
     ledger.add("abcdefgh")

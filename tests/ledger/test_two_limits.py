@@ -70,11 +70,13 @@ def test_each_prompt_has_an_estimate_of_its_own():
     long = ledger.put("long", f"{'x' * 1_000} {{word}}", limit="other")
     ledger.ask(ledger.q, "a")
     ledger.ask(long, "a")
+    control.set_tokens_per_minute(ledger.conn, "other", 10**9, ledger.now_ms)
     short_one, long_one = ledger.turn(funds=10**6).leases
     assert long_one.cost - short_one.cost == 1_000 - len("Of ") + 1
-    control.set_tokens_per_minute(ledger.conn, "other", 10**6, ledger.now_ms)
+    assert long_one.tokens > short_one.tokens + 200
     ledger.turn(ledger.finish(short_one, Outcome.SUCCEEDED, tokens_in=1, tokens_out=7), budget=0)
     means = "SELECT tokens_out_mean FROM tallies WHERE prompt_id = ?"
+    assert ledger.row(means, ledger.q.id) == (7,)
     assert ledger.row(means, long.id) == (250,), "nobody has answered that one"
 
 

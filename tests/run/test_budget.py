@@ -116,17 +116,22 @@ def test_a_failure_costs_the_tokens_that_it_says():
 
 
 def test_no_more_calls_are_in_flight_than_the_purse_has_the_most_for():
-    most = [0, 0]
+    """The first call is in flight until the last word is asked about."""
+    in_flight, most = set(), []
+    last = asyncio.Event()
 
     async def answer(call):
-        most[0] += 1
-        most[1] = max(most)
-        await asyncio.sleep(0)
-        most[0] -= 1
+        in_flight.add(call.word)
+        most.append(len(in_flight))
+        if call.word == "h":
+            last.set()
+        if call.word == "a":
+            await last.wait()
+        in_flight.remove(call.word)
         return Answer("x", 0, 0)
 
     assert asked(answer, concurrency=8, funds=2.5 * MOST) == 8
-    assert most[1] == 2
+    assert max(most) == 2
 
 
 def test_a_purse_is_one_for_two_limits():

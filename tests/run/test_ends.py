@@ -106,6 +106,22 @@ class OneLateCommit:
         return now_ms
 
 
+async def late_crawl(store, clock, log, guard_ms=600):
+    """Make a run whose first lease comes late to the disk."""
+
+    def look(sql):
+        # The lease is made in the transaction whose commit is late.
+        clock.is_leased = clock.is_leased or sql.startswith("INSERT INTO attempts")
+        if clock.is_leased:
+            clock()
+
+    await store.run(lambda conn: conn.set_trace_callback(look))
+    provider = Played(lambda call: Answer("x"))
+    ending = await crawled(store, provider, Policy(guard_ms=guard_ms), clock=clock, log=log)
+    await store.run(lambda conn: conn.set_trace_callback(None))
+    assert ending.unfinished == 0
+
+
 @pytest.mark.parametrize(
     ("guard_ms", "late_ms", "moved"),
     [(600, 300, 0), (600, 301, 1), (100, 50, 0), (100, 51, 1), (1, 1, 1)],
@@ -118,27 +134,26 @@ def test_a_start_is_moved_when_its_commit_took_more_than_half_the_guard(guard_ms
         async with a_store("a") as store:
             await store.run(control.set_per_minute, "quota", 600, NOW_MS)
 
-            def look(sql):
-                # The lease is made in the transaction whose commit is late.
-                clock.is_leased = clock.is_leased or sql.startswith("INSERT INTO attempts")
-                if clock.is_leased:
-                    clock()
-
-            await store.run(lambda conn: conn.set_trace_callback(look))
-            ending = await crawled(
-                store,
-                Played(lambda call: Answer("x")),
-                Policy(guard_ms=guard_ms),
-                clock=clock,
-                log=heard.log,
-            )
-            assert ending.unfinished == 0
-            await store.run(lambda conn: conn.set_trace_callback(None))
+            await late_crawl(store, clock, heard.log, guard_ms)
             started = await rows(store, "SELECT started_at_ms FROM attempts")
         assert heard.events().count("start_restamped") == moved
         assert started == [(NOW_MS + moved * late_ms,)]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("windowed", ["one", "two"])
+def test_a_start_is_moved_where_one_of_two_limits_has_a_window(windowed):
+    async def main():
+        clock = OneLateCommit(301)
+        async with a_store("a", limit="one") as store:
+            await store.run(put, "b", name="q", limit="two")
+            await store.run(control.set_per_minute, windowed, 600, NOW_MS)
+            await late_crawl(store, clock, json_lines(stream=io.StringIO()))
+            started = "SELECT started_at_ms FROM attempts JOIN limits ON id = limit_id"
+            return await rows(store, f"{started} WHERE name = ?", windowed)
+
+    assert asyncio.run(main()) == [(NOW_MS + 301,)]
 
 
 def test_an_answer_that_came_before_a_cancel_is_recorded():
