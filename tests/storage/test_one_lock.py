@@ -1,6 +1,7 @@
 """One file has one lock, whatever leads to it, and whoever may checkpoint has it in hand."""
 
 import asyncio
+import sqlite3
 import threading
 
 import pytest
@@ -111,6 +112,27 @@ def test_a_command_waits_until_nobody_else_writes(path):
 
     assert waits_for(lock, write)
     assert rows(path, "SELECT count(*) FROM words") == [(2,)]
+    lock.close()
+
+
+def test_a_file_is_not_made_ready_while_somebody_writes(path):
+    """To have a write-ahead log is written to the file, at its 18th byte: 1 for none, 2 for one."""
+    conn = sqlite3.connect(path)
+    assert conn.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    conn.close()
+    lock = WriteLock(path)
+
+    def write():
+        with writing(path, 1):
+            pass
+
+    acting = threading.Thread(target=write)
+    with lock.held():
+        acting.start()
+        acting.join(A_WHILE_S)
+        assert path.read_bytes()[18] == 1
+    acting.join(10)
+    assert path.read_bytes()[18] == 2
     lock.close()
 
 
