@@ -1016,7 +1016,7 @@ from crawler.cli import main
 try:
     main()
 finally:
-    heavy = {"aiohttp", "aiosqlite", "asyncio", "rich", "structlog"}
+    heavy = {"aiosqlite", "asyncio", "pyreqwest", "rich", "structlog"}
     print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
