@@ -18,7 +18,6 @@ IN_STATEMENTS = {
     "ledger.control": {"{changes}", "{condition}", "{name}", "{source}"},
     "ledger.doubt": {"{chosen}"},
     "ledger.draw": {"{chosen}", "{due.condition}", "{due.order}", "{index}"},
-    "ledger.finish": {"{counting}"},
     "ledger.intake": {"{condition}", "{now_ms:d}", "{prompt_id:d}"},
     "ledger.invariants": {"{2 ** 62}", "{_SETTINGS}", "{_SET}"},
     "ledger.limits": {"{_COLUMNS}"},
