@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from crawler import crawl
 from crawler.errors import Exit
 from crawler.policy import Policy
-from crawler.providers.vertex.refusal import refusal
+from crawler.providers.vertex.refusal import refused
 from crawler.redaction import redacted, redacted_answer
 from tests.program import crawler, rows
 
@@ -146,8 +146,8 @@ def test_a_token_that_google_would_echo_is_left_out_before_the_reason_is_cut():
             grpc.aio.Metadata(),
             f"{before} Bearer {CANARY}",
         )
-        assert "canary" not in refusal(error, [CANARY]).reason
-        assert "Bearer" in refusal(error, [CANARY]).reason
+        assert "canary" not in refused(error, [CANARY]).reason
+        assert "Bearer" in refused(error, [CANARY]).reason
 
 
 @given(before=st.binary(max_size=9), after=st.binary(max_size=9))
