@@ -18,7 +18,6 @@ IN_STATEMENTS = {
     "ledger.control": {"{changes}", "{condition}", "{name}", "{source}"},
     "ledger.doubt": {"{chosen}"},
     "ledger.draw": {"{chosen}", "{due.condition}", "{due.order}", "{index}"},
-    "ledger.finish": {"{counting}"},
     "ledger.intake": {"{condition}", "{now_ms:d}", "{prompt_id:d}"},
     "ledger.invariants": {"{2 ** 62}", "{_SETTINGS}", "{_SET}"},
     "ledger.limits": {"{_COLUMNS}"},
@@ -78,7 +77,7 @@ def test_no_statement_is_put_together_in_another_way():
             set(),
         ),
         # What is recorded has one clock; these read what people and servers mean.
-        (("time.time", "time.time_ns", "datetime.utcnow"), {"clock", "providers.openai_refusal"}),
+        (("time.time", "time.time_ns", "datetime.utcnow"), {"clock"}),
         (("datetime.now",), {"cli.options"}),
         # Chance has a seam (the scheduler's `draw`), and a seed elsewhere.
         (("random.Random",), {"providers.scripted", "emulator.fate"}),
