@@ -23,8 +23,8 @@ POINTS = (
     "run_locked",  # and the record of it is not committed
     "leased",  # on record, and not handed out
     "submitted",  # handed out, and nothing is sent
-    "answered",  # the executor has an answer, and the scheduler does not know of it
-    "outcomes_taken",  # the scheduler has answers that are not on record
+    "answered",  # the executor has an answer, and the loop does not know of it
+    "outcomes_taken",  # the loop has answers that are not on record
     "dead_run_ended",  # its lock's file is still there, and others may be dead as well
     "run_ending",  # its last answers are on record, its end is not
     "run_ended",  # its lock's file is still there

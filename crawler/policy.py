@@ -151,6 +151,7 @@ def _after_failure(
     outage: bool,
 ) -> Verdict:
     if outcome not in COUNTS_AS_FAILURE:
+        # Due now. After a 429 or an outage the gate of its limit holds it: see quota/learning.py.
         return Verdict(RequestState.PENDING, failures, now_ms)
     if outage and is_out_of_order(outcome, retry_after_ms):
         # Not at once, so that another one tries next: this one may fail whatever the server does.

@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import signal
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, Phase, settings
 from crawler.ledger import control, intake
 from crawler.ledger import turn as turns
 from crawler.ledger.budget import Allowance
+from crawler.ledger.finish import end_run
 from crawler.ledger.limits import put_limit
 from crawler.ledger.runs import Scope, start_run
 from crawler.policy import Policy
@@ -38,6 +40,18 @@ PROFILE = os.environ.get("CRAWLER_TEST_PROFILE", "tests")
 LONG = PROFILE == "long"
 """The long versions are wanted: scripts/test --long."""
 settings.load_profile(PROFILE)
+
+
+def pytest_configure() -> None:
+    """Obey the signals that a job in the background was started without: its children inherit it.
+
+    What a person has said with nohup is for the tests, and not for the programs that they start.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            )
 
 
 @functools.cache
@@ -79,8 +93,18 @@ class Ledger:
         rows = [Word(word, {}) for word in words]
         return intake.add_words(self.conn, self.prompt.id, rows, self.now_ms)
 
-    def turn(self, *finished: Finish, budget: int = 2**31, run_id: int | None = None) -> turns.Turn:
-        return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget))
+    def turn(
+        self,
+        *finished: Finish,
+        budget: int = 2**31,
+        left: float | None = None,
+        run_id: int | None = None,
+    ) -> turns.Turn:
+        return turns.turn(self.conn, self.scope(run_id), finished, Allowance(budget, left))
+
+    def end_run(self, run_id: int, outcome: Outcome, reason: str, by: int | None = None) -> int:
+        """End a run, by itself or by another one; return how many calls it had in flight."""
+        return end_run(self.conn, self.scope(by or run_id), run_id, outcome, reason)
 
     def fix(self, per_minute: int) -> None:
         """Set a limit that is kept as it is set: all its starts at once, and no more."""

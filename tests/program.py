@@ -37,10 +37,26 @@ def crawler(*args, stdin=""):
     raise AssertionError("the program always exits")
 
 
-def crawler_process(*args, stdin=b"", env=None):
-    """Run the program in a process of its own."""
+BOUNDED = """
+import resource, sys
+_, name, most, *args = sys.argv
+resource.setrlimit(getattr(resource, name), (int(most), int(most)))
+sys.argv = ["crawler", *args]
+from crawler.cli import main
+main()
+"""
+"""The program with a bound on what it may use. It sets that itself: a function to be called between
+fork and exec would run in a copy of this process, with its threads gone and their locks held."""
+
+
+def crawler_process(*args, stdin=b"", env=None, bound=None):
+    """Run the program in a process of its own.
+
+    ``bound`` is the name of a limit of the system and the most that it allows.
+    """
+    program = ["-m", "crawler"] if bound is None else ["-c", BOUNDED, *map(str, bound)]
     done = subprocess.run(
-        [sys.executable, "-m", "crawler", *map(str, args)],
+        [sys.executable, *program, *map(str, args)],
         input=stdin,
         capture_output=True,
         timeout=150,

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.policy import Policy, backoff_ms, verdict
-from crawler.states import COUNTS_AS_FAILURE, FINAL, Outcome, RequestState
+from crawler.states import Outcome, RequestState
+from tests.expected import COUNTS_AS_FAILURE, FINAL
 
 POLICY = Policy()
 NOW_MS = 1_000_000
@@ -71,7 +72,7 @@ def test_an_outage_holds_back_as_well_who_has_never_failed():
     assert first == (RequestState.PENDING, 0, NOW_MS + POLICY.backoff_base_ms)
 
 
-@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, *sorted(FINAL)])
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, *map(Outcome, sorted(FINAL))])
 def test_what_has_ended_is_not_due_any_more(outcome):
     assert judge(outcome, failures=2)[1:] == (2, 0)
 

@@ -53,6 +53,11 @@ async def _crawl(
     db: Path, policy: Policy, options: RunOptions, live: Live | None
 ) -> tuple[Ending, Status]:
     log = silent() if live else json_lines()
+
+    def on_start(run: Loop) -> None:
+        freeze_imports()
+        install_signal_handlers(run, live.say if live else None, live.stop if live else None)
+
     async with open_store(db) as store:
         ending = await crawl_store(
             store,
@@ -60,9 +65,7 @@ async def _crawl(
             options,
             log,
             on_status=live.show if live else _reporter(log),
-            on_start=lambda run: started(
-                run, live.say if live else None, live.stop if live else None
-            ),
+            on_start=on_start,
         )
         status = await store.run(_final_status, policy.guard_ms)
         if live:
@@ -74,24 +77,32 @@ def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
     return status_of(conn, guard_ms, file_ms(conn))
 
 
-def started(
+def freeze_imports() -> None:
+    """Take what has been imported by now out of the garbage collector's sight; for a run's start.
+
+    A provider's library can be a million objects. To look through them for garbage again and
+    again took 40 % of the time of a fast crawl.
+    """
+    gc.freeze()
+
+
+def install_signal_handlers(
     run: Loop,
     say: Callable[[str], None] | None,
     clean_up: Callable[[], None] | None = None,
     again: str = "crawler run",
 ) -> None:
-    """Do what a process has to do when its run begins; see `_obey_signals`."""
-    # What has been imported by now stays. A provider's library can be a million objects, and
-    # looking through them for garbage again and again took 40 % of the time of a fast crawl.
-    gc.freeze()
-    _obey_signals(run, say or (lambda _: None), clean_up or (lambda: None), again)
+    """Stop a run politely at the first signal, and at once at the second; obey Ctrl-Z.
 
+    Args:
+        run: the run.
+        say: tells a person what happens; None: nobody is told.
+        clean_up: called before the process ends at once.
+        again: the command that goes on.
 
-def _obey_signals(
-    run: Loop, say: Callable[[str], None], clean_up: Callable[[], None], again: str
-) -> None:
-    """Stop politely at the first signal and at once at the second, after a cleaning up."""
+    """
     first_at_s: float | None = None
+    tell_user = say or (lambda _: None)
 
     def on_signal() -> None:
         nonlocal first_at_s
@@ -99,32 +110,32 @@ def _obey_signals(
             if time.monotonic() - first_at_s < SAME_SIGNAL_S:
                 return
             with suppress(OSError):  # the terminal may be gone
-                clean_up()
-                say(f"stopped; go on with: {again}")
-            os._exit(
-                EXIT_CODES[Reason.STOPPED]
-            )  # the open attempts are `abandoned` at the next start
+                if clean_up is not None:
+                    clean_up()
+                tell_user(f"stopped; go on with: {again}")
+            # The next run closes the open attempts as `abandoned`: see run/recovery.py.
+            os._exit(EXIT_CODES[Reason.STOPPED])
         first_at_s = time.monotonic()
         run.stop(Reason.STOPPED)
         with suppress(OSError):
-            say("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
+            tell_user("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its way
             loop.add_signal_handler(number, on_signal)
     if signal.getsignal(signal.SIGTSTP) is not signal.SIG_IGN:
-        _obey_ctrl_z(loop, run)
+        _handle_ctrl_z(loop, run)
 
 
-def _obey_ctrl_z(loop: asyncio.AbstractEventLoop, run: Loop) -> None:
+def _handle_ctrl_z(loop: asyncio.AbstractEventLoop, run: Loop) -> None:
     """Stop at Ctrl-Z, and obey it again after going on."""
 
     def stop() -> None:
         loop.remove_signal_handler(signal.SIGTSTP)
         # By the system's own rules: it does not stop whom no shell could let go on.
         os.kill(os.getpid(), signal.SIGTSTP)
-        _obey_ctrl_z(loop, run)
+        _handle_ctrl_z(loop, run)
 
     loop.add_signal_handler(signal.SIGTSTP, run.suspend, stop)
 

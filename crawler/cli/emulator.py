@@ -177,20 +177,20 @@ async def _emulate(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     from crawler.emulator.server import serve  # noqa: PLC0415 - it takes most of a second
 
-    async with serve(settings) as served:
-        _say(json.dumps({"endpoint": served.endpoint}))
-        tell(f"export VERTEX_EMULATOR_HOST={served.endpoint}")
-        await _watch(served, stop)
-    _say(json.dumps(served.tally.summary()))
+    async with serve(settings) as server:
+        _say(json.dumps({"endpoint": server.endpoint}))
+        tell(f"export VERTEX_EMULATOR_HOST={server.endpoint}")
+        await _watch(server, stop)
+    _say(json.dumps(server.tally.summary()))
 
 
-async def _watch(served: Any, stop: asyncio.Event) -> None:
+async def _watch(server: Any, stop: asyncio.Event) -> None:
     """Keep the outage, and show figures where there is a terminal, until told to stop."""
     is_live = sys.stderr.isatty()
     while not stop.is_set():
-        await served.keep_outage()
+        await server.keep_outage()
         if is_live:
-            _show(served)
+            _show(server)
         try:
             await asyncio.wait_for(stop.wait(), _TICK_S)
         except TimeoutError:
@@ -199,13 +199,13 @@ async def _watch(served: Any, stop: asyncio.Event) -> None:
         tell("")
 
 
-def _show(served: Any) -> None:
+def _show(server: Any) -> None:
     """Write the figures over those before."""
-    tally = served.tally
+    tally = server.tally
     text = (
         f"{tally.codes.total()} received · {tally.codes['OK']} OK"
         f" · {tally.codes['RESOURCE_EXHAUSTED']} refused · {tally.in_flight} in flight"
-        f" · {served.requests_last_minute()} in the last minute"
+        f" · {server.requests_last_minute()} in the last minute"
     )
     sys.stderr.write(f"\r{text[: shutil.get_terminal_size().columns - 1]}\x1b[K")
     sys.stderr.flush()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from crawler.cli.crawl import started
+from crawler.cli.crawl import freeze_imports, install_signal_handlers
 from crawler.cli.terminal import quoted, tell
 from crawler.cli.why import held_line, is_soon
 from crawler.errors import CrawlerError, Exit
@@ -23,6 +23,7 @@ from crawler.logs import heard
 from crawler.policy import Policy
 from crawler.protocol import Call, Word
 from crawler.run.ending import Ending, RunOptions, raise_for
+from crawler.run.loop import Loop
 from crawler.run.session import crawl_store
 from crawler.states import Outcome
 from crawler.storage.database import reading
@@ -85,6 +86,11 @@ async def _ask(
     db: Path, request_id: int, limit: str, asked: Asked, reader: Reader | None
 ) -> Ending:
     aside = _Aside(limit, reader)
+
+    def on_start(run: Loop) -> None:
+        freeze_imports()
+        install_signal_handlers(run, aside.say, again=asked.again)
+
     async with open_store(db) as store:
         return await crawl_store(
             store,
@@ -92,7 +98,7 @@ async def _ask(
             RunOptions(selection=Selection(request_id=request_id)),
             heard(aside.hear),
             on_status=aside.show,
-            on_start=lambda run: started(run, aside.say, again=asked.again),
+            on_start=on_start,
             on_text=aside.read if reader is not None else None,
         )
 

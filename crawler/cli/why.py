@@ -77,7 +77,7 @@ def long(why: Why, prompt: str, limit: str) -> str:
         "superseded": f"the prompt {name} has a newer version, and only that is asked",
         "function": "a Python function answers it: only the program that has it asks",
         "no_run": f"no run is at work{_last(why)}: crawler run",
-        "not_selected": f"the run at work serves something else ({printable(why.detail)})",
+        "not_selected": f"the run at work asks something else ({printable(why.detail)})",
         "paused": f"the limit {printable(limit)} is paused{since}{until}",
         "doubt": f"the prompt {name} is stopped: {_rejected(why)}",
         "backoff": f"it has failed, and waits{until}: {printable(why.detail)}",

@@ -1,6 +1,6 @@
 """What a person changes while a crawl is running: pauses, limits, retries, cancellations.
 
-Rule: a command writes rows and goes; the running scheduler sees them at its next turn.
+Rule: a command writes rows and goes; a run sees them at its next turn.
 """
 
 import sqlite3

@@ -14,11 +14,11 @@ from crawler.ledger.evidence import is_worn_out, judged
 from crawler.ledger.limits import Limit
 from crawler.ledger.pacing import Ended, learned
 from crawler.ledger.runs import Scope
-from crawler.ledger.tokens import settled
+from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
 from crawler.protocol import Finish, Lease
-from crawler.quota.learning import is_calm, served
+from crawler.quota.learning import is_calm, let_in
 from crawler.quota.pace import used_tokens
 from crawler.states import SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 
@@ -58,29 +58,29 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
-    let_in: Counter[int] = Counter()
+    calm_answers: Counter[int] = Counter()
     for finish, attempt in closed:
         answered = finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
-            let_in[attempt.limit_id] += 1  # the usual case, by the thousand
+            calm_answers[attempt.limit_id] += 1  # the usual case, by the thousand
             continue
-        budget = _UNSPENT if answered else _budget(conn, finish.request_id)
-        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, budget.failures)
+        spent = _UNSPENT if answered else _spent_by(conn, finish.request_id)
+        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, spent.failures)
         limits[attempt.limit_id] = limit
         if not answered:
             outage = limit.pace.gate_cause == "outage"
-            _settle(conn, scope, finish, budget, now_ms, outage=outage)
-    for limit_id, calls in let_in.items():
+            _next_state(conn, scope, finish, spent, now_ms, outage=outage)
+    for limit_id, calls in calm_answers.items():
         limit = limits[limit_id]
-        limits[limit_id] = limit._replace(pace=served(limit.pace, calls))
+        limits[limit_id] = limit._replace(pace=let_in(limit.pace, calls))
     return len(finished) - len(closed)
 
 
 def released(lease: Lease, now_ms: int) -> Finish:
     """Return the end of a lease that was not handed out: its commit ended too late for its start.
 
-    The request is pending again, and the tokens are given back. The place in the window stays
-    taken: another process may have counted it.
+    The request is pending again, and the tokens that it reserved are free. The place in the window
+    stays taken: another process may have counted it.
     """
     reason = "its commit ended too late for its place in the window"
     end = Finish(lease.request_id, lease.number, now_ms, Outcome.INTERRUPTED, reason=reason)
@@ -124,7 +124,8 @@ def _learn(
     )
     pace = learned(conn, limit, ended)
     if attempt.tokens_reserved is not None:
-        more = settled(conn, finish.request_id, *tokens_used(finish), attempt.tokens_reserved)
+        used = tokens_used(finish)
+        more = learn_tokens(conn, finish.request_id, *used, attempt.tokens_reserved)
         pace = used_tokens(pace, limit.quota, more, finish.finished_at_ms)
     return limit if pace is limit.pace else limit._replace(pace=pace)
 
@@ -153,7 +154,7 @@ def end_run(
         for request_id, number in open_attempts.fetchall()
     ]
     for finish, _ in _close(conn, run_id, left_open):
-        _settle(conn, scope, finish, _budget(conn, finish.request_id), now_ms)
+        _next_state(conn, scope, finish, _spent_by(conn, finish.request_id), now_ms)
     conn.execute(
         "UPDATE runs SET ended_at_ms = max(started_at_ms, ?), reason = ?"
         " WHERE id = ? AND ended_at_ms IS NULL",
@@ -218,7 +219,7 @@ _CLOSE = (
 )
 
 
-class _Budget(NamedTuple):
+class _Spent(NamedTuple):
     """What a request has spent of its tries."""
 
     failures: int
@@ -227,14 +228,14 @@ class _Budget(NamedTuple):
     """It is not to be tried again."""
 
 
-_UNSPENT = _Budget(0, 0, 0)
+_UNSPENT = _Spent(0, 0, 0)
 
 
-def _budget(conn: sqlite3.Connection, request_id: int) -> _Budget:
+def _spent_by(conn: sqlite3.Connection, request_id: int) -> _Spent:
     row = conn.execute(
         "SELECT failures, no_answers, cancelling FROM requests WHERE id = ?", (request_id,)
     ).fetchone()
-    return _Budget._make(row)
+    return _Spent._make(row)
 
 
 def _note_served(conn: sqlite3.Connection, served_now: Sequence[Finish]) -> None:
@@ -250,28 +251,28 @@ def _note_served(conn: sqlite3.Connection, served_now: Sequence[Finish]) -> None
     )
 
 
-def _settle(
+def _next_state(
     conn: sqlite3.Connection,
     scope: Scope,
     finish: Finish,
-    budget: _Budget,
+    spent: _Spent,
     now_ms: int,
     *,
     outage: bool = False,
 ) -> None:
-    """Give a request that was not answered its next state."""
+    """Write the next state of a request that was not answered, as the policy's verdict says."""
     state, failures, due_at_ms, no_answers = verdict(
         scope.policy,
         finish.outcome,
-        failures=budget.failures,
+        failures=spent.failures,
         retry_after_ms=finish.retry_after_ms,
         now_ms=now_ms,
         draw=scope.draw,
-        no_answers=budget.no_answers,
+        no_answers=spent.no_answers,
         worn_out=is_worn_out(conn, scope, finish),
         outage=outage,
     )
-    if budget.cancelling and state is RequestState.PENDING:
+    if spent.cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED
     assert state in TRANSITIONS[RequestState.LEASED]
     conn.execute(

@@ -1,5 +1,8 @@
 """The limits: what they are set to, what they have learned, and the record of each change.
 
+They are enforced in a turn: `window.usage` counts the rows, `quota.plan.plan` says how many calls
+may start, and `turn` leases no more than that.
+
 Rule: a limit is read once in a transaction, changed in memory, and written once. Whatever changes
 a rate or a gate leaves a row that says when and why.
 """

@@ -1,4 +1,4 @@
-"""The runs on record: one row for each life of a scheduler process.
+"""The runs on record: one row for each life of a process that crawls.
 
 Rule: a run is on record before it leases anything, and its heartbeat moves while it turns.
 """
@@ -15,7 +15,7 @@ HEARTBEAT_MS = 5_000
 
 
 class Selection(NamedTuple):
-    """What a run serves: all that a program can serve, unless one of these says less."""
+    """What a run asks: all that a program can ask by itself, unless one of these says less."""
 
     prompt: str | None = None
     """The name of the only prompt, in its current version."""

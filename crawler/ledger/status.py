@@ -1,6 +1,6 @@
 """How far a crawl is, how fast, and what it waits for.
 
-Rule: short reads that never write, so that they work beside a running scheduler.
+Rule: short reads that never write, so that they work beside a run.
 """
 
 import sqlite3

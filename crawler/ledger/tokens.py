@@ -1,7 +1,7 @@
 """Tokens and money: what a call will probably use, what it may use at the most, what it did use.
 
-Rule: what is taken from a limit before a call is settled after it, so that no estimate is wrong for
-longer than its call lasts.
+Rule: a call reserves an estimate when it starts. When it ends, the limit is charged the difference
+to what it did use, so that no estimate is wrong for longer than its call lasts.
 """
 
 import sqlite3
@@ -82,7 +82,7 @@ def usual(conn: sqlite3.Connection, prompt_id: int) -> Usual:
     return Usual._make(row)
 
 
-def settled(
+def learn_tokens(
     conn: sqlite3.Connection,
     request_id: int,
     tokens_in: int | None,

@@ -1,4 +1,4 @@
-"""The scheduler's question to the ledger: what has ended is recorded, what may start is leased.
+"""One turn: what has ended is recorded, what may start under each limit is leased.
 
 Rule: a turn is one transaction and all the scheduling there is. Nothing that it decides on lives
 outside the rows, so after a crash the next turn, of any process, simply goes on.
@@ -42,7 +42,7 @@ class Turn(NamedTuple):
     gate: Gate
     """Of the limits with work the one that opens first; open where one of them is."""
     unfinished: int
-    """Pending and leased requests of the prompts that the run serves."""
+    """Pending and leased requests of the prompts that the run asks."""
     stopped: int
     """How many of them belong to prompts that are stopped for this run."""
     stops: list[Doubt]

@@ -32,7 +32,7 @@ class Why(NamedTuple):
     - ``superseded``: there is a newer version of its prompt
     - ``function``: only the Python program that has its function can ask it
     - ``no_run``: no run is at work; ``cause`` is why the last one ended
-    - ``not_selected``: the runs at work serve something else
+    - ``not_selected``: the runs at work ask something else
     - ``paused``: since ``since_ms``, until ``until_ms`` or until somebody resumes
     - ``doubt``: the server rejects every word of its prompt; ``detail`` is what it said
     - ``backoff``: it has failed, and is due again at ``until_ms``
@@ -87,17 +87,17 @@ def why_not(
         code = "in_flight" if request.state == "leased" else request.state
         return Why(code, since_ms=request.started_at_ms, detail=request.reason)
     at_work = [run for run in live_runs(conn) if run.id in alive]
-    serving = [run for run in at_work if _serves(run, request)]
-    if not serving:
-        return _unserved(conn, request, at_work)
+    asking = [run for run in at_work if _asks(run, request)]
+    if not asking:
+        return _unasked(conn, request, at_work)
     limit = limits(conn, policy.guard_ms)[request.limit_id]
     asked = [prompt for prompt in work(conn, EVERYTHING) if prompt.limit_id == limit.id]
     used = usage(conn, limit, [prompt.prompt_id for prompt in asked], now_ms)
     found = (
         _paused(limit, now_ms)
-        or _doubted(conn, request, serving)
+        or _doubted(conn, request, asking)
         or _backing_off(request, now_ms)
-        or _over_budget(conn, request, limit, serving)
+        or _over_budget(conn, request, limit, asking)
         or held_back(limit, used, now_ms)
     )
     return found or Why("next", ahead=_ahead(conn, request))
@@ -128,7 +128,7 @@ def _request(conn: sqlite3.Connection, request_id: int) -> _Request:
     return _Request._make(row)
 
 
-def _serves(run: LiveRun, request: _Request) -> bool:
+def _asks(run: LiveRun, request: _Request) -> bool:
     """Tell whether a run asks about such requests."""
     options = run.options
     if "request_id" in options:
@@ -139,7 +139,7 @@ def _serves(run: LiveRun, request: _Request) -> bool:
     return by_itself and options.get("prompt", request.prompt) == request.prompt
 
 
-def _unserved(conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun]) -> Why:
+def _unasked(conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun]) -> Why:
     if not request.current:
         return Why("superseded")
     if request.provider == "function":
@@ -161,9 +161,9 @@ def _paused(limit: Limit, now_ms: int) -> Why | None:
     return Why("paused", limit.paused_at_ms, limit.paused_until_ms)
 
 
-def _doubted(conn: sqlite3.Connection, request: _Request, serving: list[LiveRun]) -> Why | None:
+def _doubted(conn: sqlite3.Connection, request: _Request, asking: list[LiveRun]) -> Why | None:
     asked = work(conn, EVERYTHING._replace(prompt_ids=(request.prompt_id,)))
-    for run in serving:
+    for run in asking:
         for doubt in doubts(conn, run.id, asked).values():
             if doubt.may_start <= 0:
                 detail = doubt.reason if doubt.is_stopped else None
@@ -178,11 +178,11 @@ def _backing_off(request: _Request, now_ms: int) -> Why | None:
 
 
 def _over_budget(
-    conn: sqlite3.Connection, request: _Request, limit: Limit, serving: list[LiveRun]
+    conn: sqlite3.Connection, request: _Request, limit: Limit, asking: list[LiveRun]
 ) -> Why | None:
-    if any(run.budget_left is None for run in serving):
+    if any(run.budget_left is None for run in asking):
         return None
-    richest = max(serving, key=lambda run: run.budget_left or 0.0)
+    richest = max(asking, key=lambda run: run.budget_left or 0.0)
     budget, options = richest.budget_left or 0.0, richest.options
     allowance = Allowance(1, budget, options.get("price_in", 1.0), options.get("price_out", 1.0))
     try:

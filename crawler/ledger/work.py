@@ -1,7 +1,7 @@
 """Which prompts have work for a run.
 
-Rule: nothing here writes. A prompt that is not the current version of its name is served only by
-who asks for that version.
+Rule: nothing here writes. A prompt that is not the current version of its name is asked only by
+a run that has selected that version.
 """
 
 import sqlite3
@@ -27,7 +27,7 @@ class Work(NamedTuple):
 
 
 CURRENT = "current = 1 AND provider <> 'function'"
-"""What a program serves by itself. Who brings a function can serve the prompts that it answers."""
+"""What a program asks by itself. Who brings a function can ask the prompts that it answers."""
 
 _WORK = (
     "SELECT prompts.id, limit_id, pending + leased, leased, pending + leased + succeeded + failed,"
@@ -51,7 +51,7 @@ def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
 
 
 def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
-    """Return the condition for the prompts that a run serves, and its values."""
+    """Return the condition for the prompts that a run asks, and its values."""
     if selection.prompt_ids is not None:
         marks = ", ".join("?" * len(selection.prompt_ids))
         return f"prompts.id IN ({marks})", selection.prompt_ids

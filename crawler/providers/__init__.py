@@ -1,5 +1,8 @@
 """The services that answer prompts, one file each; connected when the first call needs one.
 
+A new one is a file with ``connect(model)`` and a line in `KINDS`; what it takes and returns is in
+`crawler.protocol`.
+
 Rule: a provider makes one call when it is told to and says how it ended. It never retries, waits
 for quota, or remembers: that is the ledger's.
 """

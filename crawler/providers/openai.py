@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server: chat and completion, through aiohttp.
+"""Any OpenAI-compatible server: chat and completion.
 
 Rule: one POST a call, and every way that it can end is one outcome.
 
@@ -10,13 +10,12 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 ``stream``: that is up to whether somebody reads along.
 """
 
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
-
-import aiohttp
 
 from crawler.answer_schema import SCHEMA
 from crawler.answer_schema.checker import as_json_schema
@@ -28,23 +27,19 @@ from crawler.providers.answer_check import (
     wants_json,
 )
 from crawler.providers.event_stream import EventReader
+from crawler.providers.http_client import BrokenConnectionError, Client, Response, connected
 from crawler.providers.openai_reply import (
     Arrived,
     answer_in,
     broken_off,
-    connection_error,
     draft_in,
     is_success,
 )
 from crawler.providers.openai_stream import Gathering
+from crawler.providers.proxy import proxy_for
 from crawler.redaction import redacted_answer
-from crawler.states import Outcome
-from crawler.states.kinds import Kind
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
-CONNECT_TIMEOUT_S = 20
-MOST_BYTES = 32 * 2**20
-"""No answer is longer; a server that sends more would go on for ever."""
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
@@ -67,6 +62,14 @@ async def connect(model: str) -> AsyncIterator[Provider]:
     del model
     base_url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
     key = os.environ.get("OPENAI_API_KEY", "").strip()
+    _require_address(base_url)
+    _require_key(base_url, key)
+    proxy = proxy_for(base_url, os.environ)
+    async with connected(base_url, key, proxy) as http:
+        yield Server(http, base_url, [key, _password(base_url), _password(proxy or "")])
+
+
+def _require_address(base_url: str) -> None:
     if not _is_address(base_url):
         raise CrawlerError(
             "OPENAI_BASE_URL is no address",
@@ -74,15 +77,6 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1, with the port of yours",
             Exit.CONFIGURATION,
         )
-    if base_url == DEFAULT_BASE_URL and not key:
-        raise CrawlerError(
-            "there is no key for api.openai.com",
-            "OPENAI_API_KEY is not set",
-            "export OPENAI_API_KEY=…, or OPENAI_BASE_URL=… for another server",
-            Exit.DENIED,
-        )
-    async with session(base_url, key) as http:
-        yield Server(http, base_url, [key, unquote(urlsplit(base_url).password or "")])
 
 
 def check_params(model: str, params: Mapping[str, Any]) -> None:
@@ -108,23 +102,29 @@ def _is_address(base_url: str) -> bool:
     return named and parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
 
 
-def session(base_url: str, key: str | None) -> aiohttp.ClientSession:
-    """Return a session for a server; the ledger alone limits how many calls are in flight."""
-    loopback = urlsplit(base_url).hostname in ("127.0.0.1", "localhost", "::1")
-    return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),
-        headers={"Authorization": f"Bearer {key}"} if key else {},
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
-        trust_env=not loopback,
-    )
+def _require_key(base_url: str, key: str) -> None:
+    """Refuse a key that can't be sent, or that is missing. Raises CrawlerError."""
+    if not (key.isascii() and key.isprintable()):
+        what, why = "OPENAI_API_KEY is no key", "a line break or a letter in it can't be sent"
+    elif key and urlsplit(base_url).username is not None:
+        what = "only one of OPENAI_API_KEY and the user in OPENAI_BASE_URL can be sent"
+        why = "both are set"
+    elif not key and base_url == DEFAULT_BASE_URL:
+        what, why = "there is no key for api.openai.com", "OPENAI_API_KEY is not set"
+    else:
+        return
+    hint = "export OPENAI_API_KEY=…, or OPENAI_BASE_URL=… for another server"
+    raise CrawlerError(what, why, hint, Exit.DENIED)
+
+
+def _password(url: str) -> str:
+    return unquote(urlsplit(url).password or "")
 
 
 class Server:
     """A provider: an OpenAI-compatible server at an address."""
 
-    def __init__(
-        self, http: aiohttp.ClientSession, base_url: str, secrets: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, http: Client, base_url: str, secrets: Sequence[str] = ()) -> None:
         self._http = http
         self._base_url = base_url.rstrip("/")
         self._secrets = secrets
@@ -133,104 +133,66 @@ class Server:
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         require_checks(call)
-        async with self._post(call, request_body(call)) as response:
+        content = json.dumps(request_body(call)).encode()
+        async with self._http.post(self._url(call), content, call.timeout_ms) as response:
             return answer_in(call, await self._arrived(response), self._secrets)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
         require_checks(call)
-        # Some servers keep no connection after a stream, though they say so; none is used again.
-        headers = {"Connection": "close"}
-        async with self._post(call, streaming_body(call), headers) as response:
-            if response.content_type == "text/event-stream":
+        content = json.dumps(streaming_body(call)).encode()
+        async with self._http.post(
+            self._url(call), content, call.timeout_ms, in_pieces=True
+        ) as response:
+            if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
             answer = answer_in(call, await self._arrived(response), self._secrets)
             on_text(answer.text.removeprefix(call.prefill))
             return answer
 
     async def _read_events(
-        self, call: Call, response: aiohttp.ClientResponse, on_text: Callable[[str], None]
+        self, call: Call, response: Response, on_text: Callable[[str], None]
     ) -> Answer:
         gathering = Gathering("text" if _is_completion(call) else "content", self._secrets)
         try:
-            await _gather(response, gathering, on_text, self._secrets)
+            await _gather(response, gathering, on_text)
         except ProviderError as error:
-            arrived = self._gathered(response, gathering)
-            error.answer = draft_in(call, arrived)  # it was paid for
+            error.answer = draft_in(call, self._gathered(response, gathering))  # it was paid for
             raise
         return answer_in(call, self._gathered(response, gathering), self._secrets)
 
-    def _gathered(self, response: aiohttp.ClientResponse, gathering: Gathering) -> Arrived:
-        body = self._clean(gathering.body())
-        return Arrived(
-            response.status, response.headers, body, self._host, is_open=not gathering.ended
-        )
-
-    async def _arrived(self, response: aiohttp.ClientResponse) -> Arrived:
-        body = self._clean(await _whole(response))
+    async def _arrived(self, response: Response) -> Arrived:
+        body = self._clean(await response.body())
         return Arrived(response.status, response.headers, body, self._host)
+
+    def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
+        body = self._clean(gathering.body())
+        is_open = not gathering.ended
+        return Arrived(response.status, response.headers, body, self._host, is_open)
+
+    def _url(self, call: Call) -> str:
+        return f"{self._base_url}/{'completions' if _is_completion(call) else 'chat/completions'}"
 
     def _clean(self, body: bytes) -> bytes:
         """Return an answer without what only a server that means ill would put there."""
         return redacted_answer(body, self._secrets)
 
-    @asynccontextmanager
-    async def _post(
-        self, call: Call, body: Mapping[str, Any], headers: Mapping[str, str] | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Yield a response with status 200; whatever keeps it from coming is a ProviderError."""
-        path = "completions" if _is_completion(call) else "chat/completions"
-        try:
-            async with self._http.post(
-                f"{self._base_url}/{path}", json=body, headers=headers, allow_redirects=False
-            ) as response:
-                if not is_success(response.status):
-                    answer_in(call, await self._arrived(response), self._secrets)
-                yield response
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise connection_error("refused", error, self._secrets) from error
-        except aiohttp.ClientError as error:
-            raise connection_error("closed", error, self._secrets) from error
 
-
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    """Return a body that has come to its end."""
-    body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        _bound(len(body))
-    return bytes(body)
-
-
-async def _gather(
-    response: aiohttp.ClientResponse,
-    gathering: Gathering,
-    on_text: Callable[[str], None],
-    secrets: Sequence[str],
-) -> None:
+async def _gather(response: Response, gathering: Gathering, on_text: Callable[[str], None]) -> None:
     """Gather the events of a response, to the end of the answer in it."""
     reader = EventReader()
-    size = 0
     try:
-        async for chunk in response.content.iter_any():
-            size += len(chunk)
-            _bound(size)
-            gathering.tell(reader.feed(chunk), on_text)
+        while (piece := await response.read()) is not None:
+            gathering.tell(reader.feed(piece), on_text)
             if gathering.ended:
                 return
-    except aiohttp.ClientError as error:
+    except BrokenConnectionError:
         if gathering.whole:
             return  # what is lost is at most the count of its tokens
-        raise connection_error("closed", error, secrets) from error
+        raise
     gathering.tell(reader.end(), on_text)
     if not gathering.whole:
         raise broken_off()
-
-
-def _bound(size: int) -> None:
-    if size > MOST_BYTES:
-        reason = f"the answer is longer than {MOST_BYTES >> 20} MiB"
-        raise ProviderError(Outcome.REJECTED, reason, kind=Kind.WORD)
 
 
 def request_body(call: Call) -> dict[str, Any]:

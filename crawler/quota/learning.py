@@ -1,5 +1,8 @@
 """What the ends of calls teach a limit: its rate, and when to try again.
 
+`refused` makes a 429 a wait: it closes the gate until `Pace.gate_opens_at_ms`, and `quota.plan`
+lets nothing start before that.
+
 Rule: pure. Each function takes a `Pace` and gives the next.
 
 One refusal closes the gate for everybody, and a single probe opens it again. If the probes found
@@ -61,8 +64,8 @@ def is_calm(pace: Pace) -> bool:
     return pace.gate_cause is None and not pace.failures
 
 
-def served(pace: Pace, calls: int) -> Pace:
-    """Return a calm pace after so many calls were let in."""
+def let_in(pace: Pace, calls: int) -> Pace:
+    """Return a calm pace after the server has let in so many calls."""
     if pace.served >= MOST_SERVED:
         return pace
     return pace._replace(served=min(MOST_SERVED, pace.served + calls))
@@ -72,7 +75,7 @@ def answered(pace: Pace, quota: Quota, started_at_ms: int, accepted: int, now_ms
     """Return the pace after a call that was let in, whatever came of it."""
     if pace.failures:
         pace = pace._replace(failures=0)
-    pace = served(pace, 1)
+    pace = let_in(pace, 1)
     if pace.gate_cause is not None and started_at_ms > pace.gate_closed_at_ms:
         return opened(pace, quota, accepted, now_ms)
     return pace
@@ -89,7 +92,7 @@ def refused(pace: Pace, quota: Quota, refusal: Refusal) -> Pace:
         accepted=max(pace.accepted if pace.gate_cause else 0, refusal.accepted),
     )
     if pace.gate_cause == "outage":
-        pace = _ajar(pace, now_ms)  # there is somebody, though he refuses
+        pace = _open_gate(pace, now_ms)  # a server is there, though it refuses
     parks = refusal.daily and pace.gate_cause == "quota"
     if refusal.started_at_ms <= pace.gate_closed_at_ms and not parks:
         pace = pace._replace(episode_refusals=pace.episode_refusals + 1)
@@ -193,11 +196,13 @@ def _cut(pace: Pace, quota: Quota, now_ms: int) -> Pace:
         plateau = rate + KEPT * (plateau - rate)
     else:
         plateau = rate
-    return _settled(pace, quota, plateau, now_ms)
+    return _from_plateau(pace, quota, plateau, now_ms)
 
 
-def _settled(pace: Pace, quota: Quota, plateau: float, now_ms: int, share: float = CUT) -> Pace:
-    """Begin anew at a share of a rate that is believed to be right."""
+def _from_plateau(
+    pace: Pace, quota: Quota, plateau: float, now_ms: int, share: float = CUT
+) -> Pace:
+    """Return the pace at a share of a rate that is believed to be right, with new counts."""
     plateau = max(plateau, FEWEST)
     return pace._replace(
         plateau=plateau,
@@ -213,7 +218,7 @@ def opened(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
     """Return the pace after a probe was let in; ``accepted`` as in `Refusal`."""
     used_up = pace.gate_strikes >= USED_UP
     learns = pace.gate_cause == "quota" and quota.adaptive
-    pace = _ajar(pace, now_ms)
+    pace = _open_gate(pace, now_ms)
     if not learns:
         return pace
     if pace.bursting:
@@ -224,12 +229,12 @@ def opened(pace: Pace, quota: Quota, accepted: int, now_ms: int) -> Pace:
     pace = pace._replace(window_seen_at_ms=now_ms)
     if accepted >= SAMPLE // 2:
         plateau = min(pace.plateau, max(float(accepted), least * pace.plateau))
-        pace = _settled(pace, quota, plateau, now_ms)
+        pace = _from_plateau(pace, quota, plateau, now_ms)
     return pace._replace(young=pace.young and pace.doubling)
 
 
-def _ajar(pace: Pace, now_ms: int) -> Pace:
-    """Open the gate."""
+def _open_gate(pace: Pace, now_ms: int) -> Pace:
+    """Return the pace with its gate open; what it has learned stays."""
     return pace._replace(
         gate_cause=None,
         gate_reason=None,
@@ -245,16 +250,16 @@ def _taught(pace: Pace, quota: Quota, now_ms: int, *, used_up: bool) -> Pace:
     if used_up and pace.rate is None and pace.accepted >= SAMPLE:
         # A window, and this is what it holds.
         pace = pace._replace(window_seen_at_ms=now_ms, young=False)
-        return _settled(pace, quota, float(pace.accepted), now_ms, share=1.0)
+        return _from_plateau(pace, quota, float(pace.accepted), now_ms, share=1.0)
     # What that burst cost says nothing of what an even pace will.
     pace = pace._replace(bursting=False, tat_us=now_ms * US, episode_cost=1.5, episode_refusals=1)
     if pace.rate is not None:
-        return _settled(pace, quota, pace.rate, now_ms)
+        return _from_plateau(pace, quota, pace.rate, now_ms)
     if quota.per_minute is not None:
         pace = pace._replace(young=False)
-        return _settled(pace, quota, quota.ceiling, now_ms)
+        return _from_plateau(pace, quota, quota.ceiling, now_ms)
     pace = pace._replace(doubling=True)
-    return _settled(pace, quota, max(FIRST_RATE, pace.accepted), now_ms, share=1.0)
+    return _from_plateau(pace, quota, max(FIRST_RATE, pace.accepted), now_ms, share=1.0)
 
 
 def failed(pace: Pace, started_at_ms: int, reason: str, *, refused: bool, now_ms: int) -> Pace:

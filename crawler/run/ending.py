@@ -1,7 +1,7 @@
 """How far a run goes, why it ends, and what that tells whoever started it.
 
 Rule: pure. Each reason for which a run ends stands here once, with its exit code and its words;
-nobody else chooses a code for the end of a run.
+nobody else chooses a code for the end of a run. That a run ends is decided in `Loop._ending`.
 """
 
 from collections.abc import Mapping
@@ -91,7 +91,7 @@ class RunOptions:
     budget: Allowance = ANYTHING
     """What to spend at the most, with the prices of a token; its calls say nothing here."""
     selection: Selection = EVERYTHING
-    """What to serve."""
+    """What to ask."""
 
     def on_record(self, now_ms: int) -> dict[str, Any]:
         """Return what others may know of them: the column ``runs.options``."""

@@ -1,6 +1,6 @@
 """Makes the calls: a task for each one in flight, on this machine, in this loop.
 
-Rule: the scheduler knows an executor by `submit` and `outcomes` alone. What goes in is a plain
+Rule: the loop knows an executor by the methods of `Executor` alone. What goes in is a plain
 `Call`, what comes out a plain `Finish`, so that another executor (a cluster, a provider's batch
 job) can take this one's place. Nothing in here knows the ledger, and no call is made twice.
 """

@@ -1,7 +1,8 @@
 """One life of a run: turn, hand out, wait, turn again.
 
-Rule: all scheduling is in the ledger's `turn`. What is here ends with the process: what the run may
-still start and spend, and why it ends.
+Rule: all scheduling is in the ledger's `turn`. What is kept here ends with the process: what the
+run may still start and spend, and why it ends. `Loop._ending` decides that a run ends; the exit
+code of each reason is in `run.ending`.
 """
 
 import asyncio
@@ -34,7 +35,7 @@ from crawler.run.ending import (
     stopped_ending,
 )
 from crawler.run.executor import Executor
-from crawler.run.recovery import TICK_MS, Watch, recover
+from crawler.run.recovery import TICK_MS, Heartbeats, recover
 from crawler.states import OPENS_GATE, Outcome
 from crawler.storage.cancellation import to_its_end
 from crawler.storage.locks import LockTimeout, RunLock, forget_all_but
@@ -84,7 +85,7 @@ class Loop:
         self._policy, self._options, self._log, self._on_status = policy, options, log, on_status
         self._scope: Scope
         self._lock: RunLock | None = None
-        self._watch = Watch()
+        self._heartbeats = Heartbeats()
         self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = 0
         self._stopping: tuple[Reason, str | None] | None = None
         self._drain_until_ms = self._gate_strikes = 0
@@ -124,7 +125,7 @@ class Loop:
         """
         try:
             await self._store.run(self._begin)
-            await recover(self._store, self._scope, self._log, self._watch)
+            await recover(self._store, self._scope, self._log, self._heartbeats)
             ending = await self._turns()
             await self._end(ending.reason)
         except (sqlite3.Error, LockTimeout, MemoryError):
@@ -149,7 +150,7 @@ class Loop:
             if finished:
                 failpoint("outcomes_taken")
             self._turned_at_ms = self._clock()
-            self._settle(finished)
+            self._count_costs(finished)
             done = await self._store.run(turn, self._scope, finished, self._allowance())
             self._report(finished, done)
             if done.leases:
@@ -174,7 +175,7 @@ class Loop:
         left = None if given.budget is None else given.budget - self._spent
         return given._replace(calls=NOTHING.calls if self._stopping else calls, budget=left)
 
-    def _settle(self, finished: Sequence[Finish]) -> None:
+    def _count_costs(self, finished: Sequence[Finish]) -> None:
         """Count what ended calls have cost; where they don't say, it is the most they could."""
         for finish in finished:
             most = self._costs.pop(finish.request_id, 0.0)
@@ -191,7 +192,7 @@ class Loop:
         Then the leases are released: the next turn records it, and leases anew.
         """
         failpoint("leased")
-        if done.windowed and self._is_late(done.now_ms):
+        if self._is_late(done):
             self._release(done.leases)
             return
         self._releases = 0
@@ -202,12 +203,14 @@ class Loop:
         self._executor.submit([lease.call for lease in done.leases])
         failpoint("submitted")
 
-    def _is_late(self, started_at_ms: int) -> bool:
-        """Tell whether calls with this start on record may arrive too late for their window.
+    def _is_late(self, done: Turn) -> bool:
+        """Tell whether calls may not leave any more that have started on record with a turn.
 
         The window trusts that a call arrives within the guard. Half of the guard is the commit's.
+        Where there is no window, others may have given this run up: then the calls are not its own.
         """
-        return self._clock() - started_at_ms > self._policy.guard_ms // 2
+        allowed_ms = self._policy.guard_ms // 2 if done.windowed else self._policy.lost_after_ms
+        return self._clock() - done.now_ms > allowed_ms
 
     def _release(self, leases: Sequence[Lease]) -> None:
         self._releases += 1
@@ -305,7 +308,7 @@ class Loop:
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
         self._store.require_file()
-        await recover(self._store, self._scope, self._log, self._watch)
+        await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
             self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))
 

@@ -1,4 +1,7 @@
-"""What dead runs have left open is taken over by those that live.
+"""Recovery: what dead runs have left open is taken over by those that live.
+
+A kill leaves an open attempt for each call in flight. `recover` closes them as `abandoned`, at the
+start of each run and once a second; then `policy.verdict` makes their requests due again.
 
 Rule: a run is dead when its process is, which its lock tells at once, whatever a clock says. One
 that lives and does nothing (stopped for good, or hanging) is given up when its heartbeat has not
@@ -21,7 +24,7 @@ TICK_MS = 1_000
 """How often a run looks after the others, at the most."""
 
 
-class Watch:
+class Heartbeats:
     """The heartbeats that a run has seen of the others, and in how many looks they stood still."""
 
     def __init__(self) -> None:
@@ -38,12 +41,12 @@ class Watch:
         return looks * TICK_MS
 
 
-async def recover(store: Store, scope: Scope, log: Log, watch: Watch) -> None:
+async def recover(store: Store, scope: Scope, log: Log, heartbeats: Heartbeats) -> None:
     """End the runs whose process is gone, and make their open attempts due again."""
     for run in await store.run(live_runs):
         if run.id == scope.run_id:
             continue
-        why = _death(store, scope, run, watch)
+        why = _death(store, scope, run, heartbeats)
         if why is not None:
             attempts = await store.run(
                 end_run, scope, run.id, Outcome.ABANDONED, Reason.KILLED, detail=why
@@ -53,14 +56,14 @@ async def recover(store: Store, scope: Scope, log: Log, watch: Watch) -> None:
             log.warning("attempts_abandoned", of_run_id=run.id, attempts=attempts, reason=why)
 
 
-def _death(store: Store, scope: Scope, run: LiveRun, watch: Watch) -> str | None:
+def _death(store: Store, scope: Scope, run: LiveRun, heartbeats: Heartbeats) -> str | None:
     """Tell why a run is dead; None where it is not known to be."""
     alive = run_is_alive(store.path, run.id)
     # A power cut may take the file of a lock that is younger than the disk's last flush.
     rebooted = alive is None and run.boot_id not in ("", boot_id())
     if alive is False or rebooted:
         return "died"
-    still_ms = watch.still_ms(run.id, run.heartbeat_at_ms)
+    still_ms = heartbeats.still_ms(run.id, run.heartbeat_at_ms)
     if alive is None:
         still_ms = scope.clock() - run.heartbeat_at_ms
     # Another program may have set its own run less time than the heart takes to beat.

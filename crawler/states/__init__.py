@@ -22,8 +22,8 @@ class Outcome(StrEnum):
 
     SUCCEEDED = "succeeded"
     TRANSIENT = "transient"  # 500, 503, 504, timeout, reset
-    THROTTLED = "throttled"  # 429: the quota is used up
-    UNAVAILABLE = "unavailable"  # connection refused, no route, no name: nobody is there
+    THROTTLED = "throttled"  # 429: the quota is used up; closes the gate of its limit
+    UNAVAILABLE = "unavailable"  # connection refused, no route, no name: likewise
     REJECTED = "rejected"  # the text says that it is this word's fault: it will never do
     BLOCKED = "blocked"  # the model refused
     REFUSED = "refused"  # another 4xx: the prompt's fault, perhaps; the verdict waits for others

@@ -135,7 +135,7 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
         lock = WriteLock(path)
         conn = sqlite3.connect(location(path), isolation_level=None)
         try:
-            # Only a scheduler checkpoints while there may be others.
+            # Only a run checkpoints while there may be others.
             configure(conn, lock, 0, now_ms)
             conn.execute("PRAGMA cache_size = -131072")  # a long list goes into one index
             yield Writer(conn, lock)

@@ -106,7 +106,7 @@ def _inode(path: Path | None) -> tuple[int, int] | None:
 
 @asynccontextmanager
 async def open_store(database: Path | None) -> AsyncIterator[Store]:
-    """Open a file (None: a database in memory) for a scheduler, creating it if need be.
+    """Open a file (None: a database in memory) for a run, creating it if need be.
 
     Raises CrawlerError, also for what goes wrong with the file later.
     """

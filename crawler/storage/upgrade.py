@@ -1,5 +1,7 @@
 """Brings a file to the newest schema, or refuses it untouched.
 
+What all migrations add up to, table by table, is in docs/schema.sql.
+
 Rule: a file is looked at read-only before anything is written to it. One that is not ours, is
 newer than we are, or is damaged, stays as it is to the byte.
 """

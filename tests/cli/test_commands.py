@@ -5,7 +5,6 @@ import csv
 import io
 import json
 import re
-import resource
 import shlex
 import socket
 import sqlite3
@@ -489,14 +488,10 @@ class TestExitCodes:
 
     def test_a_full_disk_is_73_and_what_was_there_is_there(self, asked, tmp_path):
         (tmp_path / "list.txt").write_text("\n".join(f"{n:0200}" for n in range(5_000)))
-        full = subprocess.run(
-            [sys.executable, "-m", "crawler", "add", "list.txt", "--prompt", "p"],
-            capture_output=True,
-            text=True,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)),
-        )
-        assert full.returncode == Exit.DATABASE
-        assert full.stderr.startswith("error: crawl.db can't be read or written\n")
+        bound = ("RLIMIT_FSIZE", 300_000)
+        full = crawler_process("add", "list.txt", "--prompt", "p", bound=bound)
+        assert full.code == Exit.DATABASE
+        assert full.err.startswith("error: crawl.db can't be read or written\n")
         assert states(asked) == {"a": "pending", "b": "pending"}
         assert asked("check").code == Exit.DONE
 
@@ -1021,7 +1016,7 @@ from crawler.cli import main
 try:
     main()
 finally:
-    heavy = {"aiohttp", "aiosqlite", "asyncio", "rich", "structlog"}
+    heavy = {"aiosqlite", "asyncio", "pyreqwest", "rich", "structlog"}
     print(sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 

@@ -327,10 +327,19 @@ def test_other_quotas_have_other_names_and_the_day_no_end():
 
 def test_no_more_calls_are_carried_out_at_once_than_are_allowed():
     async def check():
-        async with asked(max_concurrent=7, latency_ms=50) as client:
-            codes = Counter(await asyncio.gather(*(client.code("a") for _ in range(50))))
-            assert codes == {"OK": 7, "RESOURCE_EXHAUSTED": 43}
+        async with asked(word_faults=always("hang"), max_concurrent=7) as client:
+            calls = [client.generate(request('"hang"')) for _ in range(7)]
+            while client.tally.in_flight < 7:
+                await asyncio.sleep(0.001)
+            codes = Counter(await asyncio.gather(*(client.code("a") for _ in range(43))))
+            assert codes == {"RESOURCE_EXHAUSTED": 43}
             assert client.tally.most_in_flight == 7
+            calls[0].cancel()
+            while client.tally.in_flight == 7:
+                await asyncio.sleep(0.001)
+            assert await client.code("a") == "OK"
+            for call in calls:
+                call.cancel()
 
     run(check())
 

@@ -21,10 +21,12 @@ from crawler.ledger.finish import end_run, released
 from crawler.ledger.turn import turn
 from crawler.policy import Policy
 from crawler.quota.pace import WINDOW_MS
-from crawler.states import COUNTS_AS_FAILURE, FINAL, OPENS_GATE, UNPROCESSED, Outcome
+from crawler.states import Outcome
 from tests.conftest import PROFILE, Ledger
+from tests.expected import CLOSES_GATE, COUNTS_AS_FAILURE, FINAL, OPENS_GATE, OUTCOMES
 
 MAX_FAILURES = 2
+OUTAGE_AFTER = 5
 WORDS = st.sampled_from("abcdefghijklmnop")
 SOME = st.integers(0, 1_000)
 REACHED: Counter[str] = Counter()
@@ -61,7 +63,7 @@ TO_REACH = {
     "turn: tries the gate",
     "turn: window full",
     "zombie_turn",
-    *(f"finish: {outcome}" for outcome in Outcome),
+    *(f"finish: {outcome}" for outcome in OUTCOMES),
 }
 
 
@@ -210,6 +212,14 @@ class LedgerMachine(RuleBasedStateMachine):
             facts = {"retry_after_ms": None, "tokens": 9, "truncated": False, "daily": False}
             self._finish_and_compare(0, outcome, **facts)
 
+    @precondition(lambda self: len(self.open) >= OUTAGE_AFTER)
+    @rule()
+    def break_down(self):
+        """A server that is out of order: all that is in flight fails."""
+        while self.open:
+            facts = {"retry_after_ms": None, "tokens": 9, "truncated": False, "daily": False}
+            self._finish_and_compare(0, Outcome.TRANSIENT, **facts)
+
     @precondition(lambda self: self.open)
     @rule(
         some=SOME,
@@ -236,10 +246,10 @@ class LedgerMachine(RuleBasedStateMachine):
         cause = self._gate()[0]
         reached(f"finish: {outcome}")
         if started_at_ms > closed_at_ms or before is None:
-            if outcome in UNPROCESSED and started_at_ms > closed_at_ms:
+            if outcome in CLOSES_GATE and started_at_ms > closed_at_ms:
                 assert cause is not None
                 reached("finish: gate closed")
-            elif outcome in OPENS_GATE - {Outcome.TRANSIENT}:
+            elif outcome in OPENS_GATE - {"transient"}:
                 assert cause is None
         if before is not None and cause is None:
             reached("finish: gate opened")

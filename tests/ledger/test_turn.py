@@ -249,7 +249,7 @@ class TestControl:
         assert control.supersede(ledger.conn, ledger.prompt.id, new.id) == 1
         assert [lease.word for lease in ledger.turn().leases] == ["wanted"]
 
-    def test_retry_gives_a_new_budget(self, ledger):
+    def test_what_was_rejected_is_asked_again_where_somebody_says_so(self, ledger):
         ledger.add(["w"])
         (lease,) = ledger.turn().leases
         ledger.turn(ledger.finish(lease, Outcome.REJECTED))

@@ -96,6 +96,8 @@ def test_a_closed_gate_says_when_it_opens():
 
 
 CLOSED = Pace(gate_cause="quota", refusal_ms=150.0)
+SHUT = CLOSED._replace(gate_opens_at_ms=NOW_MS + 5_000)
+NO_TOKENS = Pace(tokens_tat_us=(NOW_MS + 900) * 1_000)
 NOBODY_KNOWS = Quota(adaptive=True)
 FIXED = Quota(per_minute=10, adaptive=False)
 IN_A_WHILE_MS = NOW_MS + 500
@@ -139,6 +141,25 @@ def usage(**facts):
         (
             {"pace": CLOSED._replace(gate_cause="day"), "probe_started_at_ms": NOW_MS},
             (0, "gate", None, None),
+        ),
+        # What is closed is told before what is full: a place that is free would be of no use.
+        ({"pace": SHUT, "in_flight": 8}, (0, "gate", LATER_MS, None)),
+        ({"pace": SHUT, "occupied": 10}, (0, "gate", LATER_MS, None)),
+        ({"pace": SHUT, "in_flight": 8, "paused": True}, (0, "paused", None, None)),
+        ({"paused": True, "in_flight": 8, "occupied": 10}, (0, "paused", None, None)),
+        ({"in_flight": 8, "occupied": 10}, (0, "concurrency", None, None)),
+        ({"pace": CLOSED, "in_flight": 8}, (0, "concurrency", None, None)),
+        (
+            {"pace": CLOSED, "occupied": 10, "probe_started_at_ms": NOW_MS},
+            (0, "gate", NOW_MS + 350, None),
+        ),
+        (
+            {"pace": NO_TOKENS, "quota": FIXED._replace(tokens_per_minute=600), "in_flight": 8},
+            (0, "concurrency", None, None),
+        ),
+        (
+            {"pace": NO_TOKENS, "quota": FIXED._replace(tokens_per_minute=600), "occupied": 10},
+            (0, "tokens_per_minute", NOW_MS + 851, None),
         ),
         # Of a quota that nobody knows as many are tried as have been let in, and ten at first.
         ({"quota": NOBODY_KNOWS, "concurrency": 10}, (10, None, IN_A_WHILE_MS, None)),

@@ -14,7 +14,7 @@ from crawler.errors import Exit
 from crawler.ledger.runs import Scope, live_runs, start_run
 from crawler.logs import silent
 from crawler.policy import Policy
-from crawler.run.recovery import TICK_MS, Watch, recover
+from crawler.run.recovery import TICK_MS, Heartbeats, recover
 from crawler.storage.locks import RunLock
 from crawler.storage.store import open_store
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, told_by, until
@@ -88,7 +88,7 @@ def until_true(condition):
 
 
 def test_a_heart_stands_still_for_as_many_of_our_own_looks_as_found_it_so():
-    watch = Watch()
+    watch = Heartbeats()
     assert [watch.still_ms(1, 7) for _ in range(4)] == [0, TICK_MS, 2 * TICK_MS, 3 * TICK_MS]
     assert watch.still_ms(2, 7) == 0
     assert [watch.still_ms(1, 8), watch.still_ms(1, 8)] == [0, TICK_MS]
@@ -106,7 +106,7 @@ def test_whoever_slept_declares_nobody_dead_for_it(tmp_path):
             lock = RunLock(database, other)
             clock = itertools.count(86_400_000, 86_400_000)
             scope = Scope(run_id=own, policy=policy, clock=clock.__next__, draw=random.randint)
-            watch, ended = Watch(), []
+            watch, ended = Heartbeats(), []
             for _ in range(looks):
                 await recover(store, scope, silent(), watch)
                 ended.append(other not in [run.id for run in await store.run(live_runs)])

@@ -579,18 +579,6 @@ def test_an_error_of_the_database_ends_the_run_and_writes_no_more(tmp_path):
     assert_no_thread_is_left()
 
 
-def test_a_status_can_be_asked_for_while_it_runs(tmp_path):
-    async def main():
-        async with a_store("ab", tmp_path / "c.db") as store:
-            await crawled(store, Asked())
-            now = await store.run(status, 600, 1)
-            assert now.unfinished == 0
-            assert now.eta_ms == 0
-            assert now.runs == []
-
-    asyncio.run(main())
-
-
 def test_an_older_version_is_not_asked_and_does_not_count(tmp_path):
     """What failed under a version that has been replaced is no failure of today."""
 

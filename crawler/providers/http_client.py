@@ -1,0 +1,259 @@
+"""HTTP with one server, through pyreqwest: the only place that knows the client.
+
+Rule: a response belongs to its request. A connection on which something waits that nobody asked
+for, or that broke the protocol, is closed and never used again. What remains: a second response
+that arrives when the next request is already out can't be told from its answer in HTTP/1.1.
+
+A request ends by itself when its time is up, and then its connection is closed. Where it is
+cancelled before the head of its response has come, the client goes on with it in the background
+until then; afterwards it is closed at once.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyreqwest.client
+import pyreqwest.response
+from pyreqwest.exceptions import DetailedPyreqwestError, PyreqwestError, RequestTimeoutError
+from pyreqwest.http import HeaderMap
+from pyreqwest.proxy import ProxyBuilder
+
+from crawler.errors import CrawlerError, Exit
+from crawler.protocol import ProviderError
+from crawler.states import Outcome
+from crawler.states.kinds import Kind
+
+MOST_BYTES = 32 * 2**20
+"""No answer is longer; a server that sends more would go on for ever."""
+CONNECT_TIMEOUT = timedelta(seconds=20)
+IDLE_TIMEOUT = timedelta(seconds=4)
+"""Less than the servers in use have (5 s at uvicorn): what is sent while the other side closes is
+lost."""
+LONGEST_RETURN_MS = 500
+"""How long a thread that others keep in Python is taken for the client's."""
+_PROXY_AUTHENTICATION_REQUIRED = 407
+_PEM = b"-----BEGIN CERTIFICATE-----"
+
+# What the client says, where that is no sentence for a person.
+_SENTENCES = {
+    "CaUsedAsEndEntity": "the server's certificate is one for an authority, not for a server",
+    "UnknownIssuer": "the authority that signed the server's certificate is not known here"
+    " (SSL_CERT_FILE can name it)",
+    "tunnel error: unsuccessful": "the proxy does not lead to the server",
+}
+
+
+class BrokenConnectionError(ProviderError):
+    """The connection broke, or the time was up, before the response was whole."""
+
+
+class Response:
+    """A response whose head has come; its body is read in pieces, or at once."""
+
+    def __init__(self, response: pyreqwest.response.Response, timeout_ms: int) -> None:
+        self.status = response.status
+        self._response = response
+        self._reader = response.body_reader
+        self._timeout_ms = timeout_ms
+        self._size = 0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What can be read of the headers; the case of their names makes no difference."""
+        headers = self._response.headers
+        found = {name: _text(headers, name) for name in headers}
+        return HeaderMap({name: text for name, text in found.items() if text is not None})
+
+    @property
+    def content_type(self) -> str:
+        """The type of the body, in lower case and without its parameters."""
+        text = _text(self._response.headers, "content-type") or ""
+        return text.partition(";")[0].strip().lower()
+
+    async def read(self) -> bytes | None:
+        """Return the next piece of the body; None at its end. Raises ProviderError."""
+        try:
+            piece = await self._reader.read_chunk()
+        except PyreqwestError as error:
+            raise _told(error, self._timeout_ms) from error
+        if piece is None:
+            return None
+        self._size += len(piece)
+        if self._size > MOST_BYTES:
+            raise ProviderError(
+                Outcome.REJECTED,
+                f"the answer is longer than {MOST_BYTES >> 20} MiB",
+                kind=Kind.WORD,
+            )
+        return piece.to_bytes()
+
+    async def body(self) -> bytes:
+        """Return the whole body. Raises ProviderError."""
+        pieces = []
+        while (piece := await self.read()) is not None:
+            pieces.append(piece)
+        return b"".join(pieces)
+
+
+class Client:
+    """Sends requests; how many at once is up to whoever makes them."""
+
+    def __init__(self, client: pyreqwest.client.Client) -> None:
+        self._client = client
+
+    @asynccontextmanager
+    async def post(
+        self, url: str, body: bytes, timeout_ms: int, *, in_pieces: bool = False
+    ) -> AsyncIterator[Response]:
+        """Send JSON and yield the response, whatever its status. Raises ProviderError.
+
+        Args:
+            url: where it is sent.
+            body: what is sent.
+            timeout_ms: how long all of it may take, the reading included.
+            in_pieces: the body is wanted as it comes; the connection is closed after it, since
+                some servers keep none after a stream, though they say so.
+
+        """
+        request = (
+            self._client.post(url).body_bytes(body).timeout(timedelta(milliseconds=timeout_ms))
+        )
+        if in_pieces:
+            request = request.header("Connection", "close").streamed_read_buffer_limit(0)
+        try:
+            async with request.build_streamed() as response:
+                if response.status == _PROXY_AUTHENTICATION_REQUIRED:
+                    raise _refused_by_proxy()
+                yield Response(response, timeout_ms)
+        except PyreqwestError as error:
+            raise _told(error, timeout_ms) from error
+
+
+@asynccontextmanager
+async def connected(
+    base_url: str, key: str = "", proxy: str | None = None
+) -> AsyncIterator[Client]:
+    """Yield a client for a server; nothing is sent yet. Raises CrawlerError."""
+    try:
+        client = _builder(base_url, key, proxy).build()
+    except (PyreqwestError, ValueError) as error:
+        raise CrawlerError(
+            "no connection can be set up",
+            _last_cause(error),
+            "look at the certificates of this machine, SSL_CERT_FILE and https_proxy",
+            Exit.CONFIGURATION,
+        ) from error
+    try:
+        async with client:
+            yield Client(client)
+    finally:
+        await _out_of_python()
+
+
+async def _out_of_python() -> None:
+    """Wait until the client's thread has come back from Python, where it tells of a response.
+
+    An interpreter that ends while it is there aborts: 5 of 100 processes that ended with their last
+    response did.
+    """
+    for _ in range(LONGEST_RETURN_MS):
+        known = {thread.ident for thread in threading.enumerate()}
+        if sys._current_frames().keys() <= known:  # noqa: SLF001 - a public name, for uses like this
+            return
+        await asyncio.sleep(0.001)
+
+
+def _builder(base_url: str, key: str, proxy: str | None) -> pyreqwest.client.ClientBuilder:
+    headers = {"Content-Type": "application/json"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    builder = (
+        pyreqwest.client.ClientBuilder()
+        .default_headers(headers)
+        .user_agent("crawler")
+        .follow_redirects(enable=False)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .http1_allow_obsolete_multiline_headers_in_responses(value=True)
+        .no_proxy()  # the client would read the environment in its own way
+    )
+    if proxy is not None:
+        builder = builder.proxy(ProxyBuilder.all(proxy))
+    if "https" not in (urlsplit(base_url).scheme, urlsplit(proxy or "").scheme):
+        # Nothing is encrypted, so the system's certificates are not read (13 ms), or missed.
+        return builder.danger_accept_invalid_certs(enable=True)
+    path = os.environ.get("SSL_CERT_FILE")
+    return builder.add_root_certificate_pem(_authorities(path)) if path else builder
+
+
+def _authorities(path: str) -> bytes:
+    """Return the certificates that a user trusts beside the system's. Raises CrawlerError."""
+    try:
+        content, cause = Path(path).read_bytes(), "it holds no certificate in the format PEM"
+    except OSError as error:
+        content, cause = b"", f"{path}: {error.strerror}"
+    if _PEM in content:
+        return content
+    raise CrawlerError(
+        "SSL_CERT_FILE names no certificates",
+        cause,
+        "export SSL_CERT_FILE=/path/to/authorities.pem, or unset SSL_CERT_FILE",
+        Exit.CONFIGURATION,
+    )
+
+
+def _told(error: PyreqwestError, timeout_ms: int) -> ProviderError:
+    """Return what an error of the client means for a call."""
+    cause = _last_cause(error)
+    late = isinstance(error, RequestTimeoutError)
+    if "client error (Connect)" in _causes(error):
+        if "proxy authorization required" in cause:
+            return _refused_by_proxy()
+        said = f"nobody is there within {CONNECT_TIMEOUT.seconds} s" if late else cause
+        if "certificate" in cause:
+            reason = f"cannot connect: {said}"
+            return ProviderError(Outcome.REFUSED, reason, kind=Kind.NETWORK_BLOCKED)
+        return ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {said}", kind=Kind.NETWORK)
+    if late:
+        reason, kind = f"no answer within {timeout_ms / 1000:g} s", Kind.TIMEOUT_UPSTREAM
+    else:
+        reason, kind = f"the connection broke: {cause}", Kind.TRANSIENT
+    return BrokenConnectionError(Outcome.TRANSIENT, reason, kind=kind)
+
+
+def _refused_by_proxy() -> ProviderError:
+    return ProviderError(
+        Outcome.DENIED,
+        "the proxy wants a user and a password, or others than it got (HTTP 407)",
+        status_code=_PROXY_AUTHENTICATION_REQUIRED,
+        kind=Kind.CREDENTIALS,
+    )
+
+
+def _causes(error: Exception) -> list[str]:
+    if isinstance(error, DetailedPyreqwestError):
+        return [cause["message"] for cause in error.details["causes"] or ()]
+    return []
+
+
+def _last_cause(error: Exception) -> str:
+    """Return what lies at the bottom of an error, as a sentence; it is in the client's words."""
+    said = (_causes(error) or [str(error)])[-1]
+    for sign, sentence in _SENTENCES.items():
+        if sign in said:
+            return sentence
+    return said.partition(" (os error")[0]
+
+
+def _text(headers: HeaderMap, name: str) -> str | None:
+    try:
+        return headers.get(name)
+    except ValueError:  # what is not ASCII has no meaning that is agreed on
+        return None

@@ -1,0 +1,480 @@
+-- The schema of a database as the newest migration (5) leaves it. For readers; a database
+-- is made by the files in migrations/, in their order. Renew this page: scripts/schema
+--
+-- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
+-- The views results, failures, progress, throughput_per_minute and limit_history are for users:
+-- their names and columns are kept.
+
+-- ---- What is asked ----
+
+-- The items that are asked about.
+CREATE TABLE words (
+    id          INTEGER PRIMARY KEY,                  -- in the order in which they were added
+    text        TEXT NOT NULL UNIQUE CHECK (text <> ''),
+    fields      TEXT CHECK (fields LIKE '{%}'),       -- a JSON object
+    added_at_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TRIGGER words_keep_their_text BEFORE UPDATE OF id, text, added_at_ms ON words
+BEGIN
+    SELECT raise(ABORT, 'a word never changes');
+END;
+
+CREATE TRIGGER words_keep_their_fields BEFORE UPDATE OF fields ON words
+WHEN old.fields IS NOT NULL AND new.fields IS NOT old.fields
+BEGIN
+    SELECT raise(ABORT, 'the fields of a word never change');
+END;
+
+-- A version of a prompt. It never changes; a change makes a new version.
+CREATE TABLE prompts (
+    id            INTEGER PRIMARY KEY,
+    name          TEXT NOT NULL CHECK (name <> ''),
+    version       INTEGER NOT NULL CHECK (version > 0),
+    template      TEXT NOT NULL,
+    provider      TEXT NOT NULL,
+    model         TEXT NOT NULL,
+    params        TEXT NOT NULL CHECK (params LIKE '{%}'),  -- a JSON object
+    limit_id      INTEGER NOT NULL REFERENCES limits (id),  -- the quota that its calls share
+    current       INTEGER NOT NULL CHECK (current IN (0, 1)),  -- what the name stands for today
+    created_at_ms INTEGER NOT NULL,
+    UNIQUE (name, version),
+    UNIQUE (name, template, provider, model, params)
+) STRICT;
+
+-- One version of a name is the current one.
+CREATE UNIQUE INDEX prompts_current ON prompts (name) WHERE current = 1;
+
+-- Each prompt has its counts.
+CREATE TRIGGER prompts_insert AFTER INSERT ON prompts
+BEGIN
+    INSERT INTO tallies (prompt_id) VALUES (new.id);
+END;
+
+CREATE TRIGGER prompts_are_immutable
+BEFORE UPDATE OF id, name, version, template, provider, model, params, limit_id, created_at_ms
+ON prompts
+BEGIN
+    SELECT raise(ABORT, 'a prompt version never changes: add a new version');
+END;
+
+-- The views that prompts with a schema have made for their answers.
+CREATE TABLE prompt_views (
+    name   TEXT PRIMARY KEY COLLATE NOCASE,
+    prompt TEXT NOT NULL UNIQUE
+) STRICT;
+
+-- ---- What became of it ----
+
+-- One word and one prompt: a question, and where it stands.
+CREATE TABLE requests (
+    id         INTEGER PRIMARY KEY,
+    word_id    INTEGER NOT NULL REFERENCES words (id),
+    prompt_id  INTEGER NOT NULL REFERENCES prompts (id),
+    state      TEXT NOT NULL DEFAULT 'pending' CHECK (state = 'pending' OR state = 'leased' OR
+               state = 'succeeded' OR state = 'failed' OR state = 'cancelled'),
+    due_at_ms  INTEGER NOT NULL DEFAULT 0,            -- 0: fresh; it never had to wait
+    attempts   INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    -- its own, since the last retry by a person
+    failures   INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
+    -- 1: cancelled once its open attempt ends
+    cancelling INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
+    UNIQUE (word_id, prompt_id)
+) STRICT;
+
+-- One partial index for each question that a turn asks, and none over all states: a heap of
+-- done, waiting or fresh rows makes no other question slower.
+CREATE INDEX requests_fresh ON requests (prompt_id, id) WHERE state = 'pending' AND due_at_ms = 0;
+
+CREATE INDEX requests_waiting ON requests (prompt_id, due_at_ms, id)
+    WHERE state = 'pending' AND due_at_ms > 0;
+
+CREATE INDEX requests_failed ON requests (prompt_id, id) WHERE state = 'failed';
+
+CREATE INDEX requests_cancelled ON requests (prompt_id, id) WHERE state = 'cancelled';
+
+CREATE TRIGGER requests_insert AFTER INSERT ON requests
+BEGIN
+    SELECT raise(ABORT, 'a request begins as pending')
+    WHERE new.state <> 'pending' OR new.attempts <> 0;
+    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
+END;
+
+-- The legal transitions of crawler/states.py, arrow for arrow.
+CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
+BEGIN
+    SELECT raise(ABORT, 'not a legal transition of a request')
+    WHERE NOT CASE old.state
+        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
+        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
+                           OR new.state = 'failed' OR new.state = 'cancelled'
+        WHEN 'failed' THEN new.state = 'pending'
+        WHEN 'cancelled' THEN new.state = 'pending'
+        ELSE 0
+    END;
+    SELECT raise(ABORT, 'a request succeeds with its response')
+    WHERE new.state = 'succeeded'
+      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    UPDATE tallies
+    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
+        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
+        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+    WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
+BEGIN
+    SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
+END;
+
+CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests
+WHEN EXISTS (SELECT 1 FROM requests WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'requests are never replaced');
+END;
+
+CREATE TRIGGER requests_are_kept BEFORE DELETE ON requests
+BEGIN
+    SELECT raise(ABORT, 'requests are never deleted: cancel them');
+END;
+
+-- One call each. The open attempt is the lease; (request_id, number) is its fencing token.
+CREATE TABLE attempts (
+    -- of requests: see the trigger attempts_insert
+    request_id      INTEGER NOT NULL,
+    number          INTEGER NOT NULL CHECK (number > 0),  -- 1 for the first of its request
+    run_id          INTEGER NOT NULL REFERENCES runs (id),
+    limit_id        INTEGER NOT NULL REFERENCES limits (id),  -- that of its prompt
+
+    -- When it began and how it ended.
+    started_at_ms   INTEGER NOT NULL,
+    -- NULL: open, the call is in flight
+    finished_at_ms  INTEGER CHECK (finished_at_ms >= started_at_ms),
+    -- see crawler/states.py
+    outcome         TEXT CHECK (outcome IS NULL OR outcome = 'succeeded' OR outcome = 'transient' OR
+                    outcome = 'throttled' OR outcome = 'unavailable' OR outcome = 'rejected' OR
+                    outcome = 'blocked' OR outcome = 'denied' OR outcome = 'interrupted' OR
+                    outcome = 'abandoned'),
+    reason          TEXT,
+    status_code     INTEGER,
+    retry_after_ms  INTEGER,                          -- the pause that the server asked for
+
+    -- What it used; NULL: not known.
+    tokens_in       INTEGER,
+    tokens_out      INTEGER,
+    -- tokens that the model thought before its answer
+    tokens_thought  INTEGER,
+    finish_reason   TEXT,                             -- as the provider says it
+    model_version   TEXT,                             -- likewise
+    -- 1: cut off where no more tokens were allowed
+    truncated       INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)),
+
+    -- Which start of its limit this is, counted from 1: the starts since a moment are a
+    -- subtraction of two of these. Below 0: the request could not be sent, so the attempt took no
+    -- place of the window; the next start has that number without its sign. 0: made before starts
+    -- were numbered.
+    nth             INTEGER NOT NULL DEFAULT 0,
+    tokens_reserved INTEGER,                          -- NULL: its limit did not count tokens
+    PRIMARY KEY (request_id, number),
+    CHECK ((finished_at_ms IS NULL) = (outcome IS NULL))
+) STRICT, WITHOUT ROWID;
+
+CREATE UNIQUE INDEX attempts_lease ON attempts (request_id) WHERE finished_at_ms IS NULL;
+
+-- The open attempts of a limit or a run.
+CREATE INDEX attempts_open ON attempts (limit_id, run_id, started_at_ms)
+    WHERE finished_at_ms IS NULL;
+
+-- The starts of a limit: its window.
+CREATE INDEX attempts_started ON attempts (limit_id, started_at_ms, nth);
+
+-- The refusals of a limit.
+CREATE INDEX attempts_throttled ON attempts (limit_id, started_at_ms) WHERE outcome = 'throttled';
+
+CREATE TRIGGER attempts_insert BEFORE INSERT ON attempts
+WHEN NOT EXISTS (SELECT 1 FROM requests
+                 WHERE id = new.request_id AND state = 'leased' AND attempts = new.number)
+BEGIN
+    SELECT raise(ABORT, 'an attempt is the next one of a leased request');
+END;
+
+CREATE TRIGGER attempts_end_once BEFORE UPDATE ON attempts WHEN old.finished_at_ms IS NOT NULL
+BEGIN
+    SELECT raise(ABORT, 'an ended attempt never changes');
+END;
+
+CREATE TRIGGER attempts_are_kept BEFORE DELETE ON attempts
+BEGIN
+    SELECT raise(ABORT, 'attempts are never deleted');
+END;
+
+-- The answers. Apart from requests, so that a retry never rewrites a text.
+CREATE TABLE responses (
+    request_id INTEGER PRIMARY KEY,
+    number     INTEGER NOT NULL,                      -- the attempt that brought it
+    text       TEXT NOT NULL,
+    FOREIGN KEY (request_id, number) REFERENCES attempts (request_id, number)
+) STRICT;
+
+CREATE TRIGGER responses_never_change BEFORE UPDATE ON responses
+BEGIN
+    SELECT raise(ABORT, 'a response never changes');
+END;
+
+CREATE TRIGGER responses_are_kept BEFORE DELETE ON responses
+BEGIN
+    SELECT raise(ABORT, 'responses are never deleted');
+END;
+
+-- The last text of a request that was no good: cut off, not the JSON that was asked for,
+-- failed its check. It was paid for, and it shows what is wrong.
+CREATE TABLE drafts (
+    request_id INTEGER PRIMARY KEY,
+    number     INTEGER NOT NULL,                      -- the attempt that brought it
+    text       TEXT NOT NULL,
+    FOREIGN KEY (request_id, number) REFERENCES attempts (request_id, number)
+) STRICT;
+
+-- How many requests of a prompt are in each state. The triggers prompts_insert,
+-- requests_insert and requests_transition keep it, so that to ask costs the same with ten rows
+-- and with ten million.
+CREATE TABLE tallies (
+    prompt_id       INTEGER PRIMARY KEY REFERENCES prompts (id),
+    pending         INTEGER NOT NULL DEFAULT 0 CHECK (pending >= 0),
+    leased          INTEGER NOT NULL DEFAULT 0 CHECK (leased >= 0),
+    succeeded       INTEGER NOT NULL DEFAULT 0 CHECK (succeeded >= 0),
+    failed          INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
+    cancelled       INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0),
+
+    -- What a request of a prompt uses, learned from its answers; for limits that count tokens.
+    tokens_per_char REAL NOT NULL DEFAULT 0.25,
+    tokens_out_mean REAL NOT NULL DEFAULT 250
+) STRICT;
+
+-- ---- Who asks ----
+
+-- One life of a process that crawls.
+CREATE TABLE runs (
+    id              INTEGER PRIMARY KEY,
+    pid             INTEGER NOT NULL,
+    host            TEXT NOT NULL,
+    version         TEXT NOT NULL,
+    started_at_ms   INTEGER NOT NULL,
+    heartbeat_at_ms INTEGER NOT NULL,                 -- moves while it turns
+    ended_at_ms     INTEGER,
+    reason          TEXT,                             -- why it ended: see crawler/run/ending.py
+    late_answers    INTEGER NOT NULL DEFAULT 0,       -- came after the attempt was taken from it
+
+    -- The start of the machine that a run belongs to: it can't outlive that. Empty: not known.
+    boot_id         TEXT NOT NULL DEFAULT '',
+
+    -- The options of a run that hold something back, as a JSON object: see crawler/ledger/runs.py.
+    options         TEXT NOT NULL DEFAULT '{}' CHECK (options LIKE '{%}'),
+    budget_left     REAL,                             -- NULL: it has no budget
+    CHECK ((ended_at_ms IS NULL) = (reason IS NULL))
+) STRICT;
+
+-- The runs that have not ended.
+CREATE INDEX runs_live ON runs (id) WHERE ended_at_ms IS NULL;
+
+-- The time of the file: time since boot + offset, agreed on once, so that all processes of a
+-- machine read the same clock, whatever happens to the wall clock or while the machine sleeps.
+CREATE TABLE clocks (
+    boot_id   TEXT PRIMARY KEY,
+    offset_ms INTEGER NOT NULL
+) STRICT;
+
+-- ---- Quotas ----
+
+-- A quota that prompts share, and what has been learned of it.
+CREATE TABLE limits (
+    id                 INTEGER PRIMARY KEY,
+
+    -- What a person sets.
+    name               TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    concurrency        INTEGER NOT NULL CHECK (concurrency > 0),
+    per_minute         INTEGER CHECK (per_minute > 0),  -- NULL: no limit
+    paused_at_ms       INTEGER,                       -- NULL: not paused
+
+    -- The gate: a refusal or an outage closes it for all calls.
+    -- when it closed last: a call that started later is a probe
+    gate_closed_at_ms  INTEGER NOT NULL DEFAULT 0,
+    gate_opens_at_ms   INTEGER NOT NULL DEFAULT 0,    -- when a single call may try it
+    -- refusals in a row, probes and the first
+    gate_strikes       INTEGER NOT NULL DEFAULT 0 CHECK (gate_strikes >= 0),
+    gate_reason        TEXT,                          -- what the refusal or failure said
+
+    -- What a person sets, continued.
+    tokens_per_minute  INTEGER CHECK (tokens_per_minute > 0),  -- NULL: none
+    -- 1: it learns from refusals
+    adaptive           INTEGER NOT NULL DEFAULT 1 CHECK (adaptive IN (0, 1)),
+    paused_until_ms    INTEGER,                       -- NULL: until somebody resumes
+
+    -- How many attempts have started under it, ever.
+    started            INTEGER NOT NULL DEFAULT 0,    -- attempts, ever
+
+    -- The pace: see crawler/quota/pace.py.
+    tat_us             INTEGER NOT NULL DEFAULT 0,    -- when the next start is due, at an even pace
+    -- when all tokens that were taken so far have flowed in again
+    tokens_tat_us      INTEGER NOT NULL DEFAULT 0,
+    -- calls a minute that are right now; NULL until a refusal has taught a rate
+    rate               REAL,
+    plateau            REAL NOT NULL DEFAULT 0,       -- the rate that is believed to be right
+    -- how long there have been starts at this pace since the last cut
+    age_ms             INTEGER NOT NULL DEFAULT 0,
+    grown_at_ms        INTEGER NOT NULL DEFAULT 0,    -- when the rate last had time to grow
+    -- a whole window may start at once
+    bursting           INTEGER NOT NULL DEFAULT 1 CHECK (bursting IN (0, 1)),
+    -- when the first start of the present burst was
+    burst_began_at_ms  INTEGER NOT NULL DEFAULT 0,
+    burst_starts       INTEGER NOT NULL DEFAULT 0,    -- the starts of that burst
+    -- calls that were let in, counted as long as it matters
+    served             INTEGER NOT NULL DEFAULT 0,
+    -- nothing is known of the rate but that it is too low
+    doubling           INTEGER NOT NULL DEFAULT 0 CHECK (doubling IN (0, 1)),
+    -- the plateau is a first guess
+    young              INTEGER NOT NULL DEFAULT 1 CHECK (young IN (0, 1)),
+    starts_since_cut   INTEGER NOT NULL DEFAULT 0,    -- since the last cut
+    refusals_since_cut INTEGER NOT NULL DEFAULT 0,    -- likewise
+    -- when a window was last found to be used up
+    window_seen_at_ms  INTEGER NOT NULL DEFAULT -1000000000,
+    episode_cost       REAL NOT NULL DEFAULT 1.5,     -- refusals an episode, smoothed
+    episode_refusals   INTEGER NOT NULL DEFAULT 1,    -- refusals of the present episode
+    -- the most that was accepted within a minute of this episode
+    accepted           INTEGER NOT NULL DEFAULT 0,
+    refusal_ms         REAL NOT NULL DEFAULT 150,     -- how long a refusal takes to come, smoothed
+    failures           INTEGER NOT NULL DEFAULT 0,    -- in a row
+
+    -- The gate, continued.
+    -- quota, day or outage; NULL: the gate is open
+    gate_cause         TEXT CHECK (gate_cause = 'quota' OR gate_cause = 'day' OR
+                       gate_cause = 'outage'),
+    gate_since_ms      INTEGER NOT NULL DEFAULT 0,    -- when it closed first
+    gate_gap_ms        INTEGER NOT NULL DEFAULT 0     -- the last pause
+) STRICT;
+
+-- Each change of a limit, by whoever made it.
+CREATE TABLE limit_changes (
+    id       INTEGER PRIMARY KEY,
+    limit_id INTEGER NOT NULL REFERENCES limits (id),
+    at_ms    INTEGER NOT NULL,
+    -- set, paused, resumed, gate_closed, gate_opened, rate_raised, …
+    what     TEXT NOT NULL,
+    rate     REAL,                                    -- calls a minute, from here on
+    until_ms INTEGER,                                 -- of a gate or a pause
+    why      TEXT,
+
+    -- How many attempts had started under a limit when it changed: a change is for the starts
+    -- after them. By number, since a clock may jump between a setting and the starts that it is
+    -- for. NULL: not known.
+    started  INTEGER
+) STRICT;
+
+-- ---- The file ----
+
+-- The migrations that have been applied. One whose text has changed is refused.
+CREATE TABLE migrations (
+    version       INTEGER PRIMARY KEY,
+    name          TEXT NOT NULL,
+    sha256        TEXT NOT NULL,
+    applied_at_ms INTEGER NOT NULL
+) STRICT;
+
+-- ---- Views ----
+
+-- The answers: a row for each request that has succeeded.
+CREATE VIEW results AS
+SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_out, attempts,
+       finished_at_ms - started_at_ms                                    AS duration_ms,
+       strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch')  AS started_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
+       word_id, request_id, tokens_thought, finish_reason, model_version, truncated
+FROM request_details
+WHERE text IS NOT NULL
+ORDER BY request_id;
+
+-- The requests that have failed for good, and why.
+CREATE VIEW failures AS
+SELECT word, outcome, reason, status_code, attempts, failures, prompt, version, provider, model,
+       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS failed_at,
+       word_id, request_id, draft
+FROM request_details
+WHERE state = 'failed';
+
+-- One row a request: its item, its prompt, its last attempt and its response. An attempt that
+-- has succeeded is the last one of its request, so that the last attempt is also the
+-- response's.
+CREATE VIEW request_details AS
+SELECT requests.id            AS request_id,
+       words.id               AS word_id,
+       prompts.id             AS prompt_id,
+       words.text             AS word,
+       words.fields           AS fields,
+       requests.state         AS state,
+       requests.due_at_ms     AS due_at_ms,
+       requests.attempts      AS attempts,
+       requests.failures      AS failures,
+       prompts.name           AS prompt,
+       prompts.version        AS version,
+       prompts.current        AS current,
+       prompts.provider       AS provider,
+       prompts.model          AS model,
+       last.run_id            AS run_id,
+       last.started_at_ms     AS started_at_ms,
+       last.finished_at_ms    AS finished_at_ms,
+       last.outcome           AS outcome,
+       last.reason            AS reason,
+       last.status_code       AS status_code,
+       last.tokens_in         AS tokens_in,
+       last.tokens_out        AS tokens_out,
+       last.tokens_thought    AS tokens_thought,
+       last.finish_reason     AS finish_reason,
+       last.model_version     AS model_version,
+       coalesce(last.truncated, 0) AS truncated,
+       responses.text         AS text,
+       drafts.text            AS draft
+FROM requests
+JOIN words ON words.id = requests.word_id
+JOIN prompts ON prompts.id = requests.prompt_id
+LEFT JOIN attempts AS last ON last.request_id = requests.id AND last.number = requests.attempts
+LEFT JOIN responses ON responses.request_id = requests.id
+LEFT JOIN drafts ON drafts.request_id = requests.id;
+
+-- How many requests of each prompt version are in each state.
+CREATE VIEW progress AS
+SELECT prompts.name     AS prompt,
+       prompts.version  AS version,
+       prompts.provider AS provider,
+       prompts.model    AS model,
+       pending + leased + succeeded + failed + cancelled AS requests,
+       pending, leased, succeeded, failed, cancelled
+FROM prompts
+JOIN tallies ON tallies.prompt_id = prompts.id;
+
+-- Calls by the minute in which they started.
+CREATE VIEW throughput_per_minute AS
+SELECT strftime('%Y-%m-%dT%H:%M:00Z', attempts.started_at_ms / 1000, 'unixepoch') AS minute_at,
+       limits.name                                 AS "limit",
+       count(*)                                    AS started,
+       sum(attempts.outcome IS 'succeeded')        AS succeeded,
+       sum(attempts.outcome IS 'throttled')        AS throttled,
+       sum(attempts.outcome IN ('transient', 'unavailable', 'abandoned')) AS failed,
+       sum(attempts.tokens_in)                     AS tokens_in,
+       sum(attempts.tokens_out)                    AS tokens_out
+FROM attempts
+JOIN limits ON limits.id = attempts.limit_id
+GROUP BY attempts.limit_id, attempts.started_at_ms / 60000;
+
+-- Each change of a limit.
+CREATE VIEW limit_history AS
+SELECT strftime('%Y-%m-%dT%H:%M:%fZ', limit_changes.at_ms / 1000.0, 'unixepoch')    AS changed_at,
+       limits.name                                                                  AS "limit",
+       limit_changes.what                                                           AS what,
+       limit_changes.rate                                                           AS per_minute,
+       strftime('%Y-%m-%dT%H:%M:%fZ', limit_changes.until_ms / 1000.0, 'unixepoch') AS until_at,
+       limit_changes.why                                                            AS why
+FROM limit_changes
+JOIN limits ON limits.id = limit_changes.limit_id
+ORDER BY limit_changes.id;

@@ -1,0 +1,62 @@
+"""The page docs/schema.sql is the schema, and a migration that has landed stays as it is."""
+
+import re
+import sqlite3
+
+from crawler.storage.upgrade import migrate, migrations
+from tests.storage.schema_page import PAGE, SECTIONS, schema_page
+
+LANDED = {
+    "0001_ledger.sql": "2709eb91efbc6610dafeda50db3b11a6ff289ea36a1b91a78e4096ed6ec8caf0",
+    "0002_answers.sql": "78a0f74f3fe34d8514d588869848dfbc25b3d2df2d0ecc2c2de3ec5081965622",
+    "0003_quota.sql": "7c330038e3e2ab5d16590687e2846d97a8897df4375902d659e19fa91f466913",
+    "0004_reliability.sql": "1976866e801cfe4767148906340afe17276a0c543f3e8b536c4a878355834758",
+    "0005_why.sql": "33ed261dc23548c86a9c550a33d8287da45594df9d52d66d80e23482d8a05ab2",
+}
+"""The digests of the migrations that somebody's database may have been made with."""
+
+
+def new_database():
+    conn = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(conn, 0)
+    return conn
+
+
+def objects(conn):
+    """Return what is in a schema, without comments and blanks."""
+    rows = conn.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql NOT NULL")
+    return {
+        (kind, name): re.sub(r"\s+", "", re.sub(r"--[^\n]*", "", sql)) for kind, name, sql in rows
+    }
+
+
+def test_the_page_is_fresh():
+    assert PAGE.read_text("utf-8") == schema_page(), "docs/schema.sql is old: run scripts/schema"
+
+
+def test_the_page_makes_the_schema_that_the_migrations_make():
+    conn = sqlite3.connect(":memory:")
+    conn.executescript(PAGE.read_text("utf-8"))
+    made, known = objects(conn), objects(new_database())
+    # ALTER TABLE puts new columns behind a table's constraints: columns are compared by name.
+    assert made.keys() == known.keys()
+    for kind, name in known:
+        if kind == "table":
+            told = f"SELECT * FROM pragma_table_xinfo('{name}')"
+            assert conn.execute(told).fetchall() == new_database().execute(told).fetchall(), name
+        else:
+            assert made[kind, name] == known[kind, name], name
+
+
+def test_every_table_and_view_has_a_comment():
+    page = PAGE.read_text("utf-8")
+    for name in [name for names in SECTIONS.values() for name in names]:
+        assert re.search(rf"^-- .+\nCREATE (TABLE|VIEW) {name}\b", page, re.MULTILINE), name
+
+
+def test_a_migration_that_has_landed_is_never_edited():
+    """Whoever has a database made with it could not open that any more: add a new migration.
+
+    A new one is listed here when it lands.
+    """
+    assert {migration.name: migration.sha256 for migration in migrations()} == LANDED
