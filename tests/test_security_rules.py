@@ -77,7 +77,7 @@ def test_no_statement_is_put_together_in_another_way():
             set(),
         ),
         # What is recorded has one clock; these read what people and servers mean.
-        (("time.time", "time.time_ns", "datetime.utcnow"), {"clock", "providers.openai_refusal"}),
+        (("time.time", "time.time_ns", "datetime.utcnow"), {"clock"}),
         (("datetime.now",), {"cli.options"}),
         # Chance has a seam (the scheduler's `draw`), and a seed elsewhere.
         (("random.Random",), {"providers.scripted", "emulator.fate"}),

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from crawler.clock import wall_ms
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import draft
 from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said
-from crawler.providers.reply import answer_of, error_of
+from crawler.providers.reply import answer_of, draft_of, error_of
+from crawler.providers.written import made
 from crawler.redaction import redacted
 from crawler.states.kinds import Kind
 
@@ -56,11 +56,7 @@ def answer_in(call: Call, arrived: Arrived, secrets: Sequence[str]) -> Answer:
 def draft_in(call: Call, arrived: Arrived) -> Answer | None:
     """Return what there is of an answer that broke off; None if it had not begun."""
     written = read_body(_said(call, arrived, ()), prefill=_repeated(call)).written
-    if not written.text:
-        return None
-    usage = written.usage
-    answer = Answer(written.text, usage.prompt, usage.text, usage.thoughts, written.finish_reason)
-    return draft(call, answer._replace(model_version=written.model_version))
+    return draft_of(call, written) if written.text or written.thoughts else None
 
 
 def error_in_stream(error: Any, event: bytes, secrets: Sequence[str]) -> ProviderError:
@@ -78,8 +74,8 @@ def connection_error(how: str, error: Exception, secrets: Sequence[str]) -> Prov
 
 
 def broken_off() -> ProviderError:
-    """Return the error of an answer whose events ended before it did."""
-    return error_of(broken_connection("half", "the answer is cut off"))
+    """Return the error of an answer whose events ended without its end."""
+    return error_of(made(Kind.ODD, "the answer has no end"))
 
 
 def no_form(kind: Kind = Kind.NOT_AN_ANSWER) -> ProviderError:

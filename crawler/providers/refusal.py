@@ -30,6 +30,7 @@ from crawler.providers.retry_time import pause_ms
 from crawler.states.kinds import MEANINGS, Kind, Refusal, Scope
 
 MINUTE_MS = 60_000
+HOUR_MS = 60 * MINUTE_MS
 _DAY_BY_HEADER = "x-ratelimit-remaining-requests-day"
 _SAME_FOR_NO_MONEY = ("mistral", "perplexity")
 """Services that answer a used-up budget with the very bytes of a wrong key."""
@@ -235,7 +236,8 @@ def _pause_ms(said: Said, text: str, words: Text, kind: Kind) -> int | None:
     if kind is Kind.MODEL_LOADING:
         return found or MINUTE_MS
     if kind is Kind.THROTTLED_DAY and words.says(("retry delay", "please retry in")):
-        return None  # it stands beside the day, and means the minute
+        # A short one that stands beside the day means the minute.
+        return found if found is not None and found >= HOUR_MS else None
     if words.says(("rst stream with error code 7",)):
         return 0  # it was not processed
     return found

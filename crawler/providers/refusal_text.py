@@ -17,6 +17,7 @@ MOST_TEXT = 65_536
 MOST_NODES = 5_000
 REASON_LENGTH = 300
 SAYS_NOTHING = "it says nothing"
+BAD_REQUEST = 400
 NEAR = 100
 """How far apart two parts of a phrase may stand."""
 _MOST_PLACES = 50
@@ -139,6 +140,8 @@ def sentence(said: Said, status: int | None) -> str:
     value = json_of(body)
     words = _message(value) if value is not None else _without_tags(body)
     code = said.code or (f"HTTP {status}" if status else "")
+    if not words and value and (status or 0) >= BAD_REQUEST:
+        words = body  # of a form that we don't know: whoever is to mend it has to read it
     words = " ".join(words.split()) or _phrase(status)
     name = _code_name(value)
     if name and name.lower() not in words.lower():

@@ -25,7 +25,12 @@ def answer_of(call: Call, written: Written, refusal: Refusal | None) -> Answer:
     answer = _answer(written, truncated=refusal is not None and refusal.kind is Kind.TRUNCATED)
     if refusal is None or refusal.kind is Kind.TRUNCATED:
         return accepted(call, answer, None)
-    raise error_of(refusal, draft(call, answer))
+    raise error_of(refusal, draft_of(call, written))
+
+
+def draft_of(call: Call, written: Written) -> Answer:
+    """Return what there is of an answer that broke off: it was paid for."""
+    return draft(call, _answer(written, truncated=False))
 
 
 def error_of(refusal: Refusal, answer: Answer | None = None) -> ProviderError:

@@ -220,7 +220,7 @@ def _date_ms(text: str, now_ms: int) -> int | None:
 
 def _http_date_ms(value: str) -> int | None:
     """Return what a date in a header says, in ms since 1970."""
-    if "," not in value:
+    if not value[:3].isalpha():  # it begins with the name of a day
         return None
     try:
         date = parsedate_to_datetime(value[:_MOST_HEADER])

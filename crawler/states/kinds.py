@@ -149,7 +149,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.ACCOUNT,
             Again.PERSON,
             "credentials",
-            "set a key that is valid for this address, then run again",
+            "set a key (OPENAI_API_KEY), or credentials, that are valid there, then run again",
         ),
         Kind.FORBIDDEN: Meaning(
             Action.STOP,
@@ -197,7 +197,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.OURS,
             Again.PERSON,
             "configuration",
-            "mend the address (OPENAI_BASE_URL, often without /v1), or the endpoint",
+            "mend the address (OPENAI_BASE_URL, often without /v1), the endpoint or the project",
         ),
         Kind.UNCLEAR: Meaning(
             Action.STOP,

@@ -97,7 +97,7 @@ def test_thoughts_stand_beside_the_text(name):
         (chat("Half", "no such end"), Kind.ODD),
         (chat("Half", {"reason": "stop"}), Kind.ODD),
         (chat(None, "tool_calls"), Kind.ODD),
-        (chat("Half", "content_filter: RECITATION"), Kind.ODD),
+        (chat("Half", "content_filter: RECITATION"), Kind.RECITATION),
         (chat("Half", "content_filter"), Kind.BLOCKED),
         (chat(None), Kind.NOT_AN_ANSWER),
         (chat(" \n"), Kind.NOT_AN_ANSWER),

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.event_stream import EventReader
-from crawler.providers.openai import connect, read_answer
+from crawler.providers.openai import connect
+from crawler.providers.openai_reply import Arrived, answer_in
 from crawler.providers.openai_stream import Gathering
 from tests.providers.test_openai import serving
 
@@ -50,7 +51,8 @@ def test_where_the_bytes_are_cut_makes_no_difference(cuts, line_end):
     gathering.tell(found, told.append)
     assert "".join(told) == TEXT
     assert gathering.whole
-    assert read_answer(CALL, gathering.body()) == Answer(TEXT, 5, 7, finish_reason="stop")
+    whole = Arrived(200, {}, gathering.body())
+    assert answer_in(CALL, whole, ()) == Answer(TEXT, 5, 7, finish_reason="stop")
 
 
 def test_data_of_several_lines_is_one_event_and_other_fields_are_none():
@@ -123,12 +125,15 @@ def test_a_server_that_does_not_stream_is_read_as_usual(stream):
     ("handler", "outcome", "draft"),
     [
         (streaming(delta("To rep"), broken=True), "transient", "To rep"),
-        (streaming(delta("To rep")), "transient", "To rep"),
-        (streaming(delta("To rep", "length")), "transient", "To rep"),
+        (streaming(delta("To rep")), "no_answer", "To rep"),
+        (streaming(delta("To rep", "length")), "no_answer", "To rep"),
+        (streaming(delta("To rep", "abort")), "no_answer", "To rep"),
+        (streaming(delta("", "abort")), "transient", ""),
         (streaming(delta("", "content_filter")), "blocked", ""),
         (streaming(delta("To"), event({"error": {"message": "oh"}})), "transient", "To"),
-        (streaming(delta("To"), b"data: {not json\n\n"), "transient", "To"),
-        (streaming(b"data: [1]\n\n"), "rejected", ""),
+        (streaming(delta("To"), b"data: {not json\n\n"), "no_answer", "To"),
+        (streaming(b"data: [1]\n\n"), "no_answer", ""),
+        (streaming(), "no_answer", ""),
     ],
 )
 def test_a_stream_that_brings_no_answer_says_why_and_keeps_what_came(
@@ -139,6 +144,21 @@ def test_a_stream_that_brings_no_answer_says_why_and_keeps_what_came(
     assert error.outcome == outcome, error.reason
     assert (error.answer.text if error.answer else "") == draft
     assert "".join(told) == draft
+
+
+def test_a_stream_without_its_end_is_odd(stream):
+    error, _ = stream(streaming(delta("To repeal.")))
+    assert (error.kind, error.reason) == ("odd", "the answer has no end")
+
+
+def test_what_a_broken_stream_has_used_and_thought_is_kept(stream):
+    usage = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
+    thought = event({"choices": [{"delta": {"reasoning_content": "hm"}}], "usage": usage})
+    for pieces in ([thought], [thought, delta("To rep")]):
+        error, told = stream(streaming(*pieces, broken=True))
+        assert (error.outcome, error.answer.thoughts) == ("transient", "hm")
+        assert (error.answer.tokens_in, error.answer.tokens_out) == (5, 9)
+        assert error.answer.text == "".join(told)
 
 
 def test_an_error_status_is_what_it_is_without_a_stream(stream):

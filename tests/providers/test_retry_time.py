@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.providers.refusal import refusal_of
@@ -89,6 +89,10 @@ NO_TIMES = [
     ({}, ""),
     ({"Retry-After": "0"}, ""),
     ({"Retry-After": "-5"}, ""),
+    ({"Retry-After": ""}, ""),
+    ({"retry-after-ms": "-5"}, ""),
+    ({"retry-after-ms": "nan"}, ""),
+    ({"retry-after-ms": "inf"}, ""),
     ({"Retry-After": "soon"}, ""),
     ({"Retry-After": "nan"}, ""),
     ({"Retry-After": "1e999"}, ""),
@@ -144,7 +148,22 @@ def test_a_rolling_day_is_believed():
 TEXTS = st.text(st.sampled_from('0123456789.:-TZ smhd,+try again in retry_after{}"é'), max_size=99)
 
 
+@pytest.mark.parametrize("date", ["Sun Nov  6 08:50:37 1994", "Sun, 06 Nov 1994 08:50:37 -0000"])
+def test_a_time_without_a_zone_is_utc(monkeypatch, date):
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert pause_ms({"Retry-After": date}, "", 784_111_777_000) == 60_000
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 @given(TEXTS, TEXTS, st.integers(0, 2**50))
+@example("9" * 5_000, "", 0)
+@example("²", "²", 0)
+@example("1e308", "1e308s", 0)
+@example("Mon, 01 Jan 0001 00:00:00 +2359", "", 1_700_000_000_500)
 def test_whatever_is_said_it_is_a_pause_or_nothing(header, body, now_ms):
     headers = {"Retry-After": header, "retry-after-ms": header, "x-ratelimit-reset": header}
     found = pause_ms({**headers, "Date": header}, f"try again in {body}", now_ms, [header])

@@ -46,7 +46,7 @@ def blocked(reason, message=""):
     made = GenerateContentResponse()
     made.prompt_feedback.block_reason = reason
     made.prompt_feedback.block_reason_message = message
-    made.usage_metadata.prompt_token_count = 5
+    made.usage_metadata.prompt_token_count = made.usage_metadata.total_token_count = 5
     return made
 
 
@@ -75,7 +75,10 @@ def test_thoughts_are_no_part_of_the_text():
     thinking = response(["hm"], "To ", ["I see"], "repeal.")
     assert text_of(thinking) == "To repeal."
     assert read_generated(CALL, [thinking]).text == "To repeal."
-    assert refused(response(["hm"])).reason == "the answer is empty (STOP)"
+    assert read_generated(CALL, [thinking]).thoughts == "hmI see"
+    error = refused(response(["hm"]))
+    assert (error.outcome, error.reason) == ("no_answer", "the answer is only thoughts (STOP)")
+    assert (error.answer.text, error.answer.thoughts) == ("", "hm")
 
 
 def test_only_the_first_candidate_is_the_answer():
@@ -85,10 +88,20 @@ def test_only_the_first_candidate_is_the_answer():
 
 
 WHOLE = ("STOP", "MAX_TOKENS")
-UNFINISHED = ("FINISH_REASON_UNSPECIFIED", "MALFORMED_FUNCTION_CALL")
+REFUSED = ("SAFETY", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "MODEL_ARMOR")
+ODD = (
+    "FINISH_REASON_UNSPECIFIED",
+    "MALFORMED_FUNCTION_CALL",
+    "OTHER",
+    "RECITATION",
+)
 
 
-@pytest.mark.parametrize("name", sorted({*FINISH.keys()} - {*WHOLE, *UNFINISHED}))
+def test_every_reason_that_the_library_knows_is_good_refused_or_odd():
+    assert {*FINISH.keys()} == {*WHOLE, *REFUSED, *ODD}
+
+
+@pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("text", ["", "To rep"])
 def test_a_model_that_refuses_has_blocked_the_request(name, text):
     error = refused(response(text, finish=FINISH.Value(name)))
@@ -98,30 +111,33 @@ def test_a_model_that_refuses_has_blocked_the_request(name, text):
 
 def test_a_reason_that_this_library_does_not_know_is_told_as_its_number():
     error = refused(response("", finish=UNKNOWN))
-    assert (error.outcome, error.reason) == ("blocked", "the answer was blocked: 77")
+    assert (error.outcome, error.kind) == ("no_answer", "odd")
+    assert error.reason.endswith(" (77)")
     assert error.answer.finish_reason == "77"
 
 
 def test_a_model_may_say_why():
-    error = refused(response("", finish=FINISH.RECITATION, message="It is\n a poem."))
-    assert error.reason == "the answer was blocked: RECITATION (It is a poem.)"
+    error = refused(response("", finish=FINISH.SAFETY, message="It is\n rude."))
+    assert error.reason == "the answer was blocked: SAFETY (It is rude.)"
+    odd = refused(response("", finish=FINISH.RECITATION, message="It is\n a poem."))
+    assert odd.reason == "the answer was not given out (RECITATION) (It is a poem.)"
 
 
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_an_answer_that_is_not_whole_is_tried_again(name):
-    error = refused(response("To rep", finish=FINISH.Value(name)))
-    assert (error.outcome, error.retry_after_ms) == ("transient", 0)
-    assert error.reason == f"the answer is not whole ({name})"
-    assert error.answer.text == "To rep"
-    empty = refused(response("", finish=FINISH.Value(name)))
-    assert (empty.outcome, empty.reason) == ("transient", f"the answer is empty ({name})")
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("text", ["", "To rep"])
+def test_an_end_that_is_not_known_to_be_good_is_odd_and_has_its_name(name, text):
+    error = refused(response(text, finish=FINISH.Value(name)))
+    kind = "recitation" if name == "RECITATION" else "odd"
+    assert (error.outcome, error.kind, error.retry_after_ms) == ("no_answer", kind, 0)
+    assert error.reason.endswith(f" ({name})")
+    assert (error.answer.text, error.answer.tokens_out) == (text, 7)
 
 
 @pytest.mark.parametrize("name", sorted({*BLOCKED.keys()} - {"BLOCKED_REASON_UNSPECIFIED"}))
 def test_a_prompt_that_is_blocked_has_its_reason(name):
     error = refused(blocked(BLOCKED.Value(name)))
     assert (error.outcome, error.reason) == ("blocked", f"the prompt was blocked: {name}")
-    assert error.answer == Answer("", 5, 0, None, "no candidate")
+    assert error.answer == Answer("", 5, 0)
     told = refused(blocked(BLOCKED.Value(name), "It is\n rude."))
     assert told.reason == f"the prompt was blocked: {name} (It is rude.)"
 
@@ -142,21 +158,21 @@ def test_a_prompt_that_is_blocked_in_mid_stream_is_blocked():
 )
 def test_no_candidate_and_no_reason_is_an_empty_answer(messages):
     error = refused(*messages)
-    assert (error.outcome, error.retry_after_ms) == ("transient", 0)
+    assert (error.outcome, error.retry_after_ms) == ("no_answer", 0)
     assert error.reason == "the answer is empty (no candidate)"
 
 
 @pytest.mark.parametrize("text", ["", " \n "])
-def test_an_empty_answer_is_transient(text):
+def test_an_empty_answer_is_none(text):
     error = refused(response(text))
-    assert (error.outcome, error.reason) == ("transient", "the answer is empty (STOP)")
+    assert (error.outcome, error.reason) == ("no_answer", "the answer is empty (STOP)")
     assert error.answer.text == ""
 
 
 @pytest.mark.parametrize("text", ["To rep", ""])
 def test_a_cut_off_answer_is_none(text):
     error = refused(response(text, finish=FINISH.MAX_TOKENS))
-    assert (error.outcome, error.retry_after_ms) == ("transient", 0)
+    assert (error.outcome, error.retry_after_ms) == ("no_answer", 0)
     assert error.reason == "the answer is cut off at max_output_tokens"
     assert error.answer == Answer(text, 5, 7, None, "MAX_TOKENS", "m-001", truncated=True)
 
@@ -202,7 +218,7 @@ def test_an_answer_in_json_is_kept_without_its_fence(text):
 )
 def test_an_answer_that_is_not_the_json_asked_for_is_tried_again(text, reason):
     error = refused(response(text), call=CALL._replace(params=SCHEMA))
-    assert (error.outcome, error.retry_after_ms) == ("transient", 0)
+    assert (error.outcome, error.retry_after_ms) == ("no_answer", 0)
     assert error.reason.startswith(reason)
     assert error.answer.tokens_out == 7
 
@@ -210,7 +226,7 @@ def test_an_answer_that_is_not_the_json_asked_for_is_tried_again(text, reason):
 def test_an_answer_that_fails_its_check_is_tried_again():
     call = CALL._replace(params={"checks": ["mentions_word"]})
     error = refused(response("To repeal."), call=call)
-    assert (error.outcome, error.reason) == ("transient", "the answer does not mention the word")
+    assert (error.outcome, error.reason) == ("no_answer", "the answer does not mention the word")
 
 
 pieces = st.lists(st.text() | st.lists(st.text(min_size=1), min_size=1, max_size=1), max_size=6)
@@ -262,12 +278,11 @@ def test_the_last_count_is_that_of_the_whole_stream():
     assert (answer.tokens_in, answer.tokens_out) == (5, 7)
 
 
-def test_a_stream_that_ends_without_a_reason_is_not_whole():
+def test_a_stream_that_ends_without_a_reason_is_odd():
     error = refused(response("To ", finish=0), response("repeal.", finish=0))
-    assert (error.outcome, error.reason) == (
-        "transient",
-        "the answer is not whole (FINISH_REASON_UNSPECIFIED)",
-    )
+    assert (error.outcome, error.kind) == ("no_answer", "odd")
+    assert error.reason.endswith(" (FINISH_REASON_UNSPECIFIED)")
+    assert error.answer.text == "To repeal."
 
 
 def predicted(*predictions, metadata=None, version="1"):
@@ -360,21 +375,21 @@ def test_a_text_is_where_text_at_says(prediction, text_at):
         ({"a": "x"}, "a.b"),
     ],
 )
-def test_a_prediction_without_a_text_is_rejected(prediction, text_at):
+def test_a_prediction_without_a_text_is_the_fault_of_a_parameter(prediction, text_at):
     error = unpredicted(predicted(prediction), text_at)
-    assert error.outcome == "rejected"
+    assert (error.outcome, error.kind) == ("refused", "parameter")
     assert error.reason == f"the prediction has no text at {text_at!r} (parameter text_at)"
 
 
 def test_a_prediction_that_holds_nothing_at_all_has_no_text():
     message = PredictResponse()
     message.predictions.append(struct_pb2.Value())
-    assert unpredicted(message, "").outcome == "rejected"
+    assert unpredicted(message, "").kind == "parameter"
 
 
-def test_no_prediction_is_transient():
+def test_no_prediction_is_no_answer():
     error = unpredicted(predicted(metadata=COUNTS))
-    assert (error.outcome, error.reason) == ("transient", "there is no prediction")
+    assert (error.outcome, error.reason) == ("no_answer", "there is no prediction")
 
 
 def test_a_prediction_may_be_blocked():
@@ -390,15 +405,15 @@ def test_a_prediction_that_is_not_blocked_is_read(attributes):
     assert read_predicted(CALL, message, "content").text == "a"
 
 
-def test_an_empty_prediction_is_transient():
+def test_an_empty_prediction_is_no_answer():
     error = unpredicted(predicted({"content": ""}))
-    assert (error.outcome, error.retry_after_ms) == ("transient", 0)
+    assert (error.outcome, error.retry_after_ms) == ("no_answer", 0)
 
 
 def test_a_prediction_is_checked_as_any_answer():
     call = CALL._replace(params=SCHEMA, prefill='{"gloss": ')
     assert json.loads(read_predicted(call, predicted({"content": '"x"}'}), "content").text)
-    assert unpredicted(predicted({"content": "1}"}), call=call).outcome == "transient"
+    assert unpredicted(predicted({"content": "1}"}), call=call).outcome == "no_answer"
 
 
 json_values = st.recursive(

@@ -14,10 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.protocol import ProviderError
-from crawler.providers.vertex import messages
+from crawler.providers.vertex import messages, refusal
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.channels import LARGEST_ANSWER, opened
-from crawler.providers.vertex.refusal import refusal
 from crawler.providers.vertex.service import Service
 from crawler.run.executor import LocalExecutor
 from tests.providers.vertex_call import CALL
@@ -199,16 +198,16 @@ def retry_info(seconds=0, nanos=0):
 STATUSES = {
     "CANCELLED": ("transient", 499),
     "UNKNOWN": ("transient", 500),
-    "INVALID_ARGUMENT": ("rejected", 400),
+    "INVALID_ARGUMENT": ("refused", 400),
     "DEADLINE_EXCEEDED": ("transient", 504),
-    "NOT_FOUND": ("rejected", 404),
-    "ALREADY_EXISTS": ("rejected", 409),
+    "NOT_FOUND": ("refused", 404),
+    "ALREADY_EXISTS": ("transient", 409),
     "PERMISSION_DENIED": ("denied", 403),
     "RESOURCE_EXHAUSTED": ("throttled", 429),
-    "FAILED_PRECONDITION": ("rejected", 400),
+    "FAILED_PRECONDITION": ("refused", 400),
     "ABORTED": ("transient", 409),
-    "OUT_OF_RANGE": ("rejected", 400),
-    "UNIMPLEMENTED": ("rejected", 501),
+    "OUT_OF_RANGE": ("refused", 400),
+    "UNIMPLEMENTED": ("refused", 501),
     "INTERNAL": ("transient", 500),
     "UNAVAILABLE": ("transient", 503),
     "DATA_LOSS": ("transient", 500),
@@ -225,7 +224,7 @@ def test_the_table_has_every_status():
 def test_every_status_is_one_outcome(name, method):
     error = refused(aborting(name), by(method))
     assert (error.outcome, error.status_code) == STATUSES[name]
-    assert error.reason == f"{name}: because of this"
+    assert error.reason.partition(" (")[0] == f"{name}: because of this"
     assert error.retry_after_ms is None
     assert error.answer is None
 
@@ -281,7 +280,10 @@ def test_a_quota_of_the_day_is_told_as_one(message):
     error = refused(aborting("RESOURCE_EXHAUSTED", message))
     assert (error.outcome, error.daily, error.retry_after_ms) == ("throttled", True, None)
     told = refused(aborting("RESOURCE_EXHAUSTED", message, retry_info(60)))
-    assert (told.daily, told.retry_after_ms) == (True, 60_000)
+    # What passes within minutes is no day, and stands there for the minute.
+    assert (told.daily, told.retry_after_ms) == (True, None)
+    told = refused(aborting("RESOURCE_EXHAUSTED", message, retry_info(7 * 3600)))
+    assert (told.daily, told.retry_after_ms) == (True, 25_200_000)
     assert not refused(aborting("INTERNAL", message)).daily
 
 
@@ -289,7 +291,7 @@ def test_a_quota_of_the_day_may_be_named_beside_the_message():
     failure = error_details_pb2.QuotaFailure()
     failure.violations.add(subject="s", description="GenerateRequestsPerDayPerProjectPerModel")
     told = refused(aborting("RESOURCE_EXHAUSTED", "Exhausted.", failure, retry_info(36)))
-    assert (told.daily, told.retry_after_ms) == (True, 36_000)
+    assert (told.daily, told.kind) == (True, "throttled_day")
 
 
 def test_a_quota_of_the_minute_is_not_one_of_the_day():
@@ -331,9 +333,9 @@ def test_the_largest_answer_arrives():
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_bytes_that_are_no_answer_are_transient(method):
+def test_bytes_that_are_no_answer_are_none(method):
     error = refused(answering(b"\xff\xff"), by(method))
-    assert (error.outcome, error.status_code, error.retry_after_ms) == ("transient", 200, 0)
+    assert (error.outcome, error.status_code, error.retry_after_ms) == ("no_answer", 200, 0)
     assert error.reason == "the answer can't be read"
 
 
@@ -418,7 +420,7 @@ def test_a_server_that_goes_away_is_not_asked_twice_below(method):
         ("400", "transient"),
         ("401", "denied"),
         ("403", "denied"),
-        ("404", "rejected"),
+        ("404", "refused"),
         ("500", "transient"),
         ("502", "transient"),
         ("503", "transient"),
@@ -439,12 +441,12 @@ def test_a_status_that_nobody_knows_is_transient(status):
 
 
 @pytest.mark.parametrize("method", ["generate", "predict"])
-def test_a_call_that_ends_well_and_without_an_answer_is_transient(method):
+def test_a_call_that_ends_well_and_without_an_answer_has_none(method):
     fields = (*GRPC, ("grpc-status", "0"))
     error = refused(
         http2_server(lambda stream: headers(stream, *fields, end=True)), CALL._replace(params={})
     )
-    assert (error.outcome, error.reason) == ("transient", "the answer can't be read")
+    assert (error.outcome, error.reason) == ("no_answer", "the answer can't be read")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -498,7 +500,7 @@ def test_what_came_before_bytes_that_are_no_answer_is_kept():
         return b"\xff\xff"
 
     error = refused(grpc_server(garble), by("stream"))
-    assert (error.outcome, error.reason) == ("transient", "the answer can't be read")
+    assert (error.outcome, error.reason) == ("no_answer", "the answer can't be read")
     assert (error.answer.text, error.answer.tokens_in, error.answer.tokens_out) == ("To rep", 5, 2)
 
 
@@ -593,13 +595,17 @@ def test_what_is_not_encrypted_goes_through_no_proxy(monkeypatch, variable):
 def told(code, details, *trailing):
     """Return what an error says that gRPC has made itself, in its words."""
     metadata = grpc.aio.Metadata(*trailing)
-    return refusal(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details))
+    return refusal.refused(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), metadata, details))
 
 
 @pytest.mark.parametrize(
     ("details", "outcome"),
     [
         ("Getting metadata from plugin failed with error: invalid_grant", "denied"),
+        (
+            "Getting metadata from plugin failed with error: Temporary failure in name resolution",
+            "unavailable",
+        ),
         ("DNS resolution failed for x: C-ares status is not ARES_SUCCESS", "unavailable"),
         ("errors resolving x:443: [field:hostname lookup error:not found]", "unavailable"),
         ("Stream removed (ping timeout)", "unavailable"),
@@ -610,6 +616,10 @@ def told(code, details, *trailing):
 )
 def test_unavailable_has_many_meanings(details, outcome):
     assert told(grpc.StatusCode.UNAVAILABLE, details).outcome == outcome
+
+
+@pytest.mark.parametrize("details", ["Stream removed", "Socket closed", None])
+def test_what_a_server_says_of_itself_is_no_outage(details):
     assert told(grpc.StatusCode.INTERNAL, details).outcome == "transient"
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import OK, accepted, draft
+from crawler.providers.answer_check import OK, accepted
 from crawler.providers.finish_reasons import End, end_of_vertex
-from crawler.providers.reply import answer_of
+from crawler.providers.reply import answer_of, draft_of
 from crawler.providers.thoughts import cut_thoughts
 from crawler.providers.token_usage import vertex_usage
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
@@ -101,8 +101,7 @@ def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
 
 def read_draft(call: Call, messages: Iterable[Any]) -> Answer:
     """Return what there is of an answer that broke off."""
-    found = gather(messages)
-    return draft(call, Answer(found.text, finish_reason=found.finish_reason))
+    return draft_of(call, _written(gather(messages)))
 
 
 def _written(found: Gathered) -> Written:
@@ -143,7 +142,7 @@ def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
     text = _at(prediction, text_at)
     if not isinstance(text, str):
         reason = f"the prediction has no text at {text_at!r} (parameter text_at)"
-        raise ProviderError(Outcome.REFUSED, reason, status_code=OK, kind=Kind.CONFIGURATION)
+        raise ProviderError(Outcome.REFUSED, reason, status_code=OK, kind=Kind.PARAMETER)
     metadata = _plain(message.metadata)
     written = Answer(
         text,

@@ -21,7 +21,6 @@ from crawler.states.kinds import Kind
 REASON_LENGTH = 300
 
 TOO_LARGE = "larger than max"  # said by our own side of the connection
-CREDENTIALS_FAILED = "Getting metadata from plugin failed"
 NOBODY_THERE = (
     "failed to connect to all addresses",
     "errors resolving",
@@ -37,8 +36,6 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
     reason = redacted(f"{name}: {' '.join(said.split())}", secrets)[:REASON_LENGTH]
     if name == "RESOURCE_EXHAUSTED" and TOO_LARGE in said:
         return ProviderError(Outcome.REJECTED, reason, status_code=429, kind=Kind.WORD)
-    if name == "UNAVAILABLE" and CREDENTIALS_FAILED in said:
-        return ProviderError(Outcome.DENIED, reason, status_code=503, kind=Kind.CREDENTIALS)
     if name == "UNAVAILABLE" and any(sign in said for sign in NOBODY_THERE):
         told = error_of(broken_connection("refused", reason))
         told.status_code = 503
