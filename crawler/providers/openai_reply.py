@@ -14,10 +14,7 @@ from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said
 from crawler.providers.reply import answer_of, draft_of, error_of
 from crawler.providers.written import made
-from crawler.redaction import redacted
 from crawler.states.kinds import Kind
-
-REASON_LENGTH = 300
 
 
 class Arrived(NamedTuple):
@@ -64,13 +61,6 @@ def error_in_stream(error: Any, event: bytes, secrets: Sequence[str]) -> Provide
     del error  # the whole event counts
     refusal = refusal_of(Said(200, {}, event, secrets=secrets, now_ms=wall_ms()))
     return error_of(refusal._replace(reason=f"the server broke off: {refusal.reason}"))
-
-
-def connection_error(how: str, error: Exception, secrets: Sequence[str]) -> ProviderError:
-    """Return what a connection that failed means; ``how`` is a name of `refusal.CONNECTIONS`."""
-    said = redacted(" ".join(str(error).split()), secrets)[:REASON_LENGTH] or type(error).__name__
-    what = "the connection broke" if how in ("closed", "reset", "half") else "cannot connect"
-    return error_of(broken_connection(how, f"{what}: {said}"))
 
 
 def broken_off() -> ProviderError:
