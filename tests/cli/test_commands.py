@@ -409,7 +409,7 @@ class TestExitCodes:
             left = "what is left stays pending"
             assert what == f"the provider rejects one request after another; {left}"
             assert cause == "HTTP 404: there is no model typo"
-            assert hint.startswith("name a model that the server has; mend the model")
+            assert "mend the model or the parameters" in hint
             assert asked("run").code == Exit.CONFIGURATION, "it is still so"
         assert asked("run", "--provider", "scripted", "--model", "scripted").code == Exit.DONE
 

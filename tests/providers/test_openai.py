@@ -261,9 +261,10 @@ def test_a_refusal_that_is_about_the_input_is_one_words_fault(refused, served):
     assert (error.outcome, error.kind) == ("blocked", "blocked")
 
 
-def test_a_refusal_that_a_person_can_end_says_how(refused):
+def test_no_money_is_no_words_fault_and_the_reason_is_what_was_said(refused):
     error = refused(replying({"error": {"message": "Insufficient Balance"}}, 402))
-    assert error.reason.startswith("HTTP 402: Insufficient Balance (pay, add credit or raise")
+    assert (error.outcome, error.kind) == ("no_money", "money")
+    assert error.reason == "HTTP 402: Insufficient Balance"
 
 
 def test_a_redirect_is_not_followed(refused):
