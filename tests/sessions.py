@@ -16,7 +16,6 @@ from unittest.mock import patch
 
 from crawler.cli import main
 
-
 OF_A_SHELL = re.compile(r"[|&;<>$*`]")
 
 
@@ -63,8 +62,8 @@ def steady(text):
 class Shell:
     """A terminal in a folder of its own, where `crawler` is the program under test.
 
-    What is `crawler` and its arguments, or a cell, runs in this process, which has made all imports;
-    what needs a shell runs in one, and the program in a process of its own.
+    What is `crawler` and its arguments, or a cell, runs in this process, which has made all
+    imports; what needs a shell runs in one, and the program in a process of its own.
     """
 
     def __init__(self, folder):
@@ -151,4 +150,3 @@ class Shell:
             timeout=120,
         )
         return done.stdout
-
