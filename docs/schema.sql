@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (5) leaves it. For readers; a database
+-- The schema of a database as the newest migration (6) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -79,6 +79,8 @@ CREATE TABLE requests (
     failures   INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
     -- 1: cancelled once its open attempt ends
     cancelling INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
+    -- since it was last added or retried
+    no_answers INTEGER NOT NULL DEFAULT 0 CHECK (no_answers >= 0),
     UNIQUE (word_id, prompt_id)
 ) STRICT;
 
@@ -155,7 +157,8 @@ CREATE TABLE attempts (
     -- see crawler/states.py
     outcome         TEXT CHECK (outcome IS NULL OR outcome = 'succeeded' OR outcome = 'transient' OR
                     outcome = 'throttled' OR outcome = 'unavailable' OR outcome = 'rejected' OR
-                    outcome = 'blocked' OR outcome = 'denied' OR outcome = 'interrupted' OR
+                    outcome = 'blocked' OR outcome = 'denied' OR outcome = 'refused' OR
+                    outcome = 'no_money' OR outcome = 'no_answer' OR outcome = 'interrupted' OR
                     outcome = 'abandoned'),
     reason          TEXT,
     status_code     INTEGER,
@@ -177,6 +180,9 @@ CREATE TABLE attempts (
     -- were numbered.
     nth             INTEGER NOT NULL DEFAULT 0,
     tokens_reserved INTEGER,                          -- NULL: its limit did not count tokens
+    -- the kind of a refusal: see crawler/states/kinds.py
+    reason_code     TEXT,
+    tokens_cached   INTEGER,                          -- of tokens_in: read from a cache
     PRIMARY KEY (request_id, number),
     CHECK ((finished_at_ms IS NULL) = (outcome IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -192,6 +198,10 @@ CREATE INDEX attempts_started ON attempts (limit_id, started_at_ms, nth);
 
 -- The refusals of a limit.
 CREATE INDEX attempts_throttled ON attempts (limit_id, started_at_ms) WHERE outcome = 'throttled';
+
+-- What may be the fault of a prompt, an account or a network; see crawler/ledger/doubt.py.
+CREATE INDEX attempts_doubted ON attempts (finished_at_ms)
+    WHERE outcome = 'refused' OR outcome = 'denied' OR outcome = 'no_money' OR truncated = 1;
 
 CREATE TRIGGER attempts_insert BEFORE INSERT ON attempts
 WHEN NOT EXISTS (SELECT 1 FROM requests
@@ -215,6 +225,7 @@ CREATE TABLE responses (
     request_id INTEGER PRIMARY KEY,
     number     INTEGER NOT NULL,                      -- the attempt that brought it
     text       TEXT NOT NULL,
+    thoughts   TEXT,                                  -- what the model thought before its answer
     FOREIGN KEY (request_id, number) REFERENCES attempts (request_id, number)
 ) STRICT;
 
@@ -250,7 +261,8 @@ CREATE TABLE tallies (
 
     -- What a request of a prompt uses, learned from its answers; for limits that count tokens.
     tokens_per_char REAL NOT NULL DEFAULT 0.25,
-    tokens_out_mean REAL NOT NULL DEFAULT 250
+    tokens_out_mean REAL NOT NULL DEFAULT 250,
+    served_at_ms    INTEGER NOT NULL DEFAULT 0        -- the newest answer or block
 ) STRICT;
 
 -- ---- Who asks ----
@@ -397,11 +409,18 @@ ORDER BY request_id;
 
 -- The requests that have failed for good, and why.
 CREATE VIEW failures AS
-SELECT word, outcome, reason, status_code, attempts, failures, prompt, version, provider, model,
-       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS failed_at,
-       word_id, request_id, draft
+SELECT request_details.word, request_details.outcome, request_details.reason,
+       request_details.status_code, request_details.attempts, request_details.failures,
+       request_details.prompt, request_details.version, request_details.provider,
+       request_details.model,
+       strftime('%Y-%m-%dT%H:%M:%fZ', request_details.finished_at_ms / 1000.0, 'unixepoch')
+           AS failed_at,
+       request_details.word_id, request_details.request_id, request_details.draft,
+       attempts.reason_code
 FROM request_details
-WHERE state = 'failed';
+JOIN attempts ON attempts.request_id = request_details.request_id
+             AND attempts.number = request_details.attempts
+WHERE request_details.state = 'failed';
 
 -- One row a request: its item, its prompt, its last attempt and its response. An attempt that
 -- has succeeded is the last one of its request, so that the last attempt is also the
@@ -460,7 +479,7 @@ SELECT strftime('%Y-%m-%dT%H:%M:00Z', attempts.started_at_ms / 1000, 'unixepoch'
        count(*)                                    AS started,
        sum(attempts.outcome IS 'succeeded')        AS succeeded,
        sum(attempts.outcome IS 'throttled')        AS throttled,
-       sum(attempts.outcome IN ('transient', 'unavailable', 'abandoned')) AS failed,
+       sum(attempts.outcome IN ('transient', 'unavailable', 'abandoned', 'no_answer')) AS failed,
        sum(attempts.tokens_in)                     AS tokens_in,
        sum(attempts.tokens_out)                    AS tokens_out
 FROM attempts

@@ -37,3 +37,18 @@ FROM request_details
 JOIN attempts ON attempts.request_id = request_details.request_id
              AND attempts.number = request_details.attempts
 WHERE request_details.state = 'failed';
+
+DROP VIEW throughput_per_minute;
+
+CREATE VIEW throughput_per_minute AS
+SELECT strftime('%Y-%m-%dT%H:%M:00Z', attempts.started_at_ms / 1000, 'unixepoch') AS minute_at,
+       limits.name                                 AS "limit",
+       count(*)                                    AS started,
+       sum(attempts.outcome IS 'succeeded')        AS succeeded,
+       sum(attempts.outcome IS 'throttled')        AS throttled,
+       sum(attempts.outcome IN ('transient', 'unavailable', 'abandoned', 'no_answer')) AS failed,
+       sum(attempts.tokens_in)                     AS tokens_in,
+       sum(attempts.tokens_out)                    AS tokens_out
+FROM attempts
+JOIN limits ON limits.id = attempts.limit_id
+GROUP BY attempts.limit_id, attempts.started_at_ms / 60000;

@@ -20,14 +20,17 @@ OUTCOMES = {
     "rejected",
     "blocked",
     "denied",
+    "refused",
+    "no_money",
+    "no_answer",
     "interrupted",
     "abandoned",
 }
 COUNTS_AS_FAILURE = {"transient", "abandoned"}
 """What a request pays for with its own budget of failures."""
-FINAL = {"rejected", "blocked"}
+FINAL = {"rejected", "blocked", "refused"}
 """What the same request would only meet again."""
 CLOSES_GATE = {"throttled", "unavailable"}
 """What holds for all requests under the same limit."""
-OPENS_GATE = {"succeeded", "transient", "rejected", "blocked"}
+OPENS_GATE = {"succeeded", "transient", "rejected", "blocked", "refused", "no_answer"}
 """What shows that a server is there and lets calls in."""

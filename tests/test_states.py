@@ -31,7 +31,10 @@ def _request_in(ledger: Ledger, state: RequestState) -> None:
     ledger.add(["w"])
     (lease,) = ledger.turn().leases
     ledger.conn.execute("UPDATE requests SET state = 'pending'")
-    ledger.conn.execute("INSERT INTO responses VALUES (?, 1, 'text')", (lease.request_id,))
+    ledger.conn.execute(
+        "INSERT INTO responses (request_id, number, text) VALUES (?, 1, 'text')",
+        (lease.request_id,),
+    )
     for step in WAYS[state]:
         ledger.conn.execute("UPDATE requests SET state = ?", (step.value,))
 

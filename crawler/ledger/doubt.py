@@ -109,7 +109,8 @@ def _says_enough(kind: Kind, those: Sequence[_Refused], prompt: Work) -> bool:
     if MEANINGS[kind].scope is Scope.ACCOUNT:
         return len(those) >= enough
     words = {one.request_id for one in those}
-    return len(words) >= min(enough, prompt.requests)
+    is_enough_for_all = kind is not Kind.TRUNCATED  # that has a small budget of its own
+    return len(words) >= (min(enough, prompt.requests) if is_enough_for_all else enough)
 
 
 def bring_back(conn: sqlite3.Connection, doubted: Collection[Doubt]) -> int:

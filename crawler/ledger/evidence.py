@@ -29,14 +29,18 @@ def _is_its_own(conn: sqlite3.Connection, finish: Finish, before: int) -> bool:
     """Tell whether only this request was throttled in its last attempts, and others were served."""
     if finish.number <= before:
         return False
-    row = conn.execute(
-        "SELECT count(*), min(started_at_ms) < (SELECT max(served_at_ms) FROM tallies"
-        " WHERE prompt_id IN (SELECT id FROM prompts WHERE limit_id = max(last.limit_id)))"
-        " FROM (SELECT outcome, started_at_ms, limit_id FROM attempts WHERE request_id = ?"
-        " AND number < ? ORDER BY number DESC LIMIT ?) AS last WHERE outcome = 'throttled'",
+    times, since_ms, limit_id = conn.execute(
+        "SELECT count(*), min(started_at_ms), max(limit_id) FROM (SELECT * FROM attempts"
+        " WHERE request_id = ? AND number < ? ORDER BY number DESC LIMIT ?)"
+        " WHERE outcome = 'throttled'",
         (finish.request_id, finish.number, before),
     ).fetchone()
-    return bool(row == (before, 1))
+    (served_at_ms,) = conn.execute(
+        "SELECT max(served_at_ms) FROM tallies JOIN prompts ON prompts.id = prompt_id"
+        " WHERE limit_id = ?",
+        (limit_id,),
+    ).fetchone()
+    return bool(times == before and served_at_ms > since_ms)
 
 
 def _times(conn: sqlite3.Connection, finish: Finish, kind: str) -> int:

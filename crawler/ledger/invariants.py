@@ -51,7 +51,7 @@ _REQUESTS = (
         "SELECT 'request ' || requests.id FROM requests LEFT JOIN attempts"
         " ON attempts.request_id = requests.id AND attempts.number = requests.attempts"
         " WHERE state = 'failed' AND (outcome IS NULL OR outcome NOT IN"
-        " ('transient', 'rejected', 'blocked', 'abandoned'))",
+        " ('transient', 'rejected', 'blocked', 'abandoned', 'refused', 'no_answer'))",
     ),
     Invariant(
         "failures_are_its_own",

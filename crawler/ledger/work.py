@@ -63,7 +63,8 @@ def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
 def _work_of_request(conn: sqlite3.Connection, request_id: int) -> list[Work]:
     """Return the prompt of a request that is still to be answered; nothing where it is not."""
     rows = conn.execute(
-        "SELECT prompts.id, limit_id, 1, state = 'leased', 1, provider, served_at_ms"
+        "SELECT prompts.id, limit_id, 1, state = 'leased',"
+        " pending + leased + succeeded + failed, provider, served_at_ms"
         " FROM requests JOIN prompts ON prompts.id = requests.prompt_id"
         " JOIN tallies ON tallies.prompt_id = prompts.id"
         " WHERE requests.id = ? AND state IN ('pending', 'leased')",

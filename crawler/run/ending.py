@@ -146,7 +146,7 @@ def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
     reason = most_urgent(list(by_reason))
     doubt = by_reason[reason]
     remedy = MEANINGS[doubt.kind].remedy
-    return Ending(reason, f"{doubt.reason} ({doubt.kind})", unfinished, remedy=remedy)
+    return Ending(reason, doubt.reason, unfinished, remedy=remedy)
 
 
 def reason_of(kind: Kind) -> Reason:

@@ -1,15 +1,23 @@
-"""A prompt that is rejected whatever the word stops, over restarts too, and stops no other."""
+"""What may be the fault of a prompt, an account or a network: the verdict waits for others."""
 
-from crawler.ledger import control, intake
+import pytest
+
+from crawler.ledger import intake
 from crawler.ledger.finish import end_run
 from crawler.ledger.limits import put_limit
-from crawler.policy import Policy
 from crawler.protocol import Word
-from crawler.states import Outcome, RequestState
+from crawler.states import Outcome
+from crawler.states.kinds import Kind
+from tests.conftest import Ledger
 
 
-def reject(ledger, leases, outcome=Outcome.REJECTED):
-    ends = [ledger.finish(e, outcome, reason="no such model", status_code=404) for e in leases]
+def refuse(ledger, leases, kind=Kind.MODEL_MISSING, outcome=Outcome.REFUSED, **facts):
+    ends = [
+        ledger.finish(
+            e, outcome, reason="no such model", status_code=404, reason_code=kind, **facts
+        )
+        for e in leases
+    ]
     return ledger.turn(*ends, budget=0)
 
 
@@ -18,76 +26,198 @@ def next_run(ledger):
     ledger.run_id = ledger.start_run()
 
 
-def in_doubt(ledger):
-    ledger.policy = Policy(vain_rejections=4)
-    ledger.add(map(str, range(40)))
-    done = reject(ledger, ledger.turn(budget=4).leases)
-    assert (done.stopped, done.unfinished, done.stop_reason) == (36, 36, "no such model")
+def counts(ledger):
+    return ledger.row("SELECT pending, leased, succeeded, failed FROM tallies WHERE prompt_id = 1")
 
 
-def test_after_so_many_rejections_nothing_starts_in_this_run(ledger):
-    in_doubt(ledger)
-    assert ledger.turn().leases == []
-    assert ledger.row("SELECT failed FROM tallies") == (4,)
+@pytest.fixture
+def ledger():
+    made = Ledger(concurrency=100)
+    made.fix(1_000)
+    made.add(map(str, range(40)))
+    yield made
+    made.conn.close()
 
 
-def test_each_new_run_sends_one_call_and_fails_one_word(ledger):
-    in_doubt(ledger)
-    for failed in (5, 6, 7):
-        next_run(ledger)
-        probe = ledger.turn().leases
-        assert len(probe) == 1
-        assert ledger.turn().leases == [], "one at a time"
-        done = reject(ledger, probe)
-        assert done.stop_reason == "no such model"
-        assert ledger.turn().leases == []
-        assert ledger.row("SELECT failed FROM tallies") == (failed,)
+@pytest.fixture
+def doubted(ledger):
+    done = refuse(ledger, ledger.turn(budget=10).leases)
+    assert [doubt.reason for doubt in done.stops] == ["no such model"]
+    return ledger
 
 
-def test_a_success_of_the_one_call_releases_the_prompt(ledger):
-    in_doubt(ledger)
-    next_run(ledger)
-    (probe,) = ledger.turn().leases
-    done = ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), budget=0)
-    assert (done.stopped, done.stop_reason) == (0, None)
-    assert len(ledger.turn().leases) == 10
+def test_nine_words_that_are_refused_have_failed_and_the_others_go_on(ledger):
+    done = refuse(ledger, ledger.turn(budget=9).leases)
+    assert done.stops == []
+    assert counts(ledger) == (31, 0, 0, 9)
+    assert len(ledger.turn().leases) == 31
 
 
-def test_a_word_that_the_model_refuses_shows_that_the_prompt_is_in_order(ledger):
-    in_doubt(ledger)
-    next_run(ledger)
-    (probe,) = ledger.turn().leases
-    assert reject(ledger, [probe], Outcome.BLOCKED).stop_reason is None
-    assert len(ledger.turn().leases) == 10
+def test_ten_that_are_refused_alike_stop_the_prompt_and_are_pending_again(doubted):
+    assert counts(doubted) == (40, 0, 0, 0)
+    done = doubted.turn()
+    assert (done.leases, done.stopped, done.unfinished) == ([], 40, 40)
 
 
-def test_who_asks_for_a_retry_begins_anew(ledger):
-    in_doubt(ledger)
-    control.retry(ledger.conn, [ledger.prompt.id], None, [RequestState.FAILED])
-    assert len(ledger.turn().leases) == 10
+def test_what_was_in_flight_and_is_refused_as_well_comes_back_too(ledger):
+    refuse(ledger, ledger.turn(budget=25).leases)
+    assert counts(ledger) == (40, 0, 0, 0)
 
 
-def test_one_prompt_in_doubt_holds_back_no_other(ledger):
-    other = put_limit(ledger.conn, "elsewhere", 3)
-    for limit_id, name in ((ledger.limit_id, "same"), (other, "other")):
-        spec = intake.PromptSpec(name, "Of {word}", "scripted", "m", {})
-        prompt, _ = intake.put_prompt(ledger.conn, spec, limit_id, 1)
-        intake.add_words(ledger.conn, prompt.id, [Word(w, {}) for w in ("x", "y")], 1)
-    ledger.policy = Policy(vain_rejections=4)
-    ledger.add(map(str, range(40)))
-    asked = ledger.turn().leases
-    assert {lease.prompt_id for lease in asked} == {1, 3}, "the first has all places of its limit"
-    done = reject(ledger, [lease for lease in asked if lease.prompt_id == 1])
-    assert (done.stopped, done.unfinished) == (30, 34)
-    assert [lease.prompt_id for lease in ledger.turn().leases] == [2, 2]
+def test_a_thousand_successes_before_do_not_hide_it(ledger):
+    leases = ledger.turn().leases
+    ledger.turn(*(ledger.finish(e, Outcome.SUCCEEDED) for e in leases[:30]), budget=0)
+    ledger.now_ms += 1
+    assert refuse(ledger, leases[30:]).stops != []
+    assert counts(ledger) == (10, 0, 30, 0)
+
+
+def test_a_word_that_is_refused_while_others_are_served_has_failed_for_good(ledger):
+    leases = ledger.turn().leases
+    refuse(ledger, leases[:5])
+    ledger.now_ms += 1
+    ledger.turn(ledger.finish(leases[5], Outcome.SUCCEEDED), budget=0)
+    ledger.now_ms += 1
+    assert refuse(ledger, leases[6:15]).stops == [], "five and nine, with a success between"
+    assert counts(ledger)[3] == 14
+
+
+def test_refusals_of_two_kinds_are_not_alike(ledger):
+    leases = ledger.turn().leases
+    refuse(ledger, leases[:5])
+    assert refuse(ledger, leases[5:14], Kind.PARAMETER).stops == []
+
+
+def test_a_list_that_is_shorter_counts_as_a_whole():
+    ledger = Ledger()
+    ledger.add("ab")
+    first, second = ledger.turn().leases
+    assert refuse(ledger, [first]).stops == []
+    assert refuse(ledger, [second]).stops != []
+    assert counts(ledger) == (2, 0, 0, 0)
+
+
+def test_each_new_run_sends_one_call_and_fails_no_word(doubted):
+    for _ in range(3):
+        next_run(doubted)
+        (probe,) = doubted.turn().leases
+        assert doubted.turn().leases == [], "one at a time"
+        assert refuse(doubted, [probe]).stops != []
+        assert doubted.turn().leases == []
+        assert counts(doubted) == (40, 0, 0, 0)
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SUCCEEDED, Outcome.BLOCKED])
+def test_a_word_that_is_served_ends_the_doubt(doubted, outcome):
+    next_run(doubted)
+    (probe,) = doubted.turn().leases
+    doubted.now_ms += 1
+    assert doubted.turn(doubted.finish(probe, outcome), budget=0).stops == []
+    assert len(doubted.turn().leases) == 39
+
+
+def test_what_the_text_calls_the_words_fault_is_no_doubt(ledger):
+    leases = ledger.turn().leases
+    for outcome, kind in ((Outcome.REJECTED, Kind.WORD), (Outcome.BLOCKED, Kind.BLOCKED)):
+        assert refuse(ledger, leases[:20], kind, outcome).stops == []
+        leases = leases[20:]
+    assert counts(ledger) == (0, 0, 0, 40)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "kind", "enough"),
+    [
+        (Outcome.DENIED, Kind.CREDENTIALS, 3),
+        (Outcome.DENIED, Kind.SETUP_KEY, 1),
+        (Outcome.NO_MONEY, Kind.MONEY, 1),
+        (Outcome.REFUSED, Kind.NETWORK_BLOCKED, 3),
+        (Outcome.REFUSED, Kind.PERMISSION_MODEL, 3),
+    ],
+)
+def test_how_many_are_enough(ledger, outcome, kind, enough):
+    leases = ledger.turn(budget=enough).leases
+    assert refuse(ledger, leases[:-1], kind, outcome).stops == []
+    (doubt,) = refuse(ledger, leases[-1:], kind, outcome).stops
+    assert doubt.kind is kind
+    assert counts(ledger) == (40, 0, 0, 0)
+
+
+def test_an_account_stops_all_prompts_of_its_provider_and_no_other(ledger):
+    for name, provider, limit in (("same", "scripted", "one"), ("other", "openai", "two")):
+        spec = intake.PromptSpec(name, "Of {word}", provider, "m", {})
+        prompt, _ = intake.put_prompt(ledger.conn, spec, put_limit(ledger.conn, limit, 3), 1)
+        intake.add_words(ledger.conn, prompt.id, [Word(w, {}) for w in "xy"], 1)
+    asked = ledger.turn(budget=1).leases
+    done = refuse(ledger, asked, Kind.MONEY, Outcome.NO_MONEY)
+    assert {doubt.prompt_id for doubt in done.stops} == {1, 2}
+    assert (done.stopped, done.unfinished) == (42, 44)
+    assert [lease.prompt_id for lease in ledger.turn().leases] == [3, 3]
+
+
+def test_one_prompt_in_doubt_holds_back_no_other_of_its_limit(doubted):
+    spec = intake.PromptSpec("same", "Of {word}", "scripted", "m", {})
+    prompt, _ = intake.put_prompt(doubted.conn, spec, doubted.limit_id, 1)
+    intake.add_words(doubted.conn, prompt.id, [Word(w, {}) for w in "xy"], 1)
+    assert [lease.prompt_id for lease in doubted.turn().leases] == [2, 2]
+
+
+def test_ten_answers_that_are_cut_off_stop_the_prompt(ledger):
+    leases = ledger.turn(budget=10).leases
+    done = refuse(ledger, leases, Kind.TRUNCATED, Outcome.NO_ANSWER, truncated=True, text="half of")
+    assert [doubt.kind for doubt in done.stops] == [Kind.TRUNCATED]
 
 
 def test_what_could_not_be_sent_says_nothing_of_the_prompt(ledger):
-    ledger.policy = Policy(vain_rejections=2)
     spec = intake.PromptSpec("q", "{word} {gloss}", "scripted", "m", {})
-    prompt, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, 1)
-    bare = [Word(str(n), {}) for n in range(9)]
-    intake.add_words(ledger.conn, prompt.id, [*bare, Word("z", {"gloss": "g"})], 1)
-    assert [lease.word for lease in ledger.turn().leases] == ["z"]
-    assert ledger.row("SELECT failed FROM tallies WHERE prompt_id = ?", prompt.id) == (9,)
-    assert ledger.turn().stop_reason is None
+    prompt, _ = intake.put_prompt(ledger.conn, spec, put_limit(ledger.conn, "q", 9), 1)
+    bare = [Word(f"bare {n}", {}) for n in range(20)]
+    intake.add_words(ledger.conn, prompt.id, bare, 1)
+    done = ledger.turn()
+    assert done.stops == []
+    assert ledger.row("SELECT failed FROM tallies WHERE prompt_id = ?", prompt.id) == (20,)
+
+
+def test_one_word_that_is_throttled_five_times_while_others_are_let_in_has_failed(ledger):
+    poison, *others = ledger.turn().leases
+    for n, other in enumerate(others[:5]):
+        ledger.turn(ledger.finish(poison, Outcome.THROTTLED, reason="too much"), budget=0)
+        ledger.now_ms += 120_000
+        ledger.turn(ledger.finish(other, Outcome.SUCCEEDED), budget=0)
+        if n < 4:
+            (poison,) = ledger.turn(budget=1).leases
+            assert poison.word == "0"
+    assert ledger.states()["0"] == "failed"
+    outcome, reason, kind = ledger.row("SELECT outcome, reason, reason_code FROM failures")
+    assert (outcome, kind) == ("rejected", "too_large_for_quota")
+    assert "its prompt is larger than the tokens a minute allow" in reason
+
+
+def test_all_words_that_are_throttled_have_not_failed(ledger):
+    for _ in range(8):
+        leases = ledger.turn().leases
+        ledger.turn(*(ledger.finish(e, Outcome.THROTTLED) for e in leases), budget=0)
+        ledger.now_ms += 120_000
+    assert counts(ledger)[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "tries", "outcome"),
+    [
+        (Kind.NOT_AN_ANSWER, 5, "no_answer"),
+        (Kind.HALF, 5, "no_answer"),
+        (Kind.ODD, 3, "no_answer"),
+        (Kind.RECITATION, 3, "blocked"),
+    ],
+)
+def test_how_often_an_answer_that_is_no_good_is_paid_for(kind, tries, outcome):
+    ledger = Ledger()
+    ledger.add("a")
+    for n in range(1, tries + 1):
+        assert ledger.states() == {"a": "pending"}
+        (lease,) = ledger.turn().leases
+        assert lease.number == n
+        end = ledger.finish(lease, Outcome.NO_ANSWER, reason_code=kind, text="half", reason="no")
+        ledger.turn(end, budget=0)
+        ledger.now_ms += 60_000
+    assert ledger.states() == {"a": "failed"}
+    assert ledger.row("SELECT outcome, failures, draft FROM failures") == (outcome, 0, "half")

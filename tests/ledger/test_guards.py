@@ -211,10 +211,10 @@ REFUSED = [
     "DELETE FROM attempts WHERE request_id = 2",
     "DELETE FROM attempts WHERE request_id = 3",
     # what attempts have brought
-    "INSERT INTO responses VALUES (1, 1, 'again')",
-    "INSERT INTO responses VALUES (3, 2, 'of no attempt')",
-    "INSERT INTO responses VALUES (99, 1, 'of no request')",
-    "INSERT INTO responses VALUES (3, 1, NULL)",
+    "INSERT INTO responses (request_id, number, text) VALUES (1, 1, 'again')",
+    "INSERT INTO responses (request_id, number, text) VALUES (3, 2, 'of no attempt')",
+    "INSERT INTO responses (request_id, number, text) VALUES (99, 1, 'of no request')",
+    "INSERT INTO responses (request_id, number, text) VALUES (3, 1, NULL)",
     "UPDATE responses SET text = 'x'",
     "UPDATE responses SET number = 1",
     "UPDATE responses SET request_id = 2",
@@ -260,7 +260,7 @@ ALLOWED = [
     "UPDATE requests SET cancelling = 1 WHERE id = 3",
     f"UPDATE attempts SET finished_at_ms = {NOW_MS}, outcome = 'denied' WHERE request_id = 3",
     "UPDATE attempts SET started_at_ms = 5 WHERE request_id = 3",
-    "INSERT INTO responses VALUES (3, 1, '0')",
+    "INSERT INTO responses (request_id, number, text) VALUES (3, 1, '0')",
     "INSERT OR REPLACE INTO drafts VALUES (2, 1, 'newer')",
 ]
 
@@ -328,7 +328,7 @@ def test_each_change_of_a_state_is_counted_for_its_prompt(conn, change, counted)
 
 
 def test_a_success_is_counted_when_it_has_its_response(conn):
-    conn.execute("INSERT INTO responses VALUES (3, 1, 'text')")
+    conn.execute("INSERT INTO responses (request_id, number, text) VALUES (3, 1, 'text')")
     conn.execute("UPDATE requests SET state = 'succeeded' WHERE id = 3")
     columns = "SELECT pending, leased, succeeded, failed, cancelled FROM tallies"
     assert conn.execute(columns).fetchone() == (1, 2, 2, 1, 0)
@@ -337,5 +337,5 @@ def test_a_success_is_counted_when_it_has_its_response(conn):
 def test_a_new_prompt_begins_with_counts_of_its_own(conn):
     conn.execute(f"{PROMPT} ('n', 1, 't', 's', 'm', '{{}}', 1, 1, 1)")
     assert conn.execute("SELECT * FROM tallies WHERE prompt_id = 4").fetchall() == [
-        (4, 0, 0, 0, 0, 0, 0.25, 250.0)
+        (4, 0, 0, 0, 0, 0, 0.25, 250.0, 0)
     ]

@@ -2,12 +2,14 @@
 
 What the model leaves to others: how fast a limit that learns lets calls start
 (tests/quota/test_pace.py).
+Whose fault a refusal is: tests/ledger/test_doubt.py.
 While a limit learns, or counts tokens, the model says only how many may start at the most.
 """
 
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from unittest.mock import patch
 
 import pytest
 from hypothesis import event, settings
@@ -15,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from crawler.ledger import control, intake
+from crawler.ledger import turn as turns
 from crawler.ledger.budget import Allowance
 from crawler.ledger.check import check
 from crawler.ledger.finish import end_run, released
@@ -113,8 +116,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def __init__(self):
         super().__init__()
+        self.no_doubts = patch.object(turns, "doubts", lambda *_: {})
+        self.no_doubts.start()
         self.ledger = Ledger(
-            Policy(max_failures=MAX_FAILURES, backoff_cap_ms=1_000, vain_rejections=10**6)
+            Policy(
+                max_failures=MAX_FAILURES,
+                backoff_cap_ms=1_000,
+                max_no_answers=10**6,
+                max_throttled=10**6,
+            )
         )
         self.ledger.random.randint = lambda low, high: low
         self.conn = self.ledger.conn
@@ -133,6 +143,7 @@ class LedgerMachine(RuleBasedStateMachine):
             self.they_agree()
             self.the_audit_is_clean()
         self.conn.close()
+        self.no_doubts.stop()
 
     # What a program does.
 

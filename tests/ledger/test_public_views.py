@@ -195,6 +195,7 @@ def test_failures_tell_of_the_last_attempt(told):
             "word_id": 3,
             "request_id": 3,
             "draft": "b",
+            "reason_code": None,
         },
         {
             "word": "d",
@@ -211,6 +212,7 @@ def test_failures_tell_of_the_last_attempt(told):
             "word_id": 4,
             "request_id": 4,
             "draft": None,
+            "reason_code": None,
         },
     ]
 
@@ -265,11 +267,12 @@ def test_throughput_counts_each_kind_of_failure_and_what_is_in_flight():
     outcomes = list(Outcome)
     ledger.ask(ledger.r, map(str, range(len(outcomes) + 1)))
     control.set_concurrency(ledger.conn, "other", 50)
-    leases = ledger.turn(budget=5).leases + ledger.turn(budget=5).leases
+    control.set_adaptive(ledger.conn, "other", ledger.now_ms, adaptive=False)
+    leases = ledger.turn(budget=99).leases
     ends = zip(leases, outcomes, strict=False)
     ledger.turn(*(ledger.finish(lease, outcome) for lease, outcome in ends), budget=0)
     counts = "SELECT started, succeeded, throttled, failed FROM throughput_per_minute"
-    assert ledger.row(counts) == (10, 1, 1, 3), "transient, unavailable, abandoned"
+    assert ledger.row(counts) == (13, 1, 1, 4), "transient, unavailable, abandoned, no_answer"
 
 
 def test_the_history_of_limits_tells_who_what_why_and_until_when(told):

@@ -551,10 +551,11 @@ def test_answers_that_are_cut_off_three_times_fail_and_the_last_of_them_is_kept(
         [lease] = ledger.turn().leases
         assert lease.number == number
         facts = {"text": text, "truncated": truncated, "reason": "why"}
-        ledger.turn(ledger.finish(lease, Outcome.TRANSIENT, **facts), budget=0)
+        facts |= {"reason_code": "truncated" if truncated else "not_an_answer"}
+        ledger.turn(ledger.finish(lease, Outcome.NO_ANSWER, **facts), budget=0)
         ledger.now_ms += 100_000
     assert ledger.states() == {"word": "failed"}
-    assert ledger.row("SELECT draft, attempts, failures FROM failures") == ("cut off", 4, 4)
+    assert ledger.row("SELECT draft, attempts, failures FROM failures") == ("cut off", 4, 0)
     assert ledger.row("SELECT number FROM drafts") == (3,)
     assert ledger.turn().leases == []
 
@@ -585,10 +586,10 @@ def test_a_retry_forgets_the_answers_that_were_cut_off_before_it(ledger):
 
     for _ in range(2):  # the second time with a budget that is new
         for _ in range(2):
-            end(Outcome.TRANSIENT, truncated=True)
+            end(Outcome.NO_ANSWER, truncated=True, reason_code="truncated")
             end(Outcome.INTERRUPTED)  # which is no failure
             assert ledger.states() == {"word": "pending"}
-        end(Outcome.TRANSIENT, truncated=True)
+        end(Outcome.NO_ANSWER, truncated=True, reason_code="truncated")
         assert ledger.states() == {"word": "failed"}
         control.retry(ledger.conn, [ledger.prompt.id], None, [RequestState.FAILED])
 

@@ -11,7 +11,6 @@ from crawler.ledger.limits import put_limit
 from crawler.ledger.runs import Selection, start_run
 from crawler.ledger.turn import turn
 from crawler.ledger.why import why_not
-from crawler.policy import Policy
 from crawler.protocol import Word
 from crawler.states import Outcome, RequestState
 
@@ -182,18 +181,20 @@ def test_concurrency(ledger):
 
 
 def test_doubt_says_what_the_server_says(ledger):
-    ledger.policy = Policy(vain_rejections=3)
-    ledger.add("abcdef")
-    leases = ledger.turn(budget=3).leases
+    ledger.add("abcdefghijklmnop")
+    leases = ledger.turn(budget=10).leases
+    facts = {"reason": "no such model", "reason_code": "model_missing"}
     for lease in leases[:-1]:
-        end(ledger, lease, Outcome.REJECTED, reason="no such model")
-    assert why(ledger, 6).code == "next"
-    end(ledger, leases[-1], Outcome.REJECTED, reason="no such model")
-    assert (why(ledger, 6).code, why(ledger, 6).detail) == ("doubt", "no such model")
+        end(ledger, lease, Outcome.REFUSED, **facts)
+    assert why(ledger, 16).code == "next"
+    end(ledger, leases[-1], Outcome.REFUSED, **facts)
+    found = why(ledger, 16)
+    assert (found.code, found.cause, found.detail) == ("doubt", "model_missing", "no such model")
     heir = ledger.start_run()
-    assert why(ledger, 6, {heir}).code == "next", "a new run sends one call"
+    assert why(ledger, 16, {heir}).code == "next", "a new run sends one call"
     ledger.turn(run_id=heir)
-    assert why(ledger, 6, {heir})[:1] == ("doubt",)
+    found = why(ledger, 16, {heir})
+    assert (found.code, found.detail) == ("doubt", None)
 
 
 def test_another_limit_holds_nothing_back(ledger):

@@ -336,5 +336,5 @@ def test_whatever_a_provider_says_can_be_recorded(outcome, text, counts):
         ).fetchone()
     conn.close()
     empty = outcome is Outcome.SUCCEEDED and not text
-    assert recorded == [(Outcome.TRANSIENT if empty else outcome,)]
+    assert recorded == [(Outcome.NO_ANSWER if empty else outcome,)]
     assert max(later) < 1_700_000_000_000 + 32 * 86_400_000

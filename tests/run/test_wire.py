@@ -86,12 +86,14 @@ def test_each_field_of_an_answer_is_in_its_row():
         finish_reason="STOP",
         model_version="m-7",
         truncated=True,
+        thoughts="hm",
+        tokens_cached=9,
     )
     _, attempts, texts = crawl_of(
         Played(lambda call: answer), more=[OF_ATTEMPT, "SELECT * FROM responses"]
     )
     assert attempts == [("succeeded", None, None, None, 11, 12, 13, "STOP", "m-7", 1)]
-    assert texts == [(1, 1, "tëxt")]
+    assert texts == [(1, 1, "tëxt", "hm")]
 
 
 def test_what_is_nothing_or_unknown_stays_so():
