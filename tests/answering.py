@@ -23,7 +23,11 @@ def chat(text="x", finish_reason="stop", model="m-1", **usage):
 
 @contextmanager
 def answering(reply):
-    """Serve until the end of the block; ``reply(body)`` is an answer, or (status, answer)."""
+    """Serve until the end of the block.
+
+    ``reply(body)`` is an answer, or (status, answer), or (status, answer, headers); an answer in
+    bytes is sent as it is.
+    """
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
@@ -31,10 +35,12 @@ def answering(reply):
             server.asked.append(body)
             server.paths.append(self.path)
             told = reply(body)
-            status, answer = told if isinstance(told, tuple) else (200, told)
+            status, answer, *more = told if isinstance(told, tuple) else (200, told)
             self.send_response(status)
+            for name, value in (more[0] if more else {}).items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(json.dumps(answer).encode())
+            self.wfile.write(answer if isinstance(answer, bytes) else json.dumps(answer).encode())
 
         def log_message(self, *_):
             pass
