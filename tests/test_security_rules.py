@@ -31,6 +31,7 @@ IN_STATEMENTS = {
     },
     "ledger.status": {"{CURRENT}"},
     "ledger.tokens": {"{MOST_OUT}"},
+    "ledger.work": {"{chosen}"},
     "storage.database": {"{checkpoint_pages}", "{most_bytes:d}"},
     "storage.upgrade": {"{APPLICATION_ID}", "{made}", "{migration.version}"},
 }

@@ -138,6 +138,8 @@ def _allowance(budget: float | None, price: tuple[float, float] | None) -> Allow
 
 def _policy(timeout_ms: int | None, max_failures: int | None) -> Policy:
     default = Policy()
+    if timeout_ms == 0:
+        raise click.UsageError("--timeout 0s leaves no time for an answer: write 30s, or more")
     call_timeout_ms = timeout_ms or default.call_timeout_ms
     return Policy(
         max_failures=max_failures or default.max_failures,

@@ -103,7 +103,7 @@ def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     """Return the tokens that a call has used, in and out; None where that is not known."""
     out_of_order = (finish.status_code or 0) >= SERVER_ERROR and finish.text is None
     if finish.outcome in UNPROCESSED or out_of_order:
-        return finish.tokens_in or 0, finish.tokens_out or 0
+        return finish.tokens_in or 0, (finish.tokens_out or 0) + (finish.tokens_thought or 0)
     if finish.tokens_out is None:
         return finish.tokens_in, None
     return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)

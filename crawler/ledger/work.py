@@ -50,6 +50,23 @@ def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
     return list(map(Work._make, rows))
 
 
+def failed_requests(conn: sqlite3.Connection, selection: Selection) -> int:
+    """Return how many requests of the prompts that a run asks have failed for good."""
+    if selection.request_id is not None:
+        found = conn.execute(
+            "SELECT count(*) FROM requests WHERE id = ? AND state = 'failed'",
+            (selection.request_id,),
+        )
+    else:
+        chosen, values = chosen_prompts(selection)
+        found = conn.execute(
+            "SELECT coalesce(sum(failed), 0) FROM prompts"
+            f" JOIN tallies ON tallies.prompt_id = prompts.id WHERE {chosen}",
+            values,
+        )
+    return int(found.fetchone()[0])
+
+
 def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
     """Return the condition for the prompts that a run asks, and its values."""
     if selection.prompt_ids is not None:

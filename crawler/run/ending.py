@@ -200,7 +200,7 @@ def error_of(ending: Ending, again: str = "crawler run") -> CrawlerError | None:
     left = f"; {_PENDING}" if ending.unfinished else ""
     hint = hint.replace("{again}", again)
     if ending.remedy:
-        hint = f"{ending.remedy}; {hint}"
+        hint = f"{ending.remedy.removesuffix(', then run again')}; then {again}"
     return CrawlerError(
         f"{ending.what or what}{left}", cause or ending.detail or "", hint, exit_code(ending)
     )

@@ -23,6 +23,7 @@ from crawler.ledger.finish import end_run, released, tokens_used
 from crawler.ledger.runs import Scope, live_runs, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
+from crawler.ledger.work import failed_requests
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import Finish, Lease
@@ -265,8 +266,8 @@ class Loop:
         return gate_ending(done.gate, left, self._policy.patience_ms, self._clock())
 
     def _finished(self, conn: sqlite3.Connection) -> Ending:
-        failed = status(conn, self._policy.guard_ms, self._clock()).failed
-        return finished_ending(failed, vain_prompts(conn, self._scope.selection))
+        selection = self._scope.selection
+        return finished_ending(failed_requests(conn, selection), vain_prompts(conn, selection))
 
     # The edges of a life
 

@@ -272,3 +272,14 @@ def test_a_word_may_fail_as_often_as_is_said(do, most):
     good(do("add", "z", "--prompt", "p"))
     assert do("run", "--max-failures", most).code == Exit.SOME_FAILED
     assert rows("crawl.db", "SELECT attempts, failures FROM failures") == [(int(most),) * 2]
+
+
+def test_a_run_for_one_prompt_ends_by_its_own_failures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    bad = ("{word}", "--param", 'errors={"rejected": 1}')
+    good(crawler("prompt", "add", "bad", *SCRIPTED, *bad))
+    good(crawler("prompt", "add", "good", *SCRIPTED, "{word}"))
+    good(crawler("add", "a", "--prompt", "bad"))
+    good(crawler("add", "a", "--prompt", "good"))
+    assert crawler("run", "--prompt", "bad").code == Exit.SOME_FAILED
+    assert crawler("run", "--prompt", "good").code == Exit.DONE

@@ -5,8 +5,9 @@ import asyncio
 import pytest
 
 from crawler.ledger import control
+from crawler.ledger.finish import tokens_used
 from crawler.policy import Policy
-from crawler.protocol import Answer, ProviderError
+from crawler.protocol import Answer, Finish, ProviderError
 from crawler.states import Outcome
 from tests.crawling import Played, a_store, crawled, put, rows
 from tests.ledger.several import Several
@@ -278,3 +279,8 @@ class TestTokensOfAMinute:
 
     def test_who_did_not_leave_has_used_nothing(self):
         assert self.settled(Outcome.INTERRUPTED, tokens_in=0, tokens_out=0) == 0
+
+
+def test_what_a_model_thought_is_paid_for_where_the_server_failed_after_all():
+    end = Finish(1, 1, 5, Outcome.TRANSIENT, status_code=503, tokens_in=4, tokens_out=5)
+    assert tokens_used(end._replace(tokens_thought=900)) == (4, 905)

@@ -91,7 +91,9 @@ class Oracle:
     def _look_at_responses(self) -> None:
         now = {
             request_id: (number, text)
-            for request_id, number, text in self.ask("SELECT * FROM responses")
+            for request_id, number, text in self.ask(
+                "SELECT request_id, number, text FROM responses"
+            )
         }
         for request_id, response in self._responses.items():
             if now.get(request_id) != response:
