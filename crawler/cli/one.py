@@ -123,7 +123,7 @@ class _Aside:
         self._is_read = False
         self._told = None
         # What closes a gate is told with the wait for it, and what is final in the end.
-        if fields["outcome"] is Outcome.TRANSIENT:
+        if fields["outcome"] in (Outcome.TRANSIENT, Outcome.NO_ANSWER):
             self.say(f"attempt {fields['number']} failed: {fields['reason']}")
 
     def show(self, status: Status) -> None:

@@ -20,7 +20,8 @@ class Finding(NamedTuple):
 
 
 GUARDS = frozenset(
-    "attempts_are_kept attempts_doubted attempts_end_once attempts_insert attempts_lease attempts_open"
+    "attempts_are_kept attempts_doubted attempts_end_once attempts_insert attempts_lease"
+    " attempts_open"
     " attempts_started attempts_throttled prompts_are_immutable prompts_current prompts_insert"
     " requests_are_kept requests_are_not_replaced requests_cancelled requests_failed requests_fresh"
     " requests_insert requests_keep_their_identity requests_transition requests_waiting"

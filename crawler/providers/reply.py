@@ -8,7 +8,7 @@ from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answer_check import accepted, draft
 from crawler.providers.written import Written
 from crawler.states import Outcome
-from crawler.states.kinds import Kind, Refusal
+from crawler.states.kinds import Action, Kind, Refusal
 
 TOO_MANY = 429
 
@@ -40,13 +40,19 @@ def error_of(refusal: Refusal, answer: Answer | None = None) -> ProviderError:
         kind = Kind.UNCLEAR  # the verdict waits for other words
     return ProviderError(
         _outcome(refusal._replace(kind=kind)),
-        f"{refusal.reason} ({refusal.remedy})" if refusal.remedy else refusal.reason,
+        _reason(refusal),
         status_code=refusal.status_code,
         retry_after_ms=0 if answer is not None and _is_well(kind) else refusal.retry_after_ms,
         answer=answer,
         daily=kind is Kind.THROTTLED_DAY,
         kind=kind,
     )
+
+
+def _reason(refusal: Refusal) -> str:
+    """Return what the server said; of a word that fails, with what a person can do about it."""
+    fails = refusal.meaning.action is Action.FAIL and refusal.remedy
+    return f"{refusal.reason} ({refusal.remedy})" if fails else refusal.reason
 
 
 def _outcome(refusal: Refusal) -> Outcome:
