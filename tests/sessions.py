@@ -1,12 +1,22 @@
 """Runs what a page shows, so that a test can compare what it prints with what the page says."""
 
+import ast
+import asyncio
+import inspect
+import io
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
 from typing import NamedTuple
+from unittest.mock import patch
+
+from crawler.cli import main
+
+OF_A_SHELL = re.compile(r"[|&;<>$*`]")
 
 
 class Block(NamedTuple):
@@ -36,6 +46,11 @@ def steps(session):
         yield Step(command, step.removeprefix(command))
 
 
+def words(command):
+    """Return the words of a command line, which may go on after a backslash at the end."""
+    return shlex.split(command.replace("\\\n", " "), comments=True)
+
+
 def steady(text):
     """Put marks for what differs from run to run."""
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "<time>", text)
@@ -45,7 +60,11 @@ def steady(text):
 
 
 class Shell:
-    """A terminal in a folder of its own, where `crawler` is the program under test."""
+    """A terminal in a folder of its own, where `crawler` is the program under test.
+
+    What is `crawler` and its arguments, or a cell, runs in this process, which has made all
+    imports; what needs a shell runs in one, and the program in a process of its own.
+    """
 
     def __init__(self, folder):
         shim = folder / "bin" / "crawler"
@@ -66,11 +85,36 @@ class Shell:
         if forgotten := re.fullmatch(r"unset (\w+)", command):
             self._env.pop(forgotten[1], None)
             return ""
+        if command.startswith("crawler ") and not OF_A_SHELL.search(command):
+            with self._here() as told, patch.object(sys, "argv", words(command)):
+                try:
+                    main()
+                except SystemExit:
+                    return told.getvalue()
+                raise AssertionError("the program always exits")
         return self._output(["/bin/sh", "-c", command])
 
     def run_cell(self, code):
-        """Return what a notebook's cell prints, run in an interpreter of its own."""
-        return self._output([sys.executable, "-c", _CELL, code])
+        """Return what a notebook's cell prints; as in notebooks, it may await."""
+        compiled = compile(code, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+        with self._here() as told:
+            awaited = eval(compiled, {"__name__": "__main__"})
+            if inspect.iscoroutine(awaited):
+                asyncio.run(awaited)
+        return told.getvalue()
+
+    @contextmanager
+    def _here(self):
+        """Be in this terminal: its folder, its environment, and (given) what is printed."""
+        told = io.StringIO()
+        with (
+            chdir(self._folder),
+            patch.dict(os.environ, self._env, clear=True),
+            patch.object(sys, "stdin", io.StringIO()),
+            redirect_stdout(told),
+            redirect_stderr(told),
+        ):
+            yield told
 
     @contextmanager
     def emulator(self, command, lines=1):
@@ -106,13 +150,3 @@ class Shell:
             timeout=120,
         )
         return done.stdout
-
-
-# As notebooks do it: a cell may await.
-_CELL = """
-import ast, asyncio, inspect, sys
-code = compile(sys.argv[1], "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-awaited = eval(code)
-if inspect.iscoroutine(awaited):
-    asyncio.run(awaited)
-"""

@@ -422,7 +422,10 @@ STUBBORN = """
 import asyncio, sys
 from crawler import crawl
 
+asked = asyncio.Event()
+
 async def stubborn(prompt):
+    asked.set()
     while True:
         try:
             await asyncio.sleep(1000)
@@ -431,7 +434,7 @@ async def stubborn(prompt):
 
 async def main():
     run = asyncio.create_task(crawl(["a"], provider=stubborn, database=sys.argv[1]))
-    await asyncio.sleep(0.5)
+    await asked.wait()
     run.cancel()
     await run
 

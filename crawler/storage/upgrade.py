@@ -6,11 +6,12 @@ Rule: a file is looked at read-only before anything is written to it. One that i
 newer than we are, or is damaged, stays as it is to the byte.
 """
 
+import functools
 import importlib
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,13 +43,14 @@ class Migration(NamedTuple):
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
-def migrations() -> list[Migration]:
+@functools.cache
+def migrations() -> tuple[Migration, ...]:
     """Return the migrations in their order. Raises AssertionError if their numbers have gaps."""
     (folder,) = importlib.import_module("crawler.migrations").__path__
-    found = [
+    found = tuple(
         Migration(int(file.name[:4]), file.name, file.read_text("utf-8"))
         for file in sorted(Path(folder).glob("[0-9][0-9][0-9][0-9]_*.sql"))
-    ]
+    )
     assert [migration.version for migration in found] == list(range(1, len(found) + 1))
     return found
 
@@ -122,15 +124,17 @@ def migrate(conn: sqlite3.Connection, now_ms: int) -> None:
             )
 
 
-def statements(script: str) -> Iterator[str]:
+@functools.cache
+def statements(script: str) -> tuple[str, ...]:
     """Split a script into its statements (`executescript` would commit what came before it)."""
-    statement = ""
+    found, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line
         if sqlite3.complete_statement(statement):
-            yield statement
+            found.append(statement)
             statement = ""
     assert all(line.lstrip().startswith("--") for line in statement.splitlines() if line.strip())
+    return tuple(found)
 
 
 def _apply(conn: sqlite3.Connection, migration: Migration, now_ms: int) -> None:
@@ -181,7 +185,7 @@ def _require_our_schema(conn: sqlite3.Connection, path: Path, version: int) -> N
             raise _refused(path, f"its table {name} is none", "don't trust this file")
 
 
-def _made_by(applied: list[Migration]) -> tuple[set[str], set[str]]:
+def _made_by(applied: Sequence[Migration]) -> tuple[set[str], set[str]]:
     """Return the names of the tables and the texts of the triggers that migrations make."""
     tables, triggers = {"migrations"}, set()
     for migration in applied:

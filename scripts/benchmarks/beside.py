@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import by_hand
 from by_hand import Hand
 
+from crawler.clock import wall_ms
 from crawler.ledger import control
 
 BATCH = 100
@@ -27,7 +28,7 @@ class Row(NamedTuple):
     wall: float
 
 
-def compare(files: Mapping[str, Path], rounds: int, batches: int) -> None:
+def compare(files: Mapping[str, Path], rounds: int, batches: int) -> dict[str, list[Row]]:
     """Lease and finish fresh rows of each file, round by round in turn; the first is the yardstick.
 
     Each has a prompt with the limit `scripted`, and `rounds * batches * BATCH` fresh rows.
@@ -36,6 +37,8 @@ def compare(files: Mapping[str, Path], rounds: int, batches: int) -> None:
     with ExitStack() as stack:
         hands = {title: stack.enter_context(by_hand.opened(path)) for title, path in files.items()}
         for hand in hands.values():
+            # A limit that learns begins with fewer calls than a batch.
+            hand.run(control.set_adaptive, "scripted", wall_ms(), adaptive=False)
             hand.run(control.set_concurrency, "scripted", BATCH)
         for _ in range(rounds):
             for title, hand in hands.items():
@@ -44,6 +47,7 @@ def compare(files: Mapping[str, Path], rounds: int, batches: int) -> None:
     first = next(iter(medians.values()))
     for title, row in medians.items():
         show(title, row, first)
+    return costs
 
 
 def one_round(hand: Hand, batches: int) -> Row:

@@ -16,6 +16,7 @@ the ratios crawler : bare client, round by round and as medians.
 import argparse
 import sqlite3
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -60,13 +61,19 @@ def show(title: str, pairs: list[tuple[Usage, Usage]], count: int) -> None:
     )
 
 
-def measure(args: argparse.Namespace, folder: Path, address: str) -> None:
-    """Measure both in turn and print."""
+def in_turn(args: argparse.Namespace, folder: Path, address: str) -> Iterator[tuple[Usage, Usage]]:
+    """Yield what the crawler and the bare client cost, round by round."""
     words = folder / "words.txt"
     harness.write_words(words, args.words)
+    for _ in range(args.rounds):
+        yield crawl(folder, words, address, args.words), bare(words, address)
+
+
+def measure(args: argparse.Namespace, folder: Path, address: str) -> None:
+    """Measure both in turn and print."""
     pairs = []
-    for number in range(1, args.rounds + 1):
-        pairs.append((crawl(folder, words, address, args.words), bare(words, address)))
+    for number, pair in enumerate(in_turn(args, folder, address), 1):
+        pairs.append(pair)
         show(f"round {number}", pairs[-1:], args.words)
     show("median ", pairs, args.words)
 

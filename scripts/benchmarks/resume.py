@@ -7,11 +7,13 @@ next: from the start of that process to the first arrival at the server. Beside 
 round, what a process takes that only makes the imports.
 """
 
+import argparse
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -55,6 +57,17 @@ def measure(database: Path) -> Resumed:
     return Resumed(first_call_s, harness.measure([sys.executable, "-c", IMPORTS]).wall_s)
 
 
+def in_turn(folder: Path, args: argparse.Namespace) -> Iterator[Resumed]:
+    """Yield how long it took, round by round."""
+    words, database = folder / "words.txt", folder / "c.db"
+    harness.write_words(words, args.rows)
+    harness.prepare(database, words, *OPENAI)
+    harness.measure(harness.program(database, "limit", "openai", "--concurrency", IN_FLIGHT))
+    killed(database)  # the first life; the others find calls of a dead run
+    for _ in range(args.rounds):
+        yield measure(database)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the options, measure, print."""
     options = harness.parser(__doc__)
@@ -62,12 +75,7 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--rounds", type=int, default=5)
     args = options.parse_args(argv)
     with harness.workspace(args.dir) as folder:
-        words, database = folder / "words.txt", folder / "c.db"
-        harness.write_words(words, args.rows)
-        harness.prepare(database, words, *OPENAI)
-        harness.measure(harness.program(database, "limit", "openai", "--concurrency", IN_FLIGHT))
-        killed(database)  # the first life; the others find calls of a dead run
-        rounds = [measure(database) for _ in range(args.rounds)]
+        rounds = list(in_turn(folder, args))
     first_s = [round_.first_call_s for round_ in rounds]
     print(
         f"resume: {args.rows} words, killed with {IN_FLIGHT} calls in flight: first call after"

@@ -1,6 +1,6 @@
 """Measures what a row costs over gRPC, beside a bare loop that stores nothing.
 
-    scripts/bench vertex [--words 5000] [--rounds 3] [--dir FOLDER]
+    scripts/bench vertex [--words 5000] [--rounds 3] [--sides SIDE ...] [--dir FOLDER]
 
 Against `crawler emulator` (5 ms, no quota), 200 calls in flight, in turn:
 
@@ -10,13 +10,16 @@ Against `crawler emulator` (5 ms, no quota), 200 calls in flight, in turn:
 
 Each is vertex_side.py in a process of its own, which counts its CPU time from where all is imported
 and connected. Then, once: the CPU time from the start of the program to its end for one word, as
-`crawler run` and as `crawler ask`, imports and all.
+`crawler run` and as `crawler ask`, imports and all. With --sides only those that are
+named; the bare loop, which the others are compared with, has to be among them.
 """
 
+import argparse
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -51,10 +54,20 @@ def cost(side: str, folder: Path, words: Path, environment: dict[str, str]) -> C
     return Cost(**json.loads(done.stdout.splitlines()[-1]))
 
 
+def in_turn(
+    folder: Path, args: argparse.Namespace, environment: dict[str, str]
+) -> Iterator[dict[str, Cost]]:
+    """Yield what the sides cost, round by round."""
+    words = folder / "words.txt"
+    harness.write_words(words, args.words)
+    for _ in range(args.rounds):
+        yield {side: cost(side, folder, words, environment) for side in args.sides}
+
+
 def show(title: str, rounds: list[dict[str, Cost]], count: int) -> None:
     """Print the medians of some rounds, and the medians of their ratios to the bare loop."""
     print(title)
-    for side in SIDES:
+    for side in rounds[0]:
         cpu_us = median(costs[side].cpu_s for costs in rounds) * 1e6 / count
         rate = count / median(costs[side].wall_s for costs in rounds)
         ratio = median(costs[side].cpu_s / costs["bare loop"].cpu_s for costs in rounds)
@@ -78,19 +91,21 @@ def main(argv: list[str] | None = None) -> None:
     options.add_argument("--words", type=int, default=5_000)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--latency-ms", type=int, default=5, help="of the emulator")
+    options.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     args = options.parse_args(argv)
+    if "bare loop" not in args.sides:
+        options.error("the bare loop is what the others are compared with")
     with (
         harness.workspace(args.dir) as folder,
         harness.emulator("--latency-ms", args.latency_ms) as environment,
     ):
-        words = folder / "words.txt"
-        harness.write_words(words, args.words)
         rounds = []
-        for number in range(1, args.rounds + 1):
-            rounds.append({side: cost(side, folder, words, environment) for side in SIDES})
+        for number, costs in enumerate(in_turn(folder, args, environment), 1):
+            rounds.append(costs)
             show(f"round {number}", rounds[-1:], args.words)
         show("median", rounds, args.words)
-        show_starts(folder, environment)
+        if "crawler" in args.sides:
+            show_starts(folder, environment)
 
 
 if __name__ == "__main__":

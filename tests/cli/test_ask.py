@@ -137,13 +137,19 @@ FAULTS = {
 }
 
 
+@pytest.fixture(scope="module")
+def faulty():
+    """An emulator that fails each word once, in the way that it is called."""
+    with emulator(word_fault=[f"{fault}={fault}*1" for fault in FAULTS]) as emulated:
+        yield emulated
+
+
 @pytest.mark.parametrize("fault", FAULTS)
-def test_why_an_attempt_has_failed_is_told_beside_the_answer(tmp_path, monkeypatch, fault):
+def test_why_an_attempt_has_failed_is_told_beside_the_answer(tmp_path, monkeypatch, faulty, fault):
     db = tmp_path / "crawl.db"
     add_prompt(db, "p", 'Define "{word}".', f"response_schema={SCHEMA}", provider="vertex")
-    with emulator(word_fault=f"laconic={fault}*1") as emulated:
-        monkeypatch.setenv("VERTEX_EMULATOR_HOST", emulated.endpoint)
-        ran = ask(db, "laconic")
+    monkeypatch.setenv("VERTEX_EMULATOR_HOST", faulty.endpoint)
+    ran = ask(db, fault)
     assert ran.code == 0, ran
     [(reason,)] = rows(db, "SELECT reason FROM attempts WHERE number = 1")
     assert reason.startswith(FAULTS[fault])

@@ -568,7 +568,7 @@ class LedgerMachine(RuleBasedStateMachine):
         request.cancelling = False
 
 
-EXAMPLES, STEPS = {"long": (10_000, 100), "mutation": (15, 50)}.get(PROFILE, (300, 50))
+EXAMPLES, STEPS = {"long": (10_000, 100), "mutation": (15, 50)}.get(PROFILE, (100, 50))
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
 

@@ -6,7 +6,7 @@ import json
 import sqlite3
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crawler import crawl
@@ -20,6 +20,7 @@ from crawler.providers.scripted import Script
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
 from crawler.storage.upgrade import migrate
+from tests.conftest import LONG
 from tests.program import crawler, told
 
 NOTES = {"type": "object", "properties": {"mnemonic": {"type": "string"}, "definition": {}}}
@@ -362,6 +363,7 @@ hostile = st.one_of(
 @example(values={"a": "", "A": ""}, name="p")
 @example(values={"True": ""}, name="p")
 @example(values={'"': "1", "'": "2", "''": "3"}, name='"')
+@settings(max_examples=settings().max_examples if LONG else 30)
 def test_any_name_of_a_field_works_or_is_refused(values, name):
     conn = sqlite3.connect(":memory:", isolation_level=None)
     migrate(conn, 1)

@@ -44,11 +44,11 @@ class WallClock:
 
 
 @pytest.mark.parametrize("during", [False, True], ids=["between runs", "during a run"])
-def test_a_step_opens_no_window(tmp_path, during):
+def test_a_step_opens_no_window(tmp_path, forks, during):
     per_minute = 20
     words = [f"word{n}" for n in range(200)]
     clock = WallClock(tmp_path)
-    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         crawl.call("limit", "openai", "--per-minute", str(per_minute), "--fixed")
         for hours in (0, *(STEPS_H if LONG else STEPS_H[::3])):
             if not during:
@@ -63,10 +63,10 @@ def test_a_step_opens_no_window(tmp_path, during):
     assert_durations_are_real(crawl)
 
 
-def test_a_step_stops_nothing(tmp_path):
+def test_a_step_stops_nothing(tmp_path, forks):
     words = [f"word{n}" for n in range((len(STEPS_H) + 1) * 2 * CONCURRENCY)]
     clock = WallClock(tmp_path)
-    with serving(latency_s=0.2) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving(latency_s=0.2) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         run = crawl.start(env=clock.env)
         for number, hours in enumerate(STEPS_H, 1):
             until_asked(witness, number * 2 * CONCURRENCY)

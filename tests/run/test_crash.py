@@ -15,27 +15,27 @@ from tests.crawls import CONCURRENCY, PROGRAM, Crawl, until
 from tests.loopback import serving
 
 
-def test_two_processes_share_one_file_and_pay_nothing_twice(tmp_path):
+def test_two_processes_share_one_file_and_pay_nothing_twice(tmp_path, forks):
     words = [f"word{n}" for n in range(200)]
-    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
-        processes = [crawl.start(), crawl.start()]
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
+        processes = [crawl.fork(), crawl.fork()]
         assert [process.wait(60) for process in processes] == [Exit.DONE, Exit.DONE]
         crawl.call("check")
 
     assert witness.words == dict.fromkeys(words, 1)
 
 
-def test_a_limit_holds_for_all_processes_together_and_over_a_kill(tmp_path):
+def test_a_limit_holds_for_all_processes_together_and_over_a_kill(tmp_path, forks):
     per_minute = 40
     words = [f"word{n}" for n in range(100)]
-    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         crawl.call("limit", "openai", "--per-minute", str(per_minute))
-        first, second = crawl.start(), crawl.start()
+        first, second = crawl.fork(), crawl.fork()
         for process in (first, second):
             until(process, "run_started")
         os.killpg(first.pid, signal.SIGKILL)
         first.wait()
-        third = crawl.start("--deadline", "3s")
+        third = crawl.fork("--deadline", "3s")
         until(third, "run_ended")
         assert third.wait(30) == Exit.WORK_LEFT
         os.killpg(second.pid, signal.SIGTERM)
@@ -47,10 +47,10 @@ def test_a_limit_holds_for_all_processes_together_and_over_a_kill(tmp_path):
     assert per_minute - CONCURRENCY <= witness.words.total() <= per_minute
 
 
-def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
+def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path, forks):
     words = [f"word{n}" for n in range(50)]
-    with serving(latency_s=1.0) as witness, Crawl(tmp_path, witness.url, words) as crawl:
-        polite = crawl.start()
+    with serving(latency_s=1.0) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
+        polite = crawl.fork()
         assert witness.asked.wait(20)
         polite.send_signal(signal.SIGTERM)
         assert polite.wait(20) == Exit.WORK_LEFT
@@ -58,7 +58,7 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
         assert in_flight > 0
         assert crawl.ask("SELECT count(*) FROM results") == [(in_flight,)]
 
-        hasty = crawl.start()
+        hasty = crawl.fork()
         witness.asked.clear()
         assert witness.asked.wait(20)
         hasty.send_signal(signal.SIGINT)
@@ -70,16 +70,16 @@ def test_the_first_signal_drains_and_the_second_ends_at_once(tmp_path):
         assert hasty.wait(1) == Exit.WORK_LEFT
         print(f"gone {(time.monotonic() - told_at_s) * 1000:.0f} ms after the second signal")
 
-        last = crawl.start("--concurrency", "50")
+        last = crawl.fork("--concurrency", "50")
         until(last, "run_ended")
         assert last.wait(20) == Exit.DONE
         crawl.call("check")
     assert crawl.ask("SELECT count(*) FROM results") == [(len(words),)]
 
 
-def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path):
+def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path, forks):
     words = [f"word{n}" for n in range(40)]
-    with serving(latency_s=0.2) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving(latency_s=0.2) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [*PROGRAM, "run"],
@@ -106,9 +106,9 @@ def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path):
     assert text.endswith('limit 5"\r\n')
 
 
-def test_on_a_terminal_the_second_signal_says_how_to_go_on(tmp_path):
+def test_on_a_terminal_the_second_signal_says_how_to_go_on(tmp_path, forks):
     words = [f"word{n}" for n in range(20)]
-    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         ours, theirs = pty.openpty()
         process = subprocess.Popen(
             [*PROGRAM, "run"],
@@ -130,13 +130,13 @@ def test_on_a_terminal_the_second_signal_says_how_to_go_on(tmp_path):
                 shown += part
         os.close(ours)
         assert process.wait(5) == Exit.WORK_LEFT
-        assert crawl.start("--concurrency", "50").wait(20) == Exit.DONE
+        assert crawl.fork("--concurrency", "50").wait(20) == Exit.DONE
     assert shown.endswith(b"stopped; go on with: crawler run\r\n")
 
 
-def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path):
+def test_a_log_that_nobody_reads_any_more_ends_no_run(tmp_path, forks):
     words = [f"word{n}" for n in range(30)]
-    with serving() as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving() as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         reader, writer = os.pipe()
         process = subprocess.Popen(
             [*PROGRAM, "run"], env={**os.environ, **crawl.env}, stderr=writer

@@ -6,7 +6,7 @@ import sqlite3
 import sys
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError
@@ -24,6 +24,7 @@ from crawler.run.executor import LocalExecutor
 from crawler.states import Outcome
 from crawler.storage.database import configure
 from crawler.storage.locks import WriteLock
+from tests.conftest import LONG
 
 
 def a_call(word, request_id=1, **other):
@@ -301,6 +302,7 @@ odd_texts = st.one_of(
 @example(outcome=Outcome.TRANSIENT, text="x", counts=(None, 2**63 - 1, None, None))
 @example(outcome=Outcome.THROTTLED, text="x", counts=(None, 2**62, None, None))
 @example(outcome=Outcome.SUCCEEDED, text="a\ud800b", counts=(None, None, 2**63, -1))
+@settings(max_examples=settings().max_examples if LONG else 30)
 def test_whatever_a_provider_says_can_be_recorded(outcome, text, counts):
     status_code, retry_after_ms, tokens_in, tokens_out = counts
 

@@ -37,9 +37,11 @@ except CrawlerError as error:
 """
 
 
-def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_refused(tmp_path):
+def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_refused(
+    tmp_path, forks
+):
     words = [f"word{n}" for n in range(3 * CONCURRENCY)]
-    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving(latency_s=1.5) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         program = [sys.executable, "-c", IMPATIENT]
         frozen = crawl.start(program=program)
         until(frozen, "run_started")
@@ -135,9 +137,9 @@ def test_a_run_that_is_suspended_is_never_so_with_the_write_lock_in_its_hand(tmp
         assert crawl.ask("SELECT count(*) FROM attempts WHERE outcome <> 'succeeded'") == [(0,)]
 
 
-def test_a_run_that_nobody_could_let_go_on_does_not_stop_at_ctrl_z(tmp_path):
+def test_a_run_that_nobody_could_let_go_on_does_not_stop_at_ctrl_z(tmp_path, forks):
     words = [f"word{n}" for n in range(400)]
-    with serving(0.02) as witness, Crawl(tmp_path, witness.url, words) as crawl:
+    with serving(0.02) as witness, Crawl(tmp_path, witness.url, words, forks) as crawl:
         run = crawl.start()  # in a session of its own: no shell has it for a job
         assert witness.asked.wait(20)
         run.send_signal(signal.SIGTSTP)

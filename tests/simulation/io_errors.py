@@ -56,6 +56,7 @@ ALL = {
     "delete": ("IOERR_DELETE",),
     "read": ("IOERR_READ", "IOERR_NOMEM"),
 }
+MANY = ("write", "read")
 COURSES = ("new", "older", "present")
 WORDS = 4
 HANGS_AFTER_S = 120
@@ -204,11 +205,11 @@ def point(
     return seen, before, found
 
 
-def sweep(of: Sweep, folder: str | None, stretch: int, stretches: int) -> Result:
+def sweep(of: Sweep, folder: str | None, first: int, every: int) -> Result:
     """Have one operation after another fail, until there is none left; each n-th of them here."""
     points = ended = unknown = 0
     broken = []
-    nth = 1 + stretch
+    nth = first
     while True:
         faulthandler.dump_traceback_later(HANGS_AFTER_S, exit=True)
         seen, before, found = point(_disk(), of, folder, nth)
@@ -219,7 +220,7 @@ def sweep(of: Sweep, folder: str | None, stretch: int, stretches: int) -> Result
         ended += seen.error is not None
         unknown += before is not None and before.attempts != seen.acknowledged.attempts
         broken += [f"{of}/{nth}: {what}" for what in found]
-        nth += stretches
+        nth += every
 
 
 @functools.cache
@@ -239,13 +240,21 @@ def sweeps(codes: dict[str, tuple[str, ...]]) -> list[Sweep]:
     ]
 
 
-def sweep_all(folders: list[str | None], codes: dict[str, tuple[str, ...]], jobs: int) -> Result:
-    """Run all sweeps; a process that hangs ends all with its traceback."""
+def sweep_all(
+    folders: list[str | None], codes: dict[str, tuple[str, ...]], jobs: int, every: int
+) -> Result:
+    """Run all sweeps; a process that hangs ends all with its traceback.
+
+    Of the writes, which are many and much alike, each n-th fails, in each sweep other ones; of the
+    other operations then each second.
+    """
     with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         parts = [
-            pool.submit(sweep, of, folder, stretch, STRETCHES)
+            pool.submit(sweep, of, folder, first + stretch * step, STRETCHES * step)
             for folder in folders
-            for of in sweeps(codes)
+            for number, of in enumerate(sweeps(codes))
+            for step in (every if of.kind in MANY else min(every, 2),)
+            for first in (1 + number % step,)
             for stretch in range(STRETCHES)
         ]
         results = [part.result() for part in parts]
@@ -265,6 +274,7 @@ def main() -> None:
     """Sweep, count."""
     parser = argparse.ArgumentParser(prog="scripts/simulate io_errors", description=__doc__)
     parser.add_argument("--all", action="store_true", help="all codes, on two file systems")
+    parser.add_argument("--every", type=int, default=1, help="each n-th write alone (1)")
     parser.add_argument("--jobs", type=int, default=2, help="processes (2)")
     parser.add_argument("--only", help="one point: COURSE/KIND/CODE/TIMES/NTH")
     options = parser.parse_args()
@@ -276,9 +286,9 @@ def main() -> None:
     if options.only:
         result = replay(options.only)
     elif options.all:
-        result = sweep_all([fast_folder(), None], ALL, options.jobs)
+        result = sweep_all([fast_folder(), None], ALL, options.jobs, options.every)
     else:
-        result = sweep_all([fast_folder()], QUICK, options.jobs)
+        result = sweep_all([fast_folder()], QUICK, options.jobs, options.every)
     for line in result.broken[:SHOWN]:
         print(line)
         print(f"  again: scripts/simulate io_errors --only {line.partition(':')[0]}")

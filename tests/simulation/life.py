@@ -25,7 +25,7 @@ from crawler.storage.store import open_store
 from tests.simulation import loop as loops
 from tests.simulation.disk import fast_folder
 from tests.simulation.loop import Loop
-from tests.simulation.machine import Machine
+from tests.simulation.machine import Machine, empty_file
 from tests.simulation.oracle import Oracle
 from tests.simulation.people import DEEDS, People
 from tests.simulation.service import CALM, WINDOW_S, Service, Weather
@@ -291,6 +291,7 @@ def simulate(seed: int) -> Told:
     gc.disable()  # the dead are not to be buried at a moment of its own choosing
     random.seed(seed)
     folder = Path(tempfile.mkdtemp(dir=fast_folder()))
+    (folder / "c.db").write_bytes(empty_file())
     lives: list[Life] = []
 
     async def main(loop: Loop) -> None:

@@ -4,8 +4,11 @@ Rule: the clocks run with the loop's time. The wall clock may be set; the time s
 jumps, and begins anew when the machine is started again.
 """
 
+import functools
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
@@ -16,10 +19,25 @@ from crawler import clock
 from crawler.run import loop as running
 from crawler.run import recovery
 from crawler.storage import locks
+from crawler.storage.database import writing
+from tests.simulation.disk import fast_folder
 from tests.simulation.loop import PROCESS, Loop
 
 EPOCH_S = 1_700_000_000
 SECOND_NS = 10**9
+
+
+@functools.cache
+def empty_file() -> bytes:
+    """Return the file that every history begins with: made once, whatever is planted later.
+
+    To be asked for before processes are forked, which then have it already.
+    """
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
+        path = Path(folder) / "c.db"
+        with writing(path, EPOCH_S * 1000):
+            pass
+        return path.read_bytes()
 
 
 class Machine:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.simulation.bugs import BUGS, FOUND_AS, planted
 from tests.simulation.life import ALL, Told, simulate
+from tests.simulation.machine import empty_file
 from tests.simulation.oracle import most_common
 
 KNOWN = Path(__file__).with_name("seeds.txt")
@@ -36,8 +37,8 @@ REACHED = (
     "ended max_calls",
     "ended deadline",
 )
-"""Rare states that a simulation is there for: in 500 seeds each of them has to be reached."""
-ENOUGH_SEEDS = 500
+"""Rare states that a simulation is there for: in 150 seeds each of them has to be reached."""
+ENOUGH_SEEDS = 150
 
 
 def main() -> None:
@@ -94,6 +95,7 @@ def _seeds(first: int, count: int) -> list[int]:
 def _lived(seeds: list[int], bug: str | None, jobs: int) -> Iterator[Told]:
     """Live through seeds, each in a process that has not lived through many."""
     fork = multiprocessing.get_context("fork")
+    empty_file()
     with planted(bug), fork.Pool(jobs, maxtasksperchild=SEEDS_A_PROCESS) as pool:
         for told in pool.imap(simulate, seeds):
             yield told

@@ -29,8 +29,9 @@ def simulate(name, *options):
 
 
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
-    least, words = (100_000, 26) if LONG else (2_000, 8)
-    code, counts, told = simulate("power_loss", "--states", str(least), "--words", str(words))
+    least, words, every = (100_000, 26, 1) if LONG else (700, 6, 5)
+    size = ("--states", str(least), "--words", str(words), "--every", str(every))
+    code, counts, told = simulate("power_loss", *size)
     assert code == 0, told
     assert counts["states"] >= least
     assert counts["crawled"] >= least // 100
@@ -38,10 +39,10 @@ def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
 
 def test_a_commit_that_never_reached_the_disk_is_found_and_can_be_replayed(tmp_path):
     recording = ("--recording", str(tmp_path / "recording"))
-    few = ("--states", "1", "--words", "4", "--every", "7")
+    few = ("--states", "1", "--words", "3", "--every", "19")
     code, counts, told = simulate("power_loss", "--bug", "synchronous_off", *few, *recording)
     assert code == 1, told
-    assert counts["lost"] > 20, told
+    assert counts["lost"] > 10, told
     again = re.search(r"again: scripts/simulate power_loss --recording \S+ --only (\S+)", told)
     code, counts, told = simulate("power_loss", *recording, "--only", again[1])
     assert (code, counts["states"]) == (1, 1), told
@@ -55,8 +56,8 @@ def test_a_page_that_cannot_be_read_is_not_taken_for_a_damaged_one(nth):
 
 
 def test_whatever_fails_on_the_disk_is_told_and_nothing_is_lost():
-    code, counts, told = simulate("io_errors", *(["--all"] if LONG else []))
+    code, counts, told = simulate("io_errors", *(["--all"] if LONG else ["--every", "9"]))
     assert code == 0, told
-    assert counts["points"] >= 500
+    assert counts["points"] >= (2_000 if LONG else 220)
     assert counts["ended"] >= 100
     assert counts["went"] >= 10
