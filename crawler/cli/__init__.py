@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.terminal import tell_error
+from crawler.cli.terminal import nowhere, tell_error
 from crawler.errors import CrawlerError, Exit
 
 
@@ -101,6 +101,8 @@ def cli(db: str | None, *, debug: bool) -> None:
 
 def main() -> None:
     """Run the program and exit with one of the codes of `Exit`."""
+    if sys.stderr is None:  # somebody has closed it
+        sys.stderr = nowhere()
     try:
         code = cli.main(prog_name="crawler", standalone_mode=False)
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from crawler.cli.terminal import (
 )
 from crawler.cli.why import held_line
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.runs import LiveRun
+from crawler.ledger.runs import LiveRun, last_end
 from crawler.ledger.status import LimitStatus, Progress, Status
 from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
@@ -33,6 +33,7 @@ def status(db: Path, *, as_json: bool) -> None:
     with reading(db) as conn:
         now_ms = file_ms(conn)
         now = status_of(conn, Policy().guard_ms, now_ms)
+        ended = last_end(conn)
     if as_json:
         print_json(_as_json(db, now))
         return
@@ -44,7 +45,8 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
     at_work = may_be_alive(db, [run.id for run in now.runs])
     idle = now.unfinished and not at_work
-    print_line(progress_line(now) + ("; nobody is at work: crawler run" if idle else ""))
+    last = f" since {moment(ended.at_ms)} ({ended.reason})" if ended.reason else ""
+    print_line(progress_line(now) + (f"; nobody is at work{last}: crawler run" if idle else ""))
 
 
 def prompt_line(row: Progress) -> str:

@@ -6,12 +6,13 @@ title or turns the reading direction.
 
 import io
 import json
+import os
 import shlex
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from crawler.errors import CrawlerError
 
@@ -54,9 +55,17 @@ def print_line(text: str = "") -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def nowhere() -> TextIO:
+    """Return a stream that nobody reads."""
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
+
+
 def tell(text: str) -> None:
-    """Say something to the person in a line, beside the data."""
-    sys.stderr.write(f"{printable(text)}\n")
+    """Say something to the person in a line, beside the data; nobody has to read it."""
+    try:
+        sys.stderr.write(f"{printable(text)}\n")
+    except OSError:
+        sys.stderr = nowhere()  # also for the last flush at the end
 
 
 def tell_error(error: CrawlerError) -> None:

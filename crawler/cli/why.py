@@ -45,7 +45,7 @@ def short(why: Why, limit: str, now_ms: int) -> str:
             until = f" until {moment(why.until_ms)}" if why.until_ms else ""
             return f"paused{until}: crawler resume {printable(limit)}"
         case "gate":
-            closed = _GATES[why.cause or ""]
+            closed = _closed(why)
             return f"{closed}: waits{soon}, then one call tries ({printable(why.detail)})"
         case _ if wait_ms is not None and wait_ms < SOON_MS:
             return ""
@@ -82,8 +82,7 @@ def long(why: Why, prompt: str, limit: str) -> str:
         "doubt": f"the prompt {name} is stopped: {_rejected(why)}",
         "backoff": f"it has failed, and waits{until}: {printable(why.detail)}",
         "over_budget": f"it may cost {why.cost:g}, and {why.left:g} of the budget are left",
-        "gate": f"{_GATES[why.cause or '']}{since}, and nothing starts{until}"
-        f" ({printable(why.detail)})",
+        "gate": f"{_closed(why)}{since}, and nothing starts{until} ({printable(why.detail)})",
         "per_minute": f"the limit {printable(limit)} allows no more calls this minute,{until}",
         "tokens_per_minute": f"the limit {printable(limit)} has no tokens left,{until}",
         "pace": f"the limit {printable(limit)} keeps its calls apart,{until}",
@@ -91,6 +90,10 @@ def long(why: Why, prompt: str, limit: str) -> str:
         "next": f"nothing: {_ahead(why.ahead)}",
     }
     return sentences.get(why.code, "")
+
+
+def _closed(why: Why) -> str:
+    return _GATES.get(why.cause or "", _GATES[""])
 
 
 def _last(why: Why) -> str:

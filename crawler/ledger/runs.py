@@ -87,6 +87,19 @@ def live_runs(conn: sqlite3.Connection) -> list[LiveRun]:
     ]
 
 
+class LastEnd(NamedTuple):
+    """How the run ended that was last begun; None where it has not, or there was none."""
+
+    reason: str | None = None
+    at_ms: int | None = None
+
+
+def last_end(conn: sqlite3.Connection) -> LastEnd:
+    """Return why the newest run ended, and when."""
+    row = conn.execute("SELECT reason, ended_at_ms FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+    return LastEnd(*row) if row else LastEnd()
+
+
 def beat(
     conn: sqlite3.Connection, run_id: int, late: int, budget_left: float | None, now_ms: int
 ) -> bool:

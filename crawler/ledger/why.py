@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from crawler.ledger.budget import Allowance
 from crawler.ledger.doubt import doubts
 from crawler.ledger.limits import Limit, limits
-from crawler.ledger.runs import EVERYTHING, LiveRun, live_runs
+from crawler.ledger.runs import EVERYTHING, LiveRun, last_end, live_runs
 from crawler.ledger.tokens import usual
 from crawler.ledger.window import usage
 from crawler.ledger.work import work
@@ -146,9 +146,8 @@ def _unasked(conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun]
         return Why("function")
     if at_work:
         return Why("not_selected", detail=_selected(at_work[0].options))
-    last = conn.execute("SELECT reason, ended_at_ms FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-    reason, ended_at_ms = last or (None, None)
-    return Why("no_run", since_ms=ended_at_ms, cause=reason)
+    last = last_end(conn)
+    return Why("no_run", since_ms=last.at_ms, cause=last.reason)
 
 
 def _selected(options: Mapping[str, Any]) -> str:

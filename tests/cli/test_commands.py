@@ -512,7 +512,10 @@ class TestStatus:
             " waits for .* for the limit per minute",
             limit,
         )
-        assert re.fullmatch(r"1 left, \d+ a minute, .*; nobody is at work: crawler run", left)
+        assert re.fullmatch(
+            r"1 left, \d+ a minute, .*; nobody is at work since \S+Z \(max_calls\): crawler run",
+            left,
+        )
 
     def test_it_tells_when_there_is_nothing_to_do(self, asked):
         asked("run")
@@ -562,6 +565,10 @@ class TestShow:
         first, why, end = asked("show", "a").out.splitlines()
         assert first == "a · p version 1 (scripted: scripted) · pending"
         assert (why, end) == ("  no run is at work: crawler run", "")
+        asked("run", "--limit", "1")
+        shown = [asked("show", word).out for word in "ab"]
+        [why] = re.findall(r"no run is at work.*", "".join(shown))
+        assert re.fullmatch(r"no run is at work since \S+Z \(max_calls\): crawler run", why)
 
     def test_scripts_get_json(self, asked):
         asked("run")

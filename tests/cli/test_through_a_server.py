@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -323,3 +325,12 @@ class TestFalseValues:
         do("add", "a", "--prompt", "p")
         do("run")
         assert rows("crawl.db", "SELECT n, yes, text, none FROM p") == [(0, 0, "", None)]
+
+
+@pytest.mark.parametrize("reader", ["2>&1 | true", "2>&-"])
+def test_the_code_of_a_run_is_kept_when_nobody_reads_what_it_says(do, serve, reader):
+    serve(lambda body: (402, {"error": {"message": "Insufficient Balance"}}))
+    add_prompt(do, "{word}")
+    do("add", "a", "--prompt", "p")
+    line = f"set -o pipefail; {sys.executable} -m crawler run {reader}"
+    assert subprocess.run(["bash", "-c", line], check=False).returncode == Exit.WORK_LEFT

@@ -60,9 +60,9 @@ class Oracle:
     def look_at_end(self) -> None:
         """Require that all is done."""
         self.look()
-        for word, state, outcome, failures, truncated in self.ask(_ENDS):
+        for word, state, outcome, failures, truncated, kind in self.ask(_ENDS):
             expected = {"!": "rejected", "?": "blocked"}.get(word[-1], "succeeded")
-            worn_out = failures >= 20 or truncated >= 3
+            worn_out = failures >= 20 or truncated >= 3 or kind == "too_large_for_quota"
             if state not in ("succeeded", "failed", "cancelled"):
                 self.broken.append(f"{word} ends as {state}")
             elif state != "cancelled" and outcome != expected and not worn_out:
@@ -137,7 +137,8 @@ class Oracle:
 
 _ENDS = """
 SELECT text, state, outcome, failures,
-       (SELECT coalesce(sum(truncated), 0) FROM attempts WHERE request_id = requests.id)
+       (SELECT coalesce(sum(truncated), 0) FROM attempts WHERE request_id = requests.id),
+       reason_code
 FROM requests JOIN words ON words.id = word_id
 LEFT JOIN attempts ON attempts.request_id = requests.id AND attempts.number = requests.attempts
 """
