@@ -83,20 +83,6 @@ def _first_misfit(schema: Mapping[str, Any], answer: Mapping[str, Any]) -> str |
     return None
 
 
-def in_lower_case(schema: Any) -> Any:
-    """Return a schema with its types as JSON Schema writes them, whoever's they were."""
-    if isinstance(schema, list):
-        return [in_lower_case(item) for item in schema]
-    if not isinstance(schema, dict):
-        return schema
-    return {
-        key: value.lower()
-        if key == "type" and isinstance(value, str) and value.lower() in _IS
-        else in_lower_case(value)
-        for key, value in schema.items()
-    }
-
-
 def nodes(value: object) -> Iterator[object]:
     """Yield a JSON value and all values and names in it. Raises ValueError if it nests too deeply.
 

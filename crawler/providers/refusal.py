@@ -269,20 +269,3 @@ def broken_connection(how: str, reason: str) -> Refusal:
     meaning = MEANINGS[found.kind]
     remedy = found.remedy or meaning.remedy
     return Refusal(found.kind, meaning.scope, found.certain, reason, remedy=remedy)
-
-
-RENAMED = (("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens"))
-"""Parameters that mean the same, by the model."""
-
-
-def other_name(refusal: Refusal) -> tuple[str, str] | None:
-    """Return the name of a parameter that a model refuses, and the name that it has there.
-
-    Only where the server itself says both: what it doesn't know by any name is a person's to mend.
-    """
-    said = refusal.reason.lower()
-    for ours, theirs in RENAMED if refusal.kind is Kind.PARAMETER else ():
-        at = said.find(theirs)
-        if at >= 0 and "use " in said[max(0, at - 10) : at] and ours in said[:at]:
-            return ours, theirs
-    return None

@@ -63,11 +63,6 @@ def split_thoughts(written: str) -> Split:
     return _by_tags(written)
 
 
-def only_text(written: str) -> str:
-    """Return what a model wrote, without its thoughts."""
-    return split_thoughts(written).text
-
-
 def cut_thoughts(thoughts: str) -> str:
     """Return as much of some thoughts as is kept."""
     return thoughts.encode("utf-8", "replace")[:MOST_THOUGHTS].decode("utf-8", "ignore")

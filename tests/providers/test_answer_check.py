@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.answer_schema import DEEPEST, in_lower_case, require_schema
+from crawler.answer_schema import DEEPEST, require_schema
+from crawler.answer_schema.checker import as_json_schema
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.answer_check import examine
 
@@ -192,7 +193,7 @@ def test_a_schema_without_end_is_refused():
 def test_the_schemas_of_both_houses_are_accepted():
     require_schema({})
     require_schema({"response_schema": SCHEMA})
-    require_schema({"response_schema": in_lower_case(SCHEMA)})
+    require_schema({"response_schema": as_json_schema(SCHEMA)})
 
 
 def test_types_become_lower_case_wherever_they_stand_and_nothing_else():
@@ -203,7 +204,7 @@ def test_types_become_lower_case_wherever_they_stand_and_nothing_else():
             "list": {"type": "ARRAY", "items": {"anyOf": [{"type": "NUMBER"}, {"type": "Odd"}]}},
         },
     }
-    assert in_lower_case(schema) == {
+    assert as_json_schema(schema) == {
         "type": "object",
         "properties": {
             "type": {"type": "string", "enum": ["STRING"], "description": "A STRING"},

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from crawler.providers.finish_reasons import End
 from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal import broken_connection, other_name, refusal_of
+from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said, plain
 from crawler.states.kinds import Kind, Scope
 
@@ -155,15 +155,6 @@ def test_reasons_are_sentences_without_a_key():
 def test_a_connection_that_failed_is_the_networks_or_ours():
     assert broken_connection("refused", "refused")[:2] == (Kind.NETWORK, Scope.NETWORK)
     assert "http://" in broken_connection("tls", "wrong version").remedy
-
-
-def test_a_parameter_is_renamed_only_as_the_server_says():
-    said = "Unsupported parameter: 'max_tokens' … Use 'max_completion_tokens' instead."
-    assert other_name(refusal_of(Said(400, {}, error(said)))) == (
-        "max_tokens",
-        "max_completion_tokens",
-    )
-    assert other_name(refusal_of(Said(400, {}, error("Unsupported parameter: 'top_k'")))) is None
 
 
 def test_words_are_written_in_one_way():
