@@ -13,7 +13,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -54,6 +54,29 @@ class BrokenConnectionError(ProviderError):
     """The connection broke, or the time was up, before the response was whole."""
 
 
+class _Headers(Mapping[str, str]):
+    """The headers of a response; most are of no interest, so none is read before it is asked for.
+
+    A value that is no text is as one that is not there: see `_text`.
+    """
+
+    def __init__(self, response: pyreqwest.response.Response) -> None:
+        self._response = response
+
+    def __getitem__(self, name: str) -> str:
+        text = _text(self._response.headers, name)
+        if text is None:
+            raise KeyError(name)
+        return text
+
+    def __iter__(self) -> Iterator[str]:
+        headers = self._response.headers
+        return (name for name in headers if _text(headers, name) is not None)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
 class Response:
     """A response whose head has come; its body is read in pieces, or at once."""
 
@@ -66,10 +89,8 @@ class Response:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What can be read of the headers; the case of their names makes no difference."""
-        headers = self._response.headers
-        found = {name: _text(headers, name) for name in headers}
-        return HeaderMap({name: text for name, text in found.items() if text is not None})
+        """The headers, read when they are asked for; the case of names makes no difference."""
+        return _Headers(self._response)
 
     @property
     def content_type(self) -> str:
