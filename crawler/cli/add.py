@@ -1,88 +1,117 @@
 """`crawler add`: words in."""
 
-import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
 
-from crawler.cli.builtin import STUDY_NOTES
+from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.options import database_option, found, named_prompt
-from crawler.cli.terminal import printable, tell
+from crawler.cli.sources import WordsOrFiles, words_of
+from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Added, Prompt, add_words
-from crawler.lists.words import SUFFIXES, read_list, word_of
+from crawler.ledger.intake import Added, Prompt, add_words, current_prompt, known_words
+from crawler.lists.form import Reading
+from crawler.lists.words import look_alikes
 from crawler.protocol import Word
-from crawler.storage.database import Writer, writing
+from crawler.storage.database import Writer, reading, writing
 from crawler.template import Template
 
 BATCH = 100_000
 """Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
 in any order, so each transaction writes most pages of their index.)"""
 EXAMPLES = 5
+LONGEST = 300
+"""Characters of a question that are shown."""
+SHOWN = 3
+"""Words of a preview."""
 
 
 @click.command(
+    cls=WordsOrFiles,
     epilog="""\b
 Examples:
   crawler add words.csv
-  crawler add words.csv --column term --prompt study-notes
+  crawler add terms.xlsx --column Term --prompt study-notes
   crawler add abrogate laconic
+  crawler add -- and/or verbs.csv     (two words)
   cut -f1 list.tsv | crawler add -""",
 )
-@click.argument("sources", nargs=-1, required=True, metavar="WORD|FILE|-...")
+@click.argument("sources", nargs=-1, metavar="WORD|FILE|-...")
 @click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
-@click.option("--column", help="The column (CSV) or key (JSON lines) of the word.  [default: word]")
+@click.option("--column", help="The column or key of the word.  [default: word, or the only one]")
+@click.option("--delimiter", help="What separates cells: one character, tab, none.")
+@click.option("--encoding", help="How the characters are written, such as cp1252.")
+@click.option("--no-header", is_flag=True, help="The first row is an item; columns are numbers.")
+@click.option("-n", "--dry-run", is_flag=True, help="Tell what would be added, and add nothing.")
 @database_option
-def add(sources: Sequence[str], name: str, column: str | None, db: Path) -> None:
+@click.pass_context
+def add(
+    ctx: click.Context,
+    sources: Sequence[str],
+    *,
+    name: str,
+    column: str | None,
+    delimiter: str | None,
+    encoding: str | None,
+    no_header: bool,
+    dry_run: bool,
+    db: Path,
+) -> None:
     """Add words, and ask a prompt about each of them.
 
-    An existing file is read (.txt, .csv, .tsv, .jsonl; the other columns become fields of the
-    word), - is standard input, anything else is a word. What is there already stays as it is.
+    An existing file is read: text, CSV and its relatives, JSON, xlsx, parquet, also packed by gzip;
+    the other columns become fields of the word. - is standard input, anything else is a word, and
+    after -- everything is. What is there already stays as it is.
     """
-    words = [word for source in sources for word in _read(source, column)]
+    words = words_of(ctx, sources, Reading(column, delimiter, encoding, not no_header))
     unique = list(_first_of_each(words))
+    _tell_look_alikes(unique)
     if name != STUDY_NOTES and not db.exists():
         found(None, name)  # and no file is made for nothing
+    if dry_run:
+        _preview(db, name, unique)
+        return
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
-        check_fields(prompt, unique)
+        check_fields(prompt.name, prompt.template, unique)
         added = _add(writer, prompt, unique)
     report_added(prompt, words, unique, added)
 
 
-def _read(source: str, column: str | None) -> list[Word]:
-    if source == "-":
-        return _not_silent(read_list(sys.stdin, "standard input", column), "standard input")
-    path = Path(source)
-    if path.is_file():
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            return _not_silent(read_list(stream, path.name, column), path.name)
-    if path.is_dir():
-        raise CrawlerError(
-            f"{source} is a directory",
-            "a list is a file",
-            f"crawler add {source.rstrip('/')}/LIST",
-            Exit.USAGE,
-        )
-    if path.suffix.lower() in SUFFIXES or "/" in source:
-        raise CrawlerError(
-            f"there is no file {source}",
-            "it looks like the name of a list, so it was not taken for a word",
-            "check the path; a word like this can be added through -",
-            Exit.USAGE,
-        )
-    word = word_of(source, {})
-    return [word] if word else []
+def _tell_look_alikes(words: Sequence[Word]) -> None:
+    pairs = look_alikes(word.text for word in words)
+    if pairs:
+        shown = ", ".join(f"{a!a} and {b!a}" for a, b in pairs[:EXAMPLES])
+        more = ", …" if len(pairs) > EXAMPLES else ""
+        tell(f"{len(pairs)} look like another word when they are printed: {shown}{more}")
 
 
-def _not_silent(words: list[Word], name: str) -> list[Word]:
-    """Return the words of a list; of one that has none it is said."""
-    if not words:
-        tell(f"{name} has no word in it")
-    return words
+def _preview(db: Path, name: str, words: Sequence[Word]) -> None:
+    """Tell what adding words would do, and how the first of them would be asked about."""
+    prompt, asked, others = None, 0, 0
+    if db.exists():
+        with reading(db) as conn:
+            prompt = current_prompt(conn, name)
+            asked, others = known_words(conn, prompt.id if prompt else None, words)
+    if prompt is None and name != STUDY_NOTES:
+        found(None, name)
+    template = prompt.template if prompt else study_notes("local", None).template
+    check_fields(name, template, words)
+    tell(
+        f"{len(words) - asked} of {len(words)} would be added to {name}; {asked} known already,"
+        f" {others} known with other fields; nothing was added"
+    )
+    for word in words[:SHOWN]:
+        print_line(f"{printable(word.text)}: {printable(_question(template, word))}")
+
+
+def _question(template: str, word: Word) -> str:
+    """Return what a prompt asks about a word, without its middle where it is long."""
+    text = "".join(Template(template).render(word.text, word.fields))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 
 def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:
@@ -92,14 +121,14 @@ def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:
     return first.values()
 
 
-def check_fields(prompt: Prompt, words: Sequence[Word]) -> None:
+def check_fields(name: str, template: str, words: Sequence[Word]) -> None:
     """Refuse words that lack a field which the prompt needs. Raises CrawlerError."""
-    needed = Template(prompt.template).required_names() - {"word"}
+    needed = Template(template).required_names() - {"word"}
     lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
     if lacking:
         raise CrawlerError(
             f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
-            f"prompt {prompt.name!r} needs {', '.join(sorted(needed))}, which they have not,"
+            f"prompt {name!r} needs {', '.join(sorted(needed))}, which they have not,"
             f" for example {printable(lacking[0])}",
             "add the column, or put that part of the template in [[ ]] to make it optional",
             Exit.USAGE,

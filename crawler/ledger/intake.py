@@ -6,7 +6,7 @@ differs in anything that shapes an answer is a new version.
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.answer_schema import SCHEMA
@@ -123,6 +123,26 @@ def add_words(
             [(text,) for text, _ in rows],
         ).rowcount
     return Added(new_words, new_requests, counted - new_words)
+
+
+def known_words(
+    conn: sqlite3.Connection, prompt_id: int | None, words: Iterable[Word]
+) -> tuple[int, int]:
+    """Return how many words a prompt has a request for, and how many are known with other fields.
+
+    Nothing is changed: this is what ``add_words`` would find.
+    """
+    asked = others = 0
+    for word in words:
+        row = conn.execute(
+            "SELECT fields, EXISTS (SELECT 1 FROM requests WHERE word_id = words.id AND"
+            " prompt_id = ?) FROM words WHERE text = ?",
+            (prompt_id, word.text),
+        ).fetchone()
+        if row is not None:
+            asked += row[1]
+            others += bool(word.fields) and json.loads(row[0] or "{}") != word.fields
+    return asked, others
 
 
 def _canonical(params: Mapping[str, Any]) -> str:

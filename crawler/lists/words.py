@@ -1,54 +1,24 @@
-"""Reads lists of words: plain text, CSV and TSV, JSON lines.
+"""What an item of a list is: a text that can be seen, and its fields.
 
-Rule: a list is read and checked to its end before a word of it is added, so a bad line changes
-nothing.
+Rule: one spelling is one word, whatever list it came in: NFC, no byte order mark, no blanks around.
 """
 
-import csv
-import json
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, TextIO
+from collections.abc import Iterable, Mapping
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Word
 
-DEFAULT_COLUMN = "word"
 NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words
-SUFFIXES = (".csv", ".jsonl", ".tsv", ".txt")
-
-
-def read_list(stream: TextIO, name: str, column: str | None) -> list[Word]:
-    """Read a list of words.
-
-    Args:
-        stream: the open file.
-        name: its name; its suffix tells the format, anything unknown is one word a line.
-        column: the column or key that holds the word; else ``word``.
-
-    Raises CrawlerError for a list that can't be read as what it is named.
-
-    """
-    try:
-        match Path(name).suffix.lower():
-            case ".csv":
-                words = _read_table(csv.reader(stream, strict=True), name, column)
-            case ".tsv":
-                words = _read_table(csv.reader(stream, delimiter="\t", strict=True), name, column)
-            case ".jsonl":
-                words = _read_json_lines(stream, name, column)
-            case _:
-                words = (word_of(line, NO_FIELDS) for line in stream)
-        return [word for word in words if word is not None]
-    except UnicodeDecodeError as error:
-        raise _unreadable(name, f"it is not UTF-8 text ({error.reason})") from error
-    except csv.Error as error:
-        raise _unreadable(name, str(error)) from error
+_EMPTY = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+"""Letters and symbols that show nothing: Hangul fillers and the blank of Braille."""
 
 
 def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
-    """Return the word that a text stands for; None for a blank."""
+    """Return the word that a text stands for; None for a blank.
+
+    Raises CrawlerError for a text that can't be stored or can't be seen.
+    """
     text = as_added(text)
     if "\0" in text:
         raise CrawlerError(
@@ -67,6 +37,13 @@ def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
             "is this UTF-8? convert the list, for example with iconv",
             Exit.USAGE,
         ) from error
+    if text and not _is_visible(text):
+        raise CrawlerError(
+            "a word can't be seen",
+            f"it is nothing but {', '.join(map(_code_point, dict.fromkeys(text)))}",
+            "remove it from the list",
+            Exit.USAGE,
+        )
     return Word(text, fields) if text else None
 
 
@@ -77,51 +54,34 @@ def as_added(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\ufeff", "").strip())
 
 
-def _read_table(rows: Iterable[list[str]], name: str, column: str | None) -> Iterator[Word | None]:
-    lines = iter(rows)
-    header = [title.strip().strip("\ufeff") for title in next(lines, [])]
-    wanted = column or DEFAULT_COLUMN
-    if wanted not in header:
-        columns = ", ".join(header) or "none"
-        raise CrawlerError(
-            f"{name} has no column {wanted!r}",
-            f"its first line names these columns: {columns}",
-            f"name the column of the words: --column {header[0] if header else 'NAME'}",
-            Exit.USAGE,
-        )
-    for number, row in enumerate(lines, 2):
-        if len(row) > len(header):
-            raise _unreadable(name, f"row {number} has more cells than the header")
-        cells = dict(zip(header, row, strict=False))
-        yield word_of(cells.pop(wanted, ""), {k: v.strip() for k, v in cells.items() if v.strip()})
+def look_alikes(texts: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the pairs of different texts that nobody can tell apart when they are printed.
+
+    They differ in characters that show nothing (a zero-width space, a soft hyphen), or in the kind
+    or number of their blanks.
+    """
+    texts = list(texts)
+    odd = {text: shown for text in texts if (shown := _shown(text)) != text}
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault(odd.get(text, text), text)
+    return [(first[shown], text) for text, shown in odd.items() if first[shown] != text]
 
 
-def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[Word | None]:
-    wanted = column or DEFAULT_COLUMN
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            item = json.loads(line)
-        except (RecursionError, ValueError) as error:
-            raise _unreadable(name, f"line {number} is not JSON ({error})") from error
-        if isinstance(item, str):
-            yield word_of(item, NO_FIELDS)
-        elif isinstance(item, dict) and isinstance(item.get(wanted), str):
-            word = item.pop(wanted)
-            yield word_of(word, {k: _as_text(v) for k, v in item.items() if v not in (None, "")})
-        else:
-            raise _unreadable(name, f"line {number} has no text {wanted!r}")
+def _is_visible(text: str) -> bool:
+    return any(_shows(char) for char in text)
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def _shows(char: str) -> bool:
+    return unicodedata.category(char)[0] not in "CZ" and char not in _EMPTY
 
 
-def _unreadable(name: str, cause: str) -> CrawlerError:
-    return CrawlerError(
-        f"{name} can't be read, and nothing of it was added",
-        cause,
-        "mend the file, or name it .txt to read one word a line",
-        Exit.USAGE,
-    )
+def _shown(text: str) -> str:
+    """Return what of a text can be seen, with one space for each stretch of blanks."""
+    if text.isascii() and "  " not in text and text.isprintable():
+        return text
+    return "".join(char for char in " ".join(text.split()) if char == " " or _shows(char))
+
+
+def _code_point(char: str) -> str:
+    return f"U+{ord(char):04X} ({unicodedata.name(char, 'a control character').lower()})"

@@ -8,12 +8,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
-from crawler.lists.words import as_added, read_list, word_of
+from crawler.lists.form import Reading
+from crawler.lists.reading import read_list
+from crawler.lists.words import as_added, look_alikes, word_of
 from tests.program import crawler, crawler_process, told
 
 
 def read(name, text, column=None):
-    return [tuple(word) for word in read_list(io.StringIO(text, newline=""), name, column)]
+    listed = read_list(io.BytesIO(text.encode()), name, Reading(column))
+    return [tuple(word) for word in listed.words]
 
 
 def texts(name, text, column=None):
@@ -30,7 +33,7 @@ def test_a_text_file_is_a_word_a_line():
 
 @pytest.mark.parametrize("name", ["list", "list.text", "standard input", ".csv"])
 def test_a_name_that_tells_no_format_is_a_word_a_line(name):
-    assert texts(name, "word,gloss\na,b\n") == ["word,gloss", "a,b"]
+    assert texts(name, "to be, or not\nzeal\n") == ["to be, or not", "zeal"]
 
 
 def test_columns_of_a_csv_are_fields():
@@ -96,18 +99,17 @@ def test_a_blank_is_no_word(text):
     ("name", "listed", "cause"),
     [
         ("a.jsonl", '"ok"\n{"word": "zeal"\n', "line 2 is not JSON"),
-        ("a.jsonl", '{"term": "zeal"}\n', "line 1 has no text 'word'"),
-        ("a.jsonl", '{"word": 3}\n', "line 1 has no text 'word'"),
-        ("a.jsonl", "[1]\n", "line 1 has no text 'word'"),
+        ("a.jsonl", '{"term": "zeal", "n": 1}\n', "line 1 has no text 'word'"),
+        ("a.jsonl", '{"word": true}\n', "line 1 has no text 'word'"),
+        ("a.jsonl", '"a"\n[1]\n', "line 2 has no text 'word'"),
         ("a.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("a.jsonl", '"\\ud800"\n', "lone surrogate"),
         ("a.jsonl", '{"word": "zeal", "gloss": "\\udfff"}\n', "lone surrogate"),
         ("a.csv", "word,gloss\nzeal,x,y\n", "more cells than the header"),
         ("a.csv", 'word\n"zeal\n', "unexpected end of data"),
-        ("a.csv", "word\n" + "x" * 200_000, "field larger than field limit"),
+        ("a.csv", "word\n" + "x" * 1_000_001, "field larger than field limit"),
         ("a.csv", "term,gloss\nzeal,x\n", "columns: term, gloss"),
         ("a.csv", "", "columns: none"),
-        ("a.tsv", "word,gloss\nzeal,x\n", "columns: word,gloss"),
         ("a.txt", "ze\0al\n", "NUL"),
     ],
 )
@@ -124,9 +126,9 @@ def test_a_list_that_is_not_what_its_name_says_is_refused(name, listed, cause):
         ("a.jsonl", b'"abase"\n"zeal\n'),
         ("a.jsonl", b'"abase"\n"\\ud800"\n'),
         ("a.csv", b"word\nabase\nzeal,x\n"),
-        ("a.csv", b"term\nabase\n"),
+        ("a.csv", b"term,gloss\nabase,x\n"),
         ("a.txt", b"abase\nz\xe9al\n"),
-        ("a.csv", "word\nabase\n".encode("utf-16")),
+        ("a.csv", "word\nabase\n".encode("utf-16-le")),
         ("a.txt", b"abase\nze\0al\n"),
     ],
 )
@@ -159,3 +161,31 @@ def test_an_argument_that_is_no_utf8_adds_nothing(tmp_path):
     db = tmp_path / "crawl.db"
     told(crawler("--db", db, "add", "abase", "z\udce9al"), Exit.USAGE)
     assert not db.exists()
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u2060 \u00ad", "\u3164", "\x07", "\u2800"])
+def test_a_word_that_nobody_can_see_is_refused(text):
+    with pytest.raises(CrawlerError, match="U\\+"):
+        word_of(text, {})
+
+
+def test_words_that_look_alike_are_found():
+    texts = [
+        "a",
+        "a\u200b",
+        "ice cream",
+        "ice\u00a0cream",
+        "ice  cream",
+        "b\u200b",
+        "caf\u00e9",
+        "cafe",
+    ]
+    assert look_alikes(texts) == [
+        ("a", "a\u200b"),
+        ("ice cream", "ice\u00a0cream"),
+        ("ice cream", "ice  cream"),
+    ]
+
+
+def test_a_joiner_is_part_of_a_word():
+    assert look_alikes(["\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "a"]) == []

@@ -1,0 +1,140 @@
+"""What the arguments of `crawler add` name: words, files, standard input.
+
+Rule: what looks like the name of a file and is none is refused, not asked about; after `--`
+everything is a word.
+"""
+
+import difflib
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from crawler.cli.terminal import quoted, tell
+from crawler.errors import CrawlerError, Exit
+from crawler.lists.form import SUFFIXES, Reading
+from crawler.lists.reading import read_list
+from crawler.lists.source import HEAD
+from crawler.lists.words import word_of
+from crawler.protocol import Word
+
+_WORDS = "words after --"
+_FILE_SUFFIXES = frozenset(
+    ".bz2 .doc .docx .htm .html .ods .odt .pdf .rtf .xls .xml .xz .zip".split()
+)
+_SHORTEST = 2
+"""Characters of a suffix that may be a mistyped one: `Mr.X` is a word."""
+
+
+class WordsOrFiles(click.Command):
+    """A command whose arguments are words or files, and after ``--`` words alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put what stands after ``--`` aside; the rest is read as of any command."""
+        before, after = args, []
+        if "--" in args:
+            at = args.index("--")
+            before, after = args[:at], args[at + 1 :]
+        ctx.meta[_WORDS] = after
+        return super().parse_args(ctx, before)
+
+
+def words_of(ctx: click.Context, sources: Sequence[str], how: Reading) -> list[Word]:
+    """Return the words that the arguments of a command name, and tell what was concluded.
+
+    Raises CrawlerError for what can't be read, and for no argument at all.
+    """
+    literal: Sequence[str] = ctx.meta[_WORDS]
+    if not sources and not literal:
+        raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
+    if "-" in sources[1:] and sources.count("-") > 1:
+        raise click.BadArgumentUsage("standard input can be read once: there are several -")
+    words = [word for source in sources for word in _read(source, how)]
+    return words + [_named(text) for text in literal]
+
+
+def _read(source: str, how: Reading) -> Iterator[Word]:
+    if source == "-":
+        # In tests standard input may be a stream without a descriptor.
+        stream = (
+            sys.stdin.buffer
+            if hasattr(sys.stdin, "buffer")
+            else io.BytesIO(sys.stdin.read().encode())
+        )
+        yield from _told(*read_list(stream, "standard input", how), "standard input")
+        return
+    path = Path(source)
+    if source and path.is_file():
+        with path.open("rb", buffering=HEAD) as stream:
+            yield from _told(*read_list(stream, path.name, how), path.name)
+        return
+    if source:
+        _refuse_names(source, path)
+    yield _named(source)
+
+
+def _told(words: Sequence[Word], notes: Sequence[str], name: str) -> Sequence[Word]:
+    for note in notes:
+        tell(f"{name}: {note}")
+    if not words:
+        tell(f"{name} has no word in it")
+    return words
+
+
+def _named(text: str) -> Word:
+    word = word_of(text, {})
+    if word is None:
+        raise CrawlerError(
+            "an argument is empty",
+            "there is nothing to ask about",
+            "is a variable of the shell empty? crawler add WORD",
+            Exit.USAGE,
+        )
+    return word
+
+
+def _refuse_names(source: str, path: Path) -> None:
+    """Raise CrawlerError for a directory, and for what looks like a file that is not there."""
+    if path.is_dir():
+        raise CrawlerError(
+            f"{source} is a directory",
+            "a list is a file",
+            f"crawler add {source.rstrip('/')}/LIST",
+            Exit.USAGE,
+        )
+    nearest = _nearest(path)
+    if "/" in source or nearest or _is_like_a_suffix(path.suffix.lower()):
+        hint = f"crawler add {quoted(nearest)}" if nearest else "check the path"
+        raise CrawlerError(
+            f"there is no file {source}",
+            "it looks like the name of a list, so it was not taken for a word",
+            f"{hint}; if it is a word: crawler add -- {quoted(source)}",
+            Exit.USAGE,
+        )
+
+
+def _nearest(path: Path) -> str | None:
+    """Return the file of this folder that is likely to be meant, if the name has a suffix."""
+    if not path.suffix or not path.parent.is_dir():
+        return None
+    names = [one.name for one in path.parent.iterdir() if one.is_file() and one.suffix]
+    found = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return str(path.with_name(found[0])) if found else None
+
+
+def _is_like_a_suffix(suffix: str) -> bool:
+    """Tell whether a suffix is that of a list or a document, perhaps with two letters exchanged."""
+    if suffix in SUFFIXES or suffix in _FILE_SUFFIXES:
+        return True
+    letters = sorted(suffix)
+    return len(suffix) > _SHORTEST and any(
+        letters == sorted(known) or _lacks_one(suffix, known) or _lacks_one(known, suffix)
+        for known in SUFFIXES
+    )
+
+
+def _lacks_one(shorter: str, longer: str) -> bool:
+    """Tell whether a text is another without one of its letters."""
+    return any(longer[:n] + longer[n + 1 :] == shorter for n in range(1, len(longer)))

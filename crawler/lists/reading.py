@@ -1,0 +1,131 @@
+"""Reads lists of words, whatever program has written them.
+
+Rule: a list is checked to its end before a word of it is added, so a bad line changes nothing.
+Nothing is guessed silently: what was concluded from the list itself comes back as notes.
+"""
+
+import csv
+import gzip
+import io
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from pathlib import PurePath
+from typing import BinaryIO, NamedTuple, TextIO
+
+from crawler.lists.form import JSON, JSON_LINES, LINES, SAMPLE, Form, Reading, form_of
+from crawler.lists.json_lists import words_of_json, words_of_json_lines
+from crawler.lists.source import (
+    HEAD,
+    TEXT,
+    WORKBOOK,
+    decoded,
+    kind_of,
+    no_list,
+    unpacked,
+    wrong_encoding,
+)
+from crawler.lists.tables import columns_of, numbered, numbered_columns, words_of_rows
+from crawler.lists.words import NO_FIELDS
+from crawler.lists.workbooks import parquet_rows, workbook_rows
+from crawler.protocol import Word
+
+Rows = Iterator[tuple[int, Sequence[str]]]
+
+
+class Listed(NamedTuple):
+    """The words of a list in its order, and what was concluded from the list itself."""
+
+    words: Sequence[Word]
+    notes: Sequence[str]
+
+
+def read_list(stream: BinaryIO, name: str, how: Reading) -> Listed:
+    """Read a list of words.
+
+    Args:
+        stream: the open file, or a pipe.
+        name: its name; its suffix is believed where the first lines don't contradict it.
+        how: what a person has said of it.
+
+    Raises CrawlerError for what is no list, or can't be read as one.
+
+    """
+    try:
+        reader = unpacked(stream)
+        kind = kind_of(reader.peek(HEAD), name, how.encoding)
+        if kind == TEXT:
+            with decoded(reader, how.encoding) as text:
+                return _read_text(text, name, how)
+        return _read_binary(reader, kind, name, how)
+    except (LookupError, UnicodeError) as error:
+        raise wrong_encoding(name, error, how.encoding) from error
+    except csv.Error as error:
+        raise no_list(
+            name, str(error), "mend the file, or name it .txt to read one word a line"
+        ) from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise no_list(
+            name, f"what gzip packed is cut off or damaged: {error}", "copy it again"
+        ) from error
+
+
+def _read_text(stream: TextIO, name: str, how: Reading) -> Listed:
+    first = list(islice(stream, SAMPLE))
+    form = form_of(_suffix(name), first, how)
+    lines = chain(first, stream)
+    notes: Sequence[str] = []
+    if form.kind == LINES:
+        words = _words_of_lines(lines, name)
+    elif form.kind == JSON_LINES:
+        words = words_of_json_lines(lines, name, how.column)
+    elif form.kind == JSON:
+        words, notes = words_of_json(lines, name, how.column)
+    else:
+        words, notes = _words_of_table(_cut(lines, form), name, how)
+    return Listed(list(words), [form.note, *notes] if form.note else notes)
+
+
+def _cut(lines: Iterator[str], form: Form) -> Rows:
+    wanted = islice(lines, form.skipped, None)
+    rows = csv.reader(wanted, delimiter=form.separator, skipinitialspace=True, strict=True)
+    return enumerate(rows, 1 + form.skipped)
+
+
+def _read_binary(reader: io.BufferedReader, kind: str, name: str, how: Reading) -> Listed:
+    with tempfile.TemporaryFile() as whole:
+        shutil.copyfileobj(reader, whole)  # what reads it jumps, which a pipe can't
+        notes: Sequence[str] = []
+        if kind == WORKBOOK:
+            rows, notes = workbook_rows(whole, name)
+        else:
+            rows = parquet_rows(whole, name)
+        words, more = _words_of_table(rows, name, how)
+        return Listed(list(words), [*notes, *more])
+
+
+def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
+    for number, line in enumerate(lines, 1):
+        word = numbered(number, name, line, NO_FIELDS)
+        if word is not None:
+            yield word
+
+
+def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[Iterator[Word], Sequence[str]]:
+    first = list(islice(rows, SAMPLE))
+    header = first[0][1] if first else []
+    sample = [row for _, row in first[1:]]
+    if how.header:
+        columns = columns_of(header, how.column, name, sample)
+        rest = chain(first[1:], rows)
+    else:
+        columns = numbered_columns(max((len(row) for _, row in first), default=0), how.column, name)
+        rest = chain(first, rows)
+    return words_of_rows(rest, columns, name), columns.notes
+
+
+def _suffix(name: str) -> str:
+    path = PurePath(name.lower())
+    return PurePath(path.stem).suffix if path.suffix == ".gz" else path.suffix

@@ -1,0 +1,175 @@
+"""Reads tables: which column holds the words, and what the others say of them.
+
+Rule: a row is one item. What doesn't fit its header is refused by its number; only cells that are
+empty are left out without a word.
+"""
+
+import csv
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from crawler.errors import CrawlerError, Exit
+from crawler.lists.source import no_list
+from crawler.lists.words import word_of
+from crawler.protocol import Word
+
+DEFAULT_COLUMN = "word"
+LONGEST_CELL = 1_000_000
+"""Characters of a cell; a longer one is a quotation mark that nobody closed."""
+LONGEST_TITLE = 60
+SHOWN = 200
+"""Characters of a list that an error repeats."""
+
+csv.field_size_limit(LONGEST_CELL)
+
+
+class Columns(NamedTuple):
+    """Which cells of a row are what."""
+
+    titles: Sequence[str]
+    word: int
+    notes: Sequence[str]
+
+
+def words_of_rows(
+    rows: Iterator[tuple[int, Sequence[str]]], columns: Columns, name: str
+) -> Iterator[Word]:
+    """Yield the words of numbered rows. Raises CrawlerError for a row that doesn't fit."""
+    titles, at = columns.titles, columns.word
+    for number, row in rows:
+        if any(cell.strip() for cell in row[len(titles) :]):
+            raise no_list(
+                name,
+                f"row {number} has more cells than the header",
+                "is a cell with the separator in it not quoted? or name the separator: --delimiter",
+            )
+        text = row[at] if at < len(row) else ""
+        pairs = zip(titles, row, strict=False)
+        cells = {
+            title: cell
+            for n, (title, value) in enumerate(pairs)
+            if n != at and title and (cell := value.strip())
+        }
+        word = numbered(number, name, text, cells)
+        if word is not None:
+            yield word
+
+
+def numbered(number: int, name: str, text: str, fields: Mapping[str, str]) -> Word | None:
+    """Return the word of a row, None for a blank; its error tells where it stands."""
+    try:
+        return word_of(text, fields)
+    except CrawlerError as error:
+        cause = f"row {number}: {error.what}: {error.cause}"
+        raise no_list(name, cause, error.hint) from error
+
+
+def columns_of(
+    header: Sequence[str], wanted: str | None, name: str, sample: Sequence[Sequence[str]]
+) -> Columns:
+    """Return which column is what by the first row of a table.
+
+    Args:
+        header: its cells.
+        wanted: the column of the words; None is the one called ``word``, or the only one there is.
+        name: of the list, for messages.
+        sample: some of the rows that follow.
+
+    Raises CrawlerError where no column, or more than one, can be meant.
+
+    """
+    titles = [title.replace("\ufeff", "").strip() for title in header]
+    at = find_column(titles, wanted or DEFAULT_COLUMN)
+    if at is None and wanted is None and len(titles) == 1 and titles[0].replace("_", "").isalnum():
+        note = (
+            f"its only column, {titles[0]!r}, holds the words (--no-header if that is one itself)"
+        )
+        return Columns(titles, 0, [note])
+    if at is None:
+        _refuse(titles, wanted or DEFAULT_COLUMN, name, sample)
+    _refuse_repeated(titles, name)
+    nameless = [n for n, title in enumerate(titles, 1) if not title]
+    filled = [n for n in nameless if any(len(row) >= n and row[n - 1].strip() for row in sample)]
+    notes = [f"column {n} has no name and is left out" for n in filled]
+    if titles[at] != (wanted or DEFAULT_COLUMN):
+        notes.append(f"column {titles[at]!r} holds the words")
+    return Columns(titles, at, notes)
+
+
+def numbered_columns(width: int, wanted: str | None, name: str) -> Columns:
+    """Return the columns of a table that has no header: ``column_1`` and so on."""
+    number = int(wanted) if wanted is not None and wanted.isdecimal() else 0 if wanted else 1
+    if not 1 <= number <= max(width, 1):
+        raise CrawlerError(
+            f"{name} has no column {wanted!r}",
+            f"without a header, columns are numbers: it has {width}",
+            "name the column of the words by its number: --no-header --column 1",
+            Exit.USAGE,
+        )
+    return Columns([f"column_{n}" for n in range(1, width + 1)], number - 1, [])
+
+
+def find_column(titles: Sequence[str], wanted: str) -> int | None:
+    """Return where a column stands: by its exact name, else whatever its case and blanks."""
+    if wanted in titles:
+        return titles.index(wanted)
+    folded = wanted.strip().casefold()
+    return next((n for n, title in enumerate(titles) if title.casefold() == folded), None)
+
+
+def _refuse(
+    titles: Sequence[str], wanted: str, name: str, sample: Sequence[Sequence[str]]
+) -> NoReturn:
+    shown = ", ".join(titles)[:SHOWN] or "none"
+    if _looks_like_data(titles, sample):
+        raise CrawlerError(
+            f"{name} has no header, and nothing of it was added",
+            f"its first line looks like data: {shown}",
+            "if it is: --no-header --column 1; else name the column of the words: --column NAME",
+            Exit.USAGE,
+        )
+    first = next(filter(None, titles), "NAME")
+    raise CrawlerError(
+        f"{name} has no column {wanted!r}",
+        f"its first line names these columns: {shown}",
+        f"name the column of the words: --column {_quoted(first)}"
+        + ("; without a header: --no-header --column 1" if titles else ""),
+        Exit.USAGE,
+    )
+
+
+def _looks_like_data(titles: Sequence[str], sample: Iterable[Sequence[str]]) -> bool:
+    """Tell whether a first row is likely to be one of the table, and not its header."""
+    below = {(n, cell.strip()) for row in sample for n, cell in enumerate(row)}
+    return any(
+        _is_number(title) or len(title) > LONGEST_TITLE or (n, title) in below
+        for n, title in enumerate(titles)
+        if title
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _refuse_repeated(titles: Sequence[str], name: str) -> None:
+    counts = Counter(filter(None, titles))
+    for title, count in counts.items():
+        if count > 1:
+            places = [str(n) for n, one in enumerate(titles, 1) if one == title]
+            raise no_list(
+                name,
+                f"columns {' and '.join(places)} are both called {title[:SHOWN]!r}",
+                "give each column a name of its own",
+            )
+
+
+def _quoted(text: str) -> str:
+    """Return the name of a column for the shell, unless it is long or can't be printed."""
+    return shlex.quote(text) if text.isprintable() and len(text) <= SHOWN else "NAME"
