@@ -1,56 +1,96 @@
 """`crawler export`: results out, in the order of the list."""
 
-import csv
 import os
+import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, Any
 
 import click
 
 from crawler.cli.builtin import STUDY_NOTES
+from crawler.cli.export_forms import (
+    FORMS,
+    TEXT_FORMS,
+    Column,
+    Rows,
+    columns,
+    form_of,
+    write_csv,
+    write_json,
+    write_json_lines,
+    write_parquet,
+    write_workbook,
+)
 from crawler.cli.options import database_option, found
-from crawler.cli.terminal import as_json, safe_cell, tell
+from crawler.cli.terminal import tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
 from crawler.ledger.results import Result, field_names, results
 from crawler.storage.database import reading
 
-COLUMNS = ("text", "state", "reason", "prompt", "version", "provider", "model")
-COUNTS = ("tokens_in", "tokens_out", "attempts")
-
 
 @click.command(
     epilog="""\b
 Examples:
-  crawler export -o notes.csv
+  crawler export notes.xlsx
+  crawler export -o notes.csv --prompt define
   crawler export --all --format jsonl | jq .text""",
 )
-@click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.", default="-")
-@click.option("--format", "form", type=click.Choice(["csv", "jsonl"]), help="By the file's name.")
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("-o", "--output", metavar="FILE", help="The same; - is standard output.")
+@click.option("--format", "named", type=click.Choice(FORMS), help="By the file's name.")
 @click.option("--prompt", "name", default=STUDY_NOTES, show_default=True, help="Of which prompt.")
 @click.option("--all", "everything", is_flag=True, help="Also the words that have no answer.")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @database_option
 def export(
-    output: str, form: str | None, name: str, db: Path, *, everything: bool, force: bool
+    *,
+    file: str | None,
+    output: str | None,
+    named: str | None,
+    name: str,
+    db: Path,
+    everything: bool,
+    force: bool,
 ) -> None:
     """Write the answers of a prompt's current version, in the order of the list.
 
-    CSV cells that a spreadsheet would take for a formula get a ' in front; JSON lines are exact.
+    The file's suffix is its form: csv, tsv, json, jsonl, xlsx, parquet. An answer with a schema has
+    a column for each of its fields. CSV cells that a spreadsheet would take for a formula get a '
+    in front; the other forms are exact.
     """
-    form = form or ("jsonl" if output.endswith(".jsonl") else "csv")
+    if file is not None and output is not None:
+        raise click.BadArgumentUsage(f"{file} and -o {output} name two files")
+    target = file or output or "-"
+    form = form_of(target, named)
     with reading(db) as conn:
         prompt = found(current_prompt(conn, name), name)
-        fields = field_names(conn, prompt.id)
-        with _target(output, db, force=force) as stream:
+        table = columns(prompt, field_names(conn, prompt.id))
+        with _target(target, db, force=force, binary=form not in TEXT_FORMS) as stream:
             tally = _Tally()
             rows = tally.counted(results(conn, prompt.id))
             chosen = (row for row in rows if everything or row.text is not None)
-            (_write_csv if form == "csv" else _write_json_lines)(stream, chosen, fields)
+            _write(form, stream, chosen, table, target)
     tell(f"{tally.answered} of {tally.words} words have an answer")
+
+
+def _write(form: str, stream: Any, rows: Rows, table: Sequence[Column], name: str) -> None:
+    match form:
+        case "csv":
+            write_csv(stream, rows, table)
+        case "tsv":
+            write_csv(stream, rows, table, "\t")
+        case "json":
+            write_json(stream, rows)
+        case "jsonl":
+            write_json_lines(stream, rows)
+        case "xlsx":
+            write_workbook(stream, rows, table, name)
+        case _:
+            write_parquet(stream, rows, table, name)
 
 
 class _Tally:
@@ -66,27 +106,11 @@ class _Tally:
             yield row
 
 
-def _write_csv(stream: TextIO, rows: Iterable[Result], fields: list[str]) -> None:
-    writer = csv.writer(stream, lineterminator="\n")
-    header = ["word", *COLUMNS[:1], *fields, *COLUMNS[1:], *COUNTS]
-    writer.writerow([safe_cell(name) for name in header])
-    for row in rows:
-        record = row._asdict()
-        values = [row.word, row.text, *(row.fields.get(field) for field in fields)]
-        values += [record[column] for column in (*COLUMNS[1:], *COUNTS)]
-        writer.writerow([safe_cell(value) for value in values])
-
-
-def _write_json_lines(stream: TextIO, rows: Iterable[Result], fields: list[str]) -> None:
-    del fields  # each object has its own
-    stream.writelines(as_json(row._asdict()) + "\n" for row in rows)
-
-
 @contextmanager
-def _target(output: str, db: Path, *, force: bool) -> Iterator[TextIO]:
+def _target(output: str, db: Path, *, force: bool, binary: bool) -> Iterator[IO[Any]]:
     """Open the output; a file is there whole or not at all."""
     if output == "-":
-        yield sys.stdout
+        yield _standard_output(binary=binary)
         return
     path = Path(output).resolve()
     _require_ordinary(path, db.resolve())
@@ -100,9 +124,11 @@ def _target(output: str, db: Path, *, force: bool) -> Iterator[TextIO]:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(fd, "w", encoding="utf-8", newline="") as stream:
+        with _opened(fd, binary=binary) as stream:
             yield stream
             stream.flush()
+            if path.exists():
+                os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
             os.fsync(fd)
         unfinished.replace(path)
     except OSError as error:
@@ -115,6 +141,21 @@ def _target(output: str, db: Path, *, force: bool) -> Iterator[TextIO]:
     finally:
         with suppress(OSError):
             unfinished.unlink()
+
+
+def _opened(fd: int, *, binary: bool) -> IO[Any]:
+    return os.fdopen(fd, "wb") if binary else os.fdopen(fd, "w", encoding="utf-8", newline="")
+
+
+def _standard_output(*, binary: bool) -> IO[Any]:
+    if binary and sys.stdout.isatty():
+        raise CrawlerError(
+            "this form can't be written to a terminal",
+            "it is no text",
+            "name a file: crawler export results.xlsx",
+            Exit.USAGE,
+        )
+    return sys.stdout.buffer if binary else sys.stdout
 
 
 def _require_ordinary(path: Path, db: Path) -> None:

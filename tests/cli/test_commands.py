@@ -620,7 +620,16 @@ class TestExport:
         before = (tmp_path / "notes").read_bytes()
         for output in (str(tmp_path / name), str(tmp_path / "link")):
             ran = answered(
-                "--db", str(tmp_path / "notes"), "export", "--prompt", "p", "-o", output, "--force"
+                "--db",
+                str(tmp_path / "notes"),
+                "export",
+                "--prompt",
+                "p",
+                "-o",
+                output,
+                "--force",
+                "--format",
+                "csv",
             )
             assert "the database itself" in told(ran, Exit.USAGE)[1]
         assert (tmp_path / "notes").read_bytes() == before
@@ -656,12 +665,13 @@ class TestExport:
     def test_a_file_is_not_replaced_unless_told_to(self, answered, tmp_path):
         out = tmp_path / "out.jsonl"
         out.write_text("mine")
+        out.chmod(0o640)
         what, _, _ = told(answered("export", "--prompt", "p", "-o", out), Exit.USAGE)
         assert what == f"{out} is there already"
         assert out.read_text() == "mine"
         assert answered("export", "--prompt", "p", "-o", out, "--force").code == Exit.DONE
         assert json.loads(out.read_text().splitlines()[0])["word"] == "z"
-        assert out.stat().st_mode & 0o777 == 0o600
+        assert out.stat().st_mode & 0o777 == 0o640
         assert {path.name for path in tmp_path.glob("*out*")} == {"out.jsonl"}
 
     def test_a_place_that_is_not_there_is_told(self, answered):

@@ -286,7 +286,9 @@ def test_a_pipe_is_read_as_a_file_is(tmp_path, monkeypatch, sheets):
     monkeypatch.chdir(tmp_path)
     data = workbook([["word"], ["abate"], ["abash"]]) if sheets else b"word;n\nabate;1\nabash;2\n"
     assert crawler_process("add", "-", stdin=data).code == Exit.DONE
-    assert crawler("sql", "--csv", "select text from words order by id").out == "text\nabate\nabash\n"
+    assert (
+        crawler("sql", "--csv", "select text from words order by id").out == "text\nabate\nabash\n"
+    )
 
 
 @given(
