@@ -72,7 +72,9 @@ def test_json(answered):
 
 
 def test_json_of_nothing_is_an_empty_array(answered):
-    assert crawler("prompt", "add", "q", "--template", "{word}?", "--provider", "scripted").code == 0
+    assert (
+        crawler("prompt", "add", "q", "--template", "{word}?", "--provider", "scripted").code == 0
+    )
     assert crawler("export", "b.json", "--prompt", "q").code == Exit.DONE
     assert json.loads(answered.joinpath("b.json").read_text()) == []
 
