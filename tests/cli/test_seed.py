@@ -235,6 +235,15 @@ def test_another_model_for_the_words_writes_no_other_list(db, emulated):
     assert rows(db, lists)[1:] == [(2, "gemini-2.5-pro", 1)]
 
 
+def test_who_writes_the_list_today_writes_the_next_one_too(db):
+    """The current version of the prompt, though a newer one has written as well."""
+    for model in ("first", "second", "first"):
+        assert seed(db, TOPIC, "--model", model, "--count", "12").code == 0
+    assert seed(db, "another topic", "--count", "12").err.startswith("first (vertex) lists")
+    versions = "SELECT version, model, current FROM prompts WHERE name = 'word-list' ORDER BY 1"
+    assert rows(db, versions) == [(1, "first", 1), (2, "second", 0)]
+
+
 def test_a_topic_is_normalised_as_words_are(db):
     seed(db, "cafe\u0301 words", "--count", "3")
     ran = seed(db, "caf\u00e9 words", "--count", "3")

@@ -250,6 +250,30 @@ def test_calls_that_share_a_prompt_name_but_no_version_share_the_limit(both):
     assert set(both.state_of(old).values()) == {"pending"}
 
 
+def test_a_status_counts_the_current_versions_alone(both):
+    """An old version has one of each: answered, failed, and still pending."""
+    one, two = (lease for lease in both.turn(budget=7).leases if lease.prompt_id == both.q.id)
+    ends = both.finish(one, Outcome.SUCCEEDED), both.finish(two, Outcome.BLOCKED)
+    both.turn(*ends, budget=0)
+    new = both.put("q", "Of the {word}", limit="other")
+    control.supersede(both.conn, both.q.id, new.id)
+    now = status(both.conn, 600, both.now_ms)
+    old = next(row for row in now.progress if not row.current)
+    assert (old.prompt, old.succeeded, old.failed, old.pending) == ("q", 1, 1, 3)
+    assert (now.succeeded, now.failed, now.unfinished) == (0, 0, 15)
+
+
+def test_a_status_tells_of_a_backoff_under_its_own_limit(both):
+    control.cancel(both.conn, [both.p.id, both.r.id], None)
+    leases = both.turn().leases
+    both.turn(*(both.finish(one, Outcome.TRANSIENT, retry_after_ms=9_000) for one in leases[:4]))
+    both.turn(*(both.finish(one, Outcome.SUCCEEDED) for one in leases[4:]), budget=0)
+    quota, other = status(both.conn, 600, both.now_ms).limits
+    assert (quota.held_by, quota.until_ms) == (None, None)
+    assert other.held_by == "backoff"
+    assert other.until_ms >= both.now_ms + 9_000
+
+
 def test_a_status_tells_of_each_limit_what_is_its_own(both):
     both.fix_limit("quota", 20)
     control.set_concurrency(both.conn, "other", 4)

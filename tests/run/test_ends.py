@@ -318,6 +318,58 @@ def test_nothing_starts_after_the_deadline_and_what_has_started_is_waited_for():
     asyncio.run(main())
 
 
+def test_a_call_that_does_not_end_is_given_up_a_while_after_the_deadline():
+    async def main():
+        clock_ms = [NOW_MS]
+
+        def look():
+            clock_ms[0] += 150
+            return clock_ms[0]
+
+        async def never(call):
+            await asyncio.Event().wait()
+
+        policy = Policy(drain_ms=2_000, call_timeout_ms=10**9, lost_after_ms=10**9 + 2_001)
+        async with a_store("ab", concurrency=1) as store:
+            provider = Played(never)
+            ending = await crawled(store, provider, policy, clock=look, deadline_ms=2_000)
+            assert (ending.reason, ending.unfinished) == ("deadline", 2)
+            assert clock_ms[0] < NOW_MS + 8_000
+            outcome = "SELECT outcome, reason FROM attempts"
+            assert await rows(store, outcome) == [("interrupted", "the run stopped")]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_who_watches_waits_for_a_server_that_nobody_has_seen_yet():
+    async def main():
+        clock_ms = [NOW_MS]
+
+        def look():
+            clock_ms[0] += 2_000
+            return clock_ms[0]
+
+        runs = []
+
+        def answer(call):
+            if len(provider.calls) < 9:
+                return ProviderError(Outcome.UNAVAILABLE, "nobody")
+            if len(provider.calls) == 11:
+                runs[0].stop("stopped")
+            return Answer("x")
+
+        provider = Played(answer)
+        policy = Policy(guard_ms=10**9, patience_ms=10**9, unreachable_strikes=5)
+        async with a_store("abc", concurrency=1) as store:
+            ending = await crawled(
+                store, provider, policy, clock=look, watch=True, on_start=runs.append
+            )
+            assert (ending.reason, ending.unfinished) == ("stopped", 0)
+            assert await rows(store, STATES) == [("succeeded", 3)]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 def test_refused_credentials_stop_calls_of_all_prompts_and_fail_no_word():
     async def main():
         denied = Played(lambda call: ProviderError(Outcome.DENIED, "who are you?"))
