@@ -226,6 +226,13 @@ class TestLimits:
         good(do("resume"))
         good(do("run"))
 
+    def test_who_asks_about_one_word_is_told_of_the_limit_that_it_waits_for(self, do):
+        good(do("pause", "one", "--until", "3s"))
+        good(do("pause", "two", "--until", "1h"))
+        told_lines = good(do("ask", "a", "--prompt", "p")).err.splitlines()
+        assert len(told_lines) == 1, told_lines
+        assert "resume one" in told_lines[0]
+
     def test_the_time_left_is_not_known_while_one_is_paused(self, do):
         do("run", "--limit", "1")
         assert json.loads(do("status", "--json").out)["eta_ms"] > 0

@@ -7,11 +7,13 @@ import os
 
 import pytest
 
+from crawler.errors import Exit
 from crawler.ledger import control
 from crawler.ledger.runs import Selection
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.protocol import Answer, ProviderError
+from crawler.run.ending import exit_code
 from crawler.states import Outcome
 from tests.crawling import QUICK, Played, a_store, crawled, put, rows
 from tests.program import crawler
@@ -444,5 +446,26 @@ def test_a_run_for_one_prompt_asks_that_one_alone():
             ending = await crawled(store, provider, QUICK, selection=Selection(prompt_ids=(2,)))
             assert (sorted(provider.words), ending.unfinished) == (["c", "d"], 0)
             assert await rows(store, STATES) == [("pending", 2), ("succeeded", 2)]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "kinds", [("model_missing", "permission_model"), ("permission_model", "model_missing")]
+)
+def test_of_several_prompts_that_are_stopped_the_most_urgent_tells_why_a_run_ends(kinds):
+    """In which order they were added says nothing of what a person has to do first."""
+
+    def refused(kind):
+        return Played(lambda call: ProviderError(Outcome.REFUSED, f"said: {kind}", kind=kind))
+
+    async def main():
+        async with a_store(map(str, range(12))) as store:
+            await store.run(put, map(str, range(12)), name="second", model="n", limit="other")
+            given = {model: refused(kind) for model, kind in zip("mn", kinds, strict=True)}
+            ending = await crawled(store, given)
+            assert (ending.reason, ending.unfinished) == ("credentials", 24)
+            assert ending.detail == "said: permission_model"
+            assert exit_code(ending) == Exit.DENIED
 
     asyncio.run(main())
