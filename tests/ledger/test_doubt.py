@@ -242,6 +242,18 @@ def test_one_word_that_is_throttled_five_times_while_others_are_let_in_has_faile
     assert "its prompt is larger than the tokens a minute allow" in reason
 
 
+def test_one_word_that_is_throttled_for_ever_has_not_failed_while_nobody_is_let_in():
+    ledger = Ledger()
+    ledger.add("ab")
+    served, refused = ledger.turn().leases
+    ledger.turn(ledger.finish(served, Outcome.SUCCEEDED), budget=0)
+    for _ in range(8):
+        ledger.turn(ledger.finish(refused, Outcome.THROTTLED, reason="429"), budget=0)
+        assert ledger.states()["b"] == "pending"
+        ledger.now_ms += 120_000
+        (refused,) = ledger.turn().leases
+
+
 def test_all_words_that_are_throttled_have_not_failed(ledger):
     for _ in range(8):
         leases = ledger.turn().leases
