@@ -20,8 +20,8 @@ from crawler.storage.store import open_store
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, told_by, until
 from tests.loopback import serving
 
-# The program has no option for it: nobody should have to choose. A run is given up after three beats
-# of its heart at the least, so that beats quicker here.
+# The program has no option for it: nobody should have to choose. A run is given up after three
+# beats of its heart at the least, so that beats quicker here.
 IMPATIENT = """
 import os, sys
 from pathlib import Path
