@@ -13,7 +13,7 @@ from crawler.ledger.runs import Selection
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.protocol import Answer, ProviderError
-from crawler.run.ending import exit_code
+from crawler.run.ending import Ending, Reason, error_of, exit_code
 from crawler.states import Outcome
 from tests.crawling import QUICK, Played, a_store, crawled, put, rows
 from tests.program import crawler
@@ -469,3 +469,36 @@ def test_of_several_prompts_that_are_stopped_the_most_urgent_tells_why_a_run_end
             assert exit_code(ending) == Exit.DENIED
 
     asyncio.run(main())
+
+
+CODES = {
+    "finished": 0,
+    "failures": 3,
+    "credentials": 77,
+    "configuration": 78,
+    "unreachable": 69,
+    "disk": 73,
+    "locked": 73,
+    "stuck": 1,
+    **dict.fromkeys("deadline max_calls max_tokens budget quota_day no_money".split(), 75),
+    **dict.fromkeys("stopped killed declined".split(), 75),
+}
+TO_MEND = set(
+    "credentials configuration no_money unreachable disk killed max_tokens budget quota_day".split()
+)
+"""Where somebody has to do something, or to wait, that is told as an error."""
+
+
+@pytest.mark.parametrize("reason", sorted(Reason))
+@pytest.mark.parametrize("left", [0, 2])
+def test_each_reason_has_its_code_and_is_told_where_there_is_something_to_mend(reason, left):
+    ending = Ending(reason, "cause", left, opens_at_ms=NOW_MS)
+    assert exit_code(ending) == CODES[reason]
+    error = error_of(ending, "crawler again")
+    if reason not in TO_MEND or (reason == "killed" and not left):
+        assert error is None  # of a run that was given up when all was done there is nothing to say
+        return
+    assert error.exit_code == CODES[reason]
+    assert error.what.endswith("; what is left stays pending") == bool(left)
+    assert error.cause
+    assert "{again}" not in error.hint
