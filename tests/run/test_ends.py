@@ -161,6 +161,25 @@ def test_leases_are_released_where_one_of_two_limits_has_a_window(windowed):
     assert asyncio.run(main()) == [(NOW_MS,), (NOW_MS + 301,)]
 
 
+def test_what_was_released_last_gives_its_tokens_back_like_the_others():
+    async def main():
+        heard = Heard()
+        async with a_store("abc", concurrency=1) as store:
+            await store.run(control.set_per_minute, "quota", 600, NOW_MS)
+            await store.run(control.set_tokens_per_minute, "quota", 10**9, NOW_MS)
+            clock, policy = SlowDisk(heard, *range(9)), Policy(guard_ms=100)
+            provider = Played(lambda call: Answer("x"))
+            ending = await crawled(store, provider, policy, clock=clock, log=heard.log)
+            assert (ending.reason, provider.words) == ("disk", [])
+            ends = (
+                "SELECT count(*), outcome, reason, tokens_in, tokens_out FROM attempts GROUP BY 3"
+            )
+            reason = "its commit ended too late for its place in the window"
+            assert await rows(store, ends) == [(5, "interrupted", reason, 0, 0)]
+
+    asyncio.run(main())
+
+
 def test_an_answer_that_came_before_a_cancel_is_recorded():
     """Between the last turn and the cancel: nobody has looked for it yet, and it is paid for."""
 
