@@ -261,3 +261,16 @@ def test_a_run_is_on_record_with_what_it_was_told(told, recorded):
             assert json.loads(options) == recorded
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [("a", "a"), ("\ud800", "?"), ("a\udfffb", "a?b"), ("é\U0001f600", "é\U0001f600")],
+)
+@pytest.mark.parametrize(("thoughts", "kept"), [("", None), ("hm \ud800", "hm ?")])
+def test_half_a_character_has_its_place_and_no_thoughts_are_none(said, stored, thoughts, kept):
+    _, responses = crawl_of(
+        Played(lambda call: Answer(said, thoughts=thoughts)),
+        more=["SELECT text, thoughts FROM responses"],
+    )
+    assert responses == [(stored, kept)]
