@@ -243,6 +243,15 @@ class TestLimits:
         good(do("resume", "two"))
         assert json.loads(do("status", "--json").out)["eta_ms"] > 0
 
+    def test_another_model_and_a_pace_mean_the_limit_of_what_is_asked_of_it(self, do):
+        """The list of words stays as it is, and so does its limit."""
+        do("cancel", "--all", "--prompt", "q")
+        good(do("prompt", "add", "q", *SCRIPTED, "Of {word}", "--model", "m", "--limit", "one"))
+        good(do("prompt", "add", "word-list", *SCRIPTED, "{word}", "--limit", "lists"))
+        good(do("run", "--model", "other", "--per-minute", "60"))
+        per_minute = {name: row["per_minute"] for name, row in limits(do).items()}
+        assert per_minute == {"one": 60, "two": None, "lists": None}
+
     def test_the_time_left_is_nothing_when_there_is_nothing_left(self, do):
         good(do("run"))
         good(do("pause"))

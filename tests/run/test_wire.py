@@ -91,9 +91,11 @@ def test_each_field_of_an_answer_is_in_its_row():
         thoughts="hm",
         tokens_cached=9,
     )
-    _, attempts, texts = crawl_of(
-        Played(lambda call: answer), more=[OF_ATTEMPT, "SELECT * FROM responses"]
+    cached = "SELECT tokens_cached, reason_code FROM attempts"
+    _, attempts, texts, more = crawl_of(
+        Played(lambda call: answer), more=[OF_ATTEMPT, "SELECT * FROM responses", cached]
     )
+    assert more == [(9, None)]
     assert attempts == [("succeeded", None, None, None, 11, 12, 13, "STOP", "m-7", 1)]
     assert texts == [(1, 1, "tëxt", "hm")]
 
