@@ -280,6 +280,12 @@ def test_a_call_may_take_any_time(do, span):
     assert set(states("p").values()) == {"succeeded"}
 
 
+def test_a_call_that_may_take_no_time_is_refused(do):
+    _, cause, _ = told(do("run", "--timeout", "0s"), Exit.USAGE)
+    assert "leaves no time for an answer" in cause
+    assert set(states("p").values()) == {"pending"}
+
+
 @pytest.mark.parametrize("most", ["1", "2"])
 def test_a_word_may_fail_as_often_as_is_said(do, most):
     failing = ("--param", 'errors={"transient": 1}')
