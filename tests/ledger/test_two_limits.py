@@ -4,9 +4,12 @@ import dataclasses
 
 import pytest
 
-from crawler.ledger import control
+from crawler.ledger import control, intake
+from crawler.ledger.budget import Allowance
+from crawler.ledger.limits import put_limit
 from crawler.ledger.runs import Selection
 from crawler.ledger.status import status
+from crawler.ledger.turn import turn
 from crawler.states import Outcome
 from tests.ledger.several import Several, by_prompt
 
@@ -205,6 +208,19 @@ def test_a_run_for_one_prompt_waits_for_no_other_limit(both):
     done = both.turn()
     assert by_prompt(done.leases) == {3: [*"klmno"]}
     assert done.unfinished == 5
+
+
+@pytest.mark.parametrize("selection", [Selection(), Selection(prompt="f")])
+def test_no_program_asks_what_a_function_answers_though_it_is_named(both, selection):
+    spec = intake.PromptSpec("f", "About {word}", "function", "module.f", {})
+    function = intake.put_prompt(both.conn, spec, put_limit(both.conn, "module.f", 10), 1)[0]
+    both.ask(function, "xyz")
+    scope = dataclasses.replace(both.scope(), selection=selection)
+    done = turn(both.conn, scope, [], Allowance(99))
+    assert function.id not in by_prompt(done.leases)
+    assert done.unfinished == (0 if selection.prompt else 15)
+    its_own = dataclasses.replace(scope, selection=Selection(prompt_ids=(function.id,)))
+    assert by_prompt(turn(both.conn, its_own, [], Allowance(99)).leases) == {function.id: [*"xyz"]}
 
 
 def test_a_new_setting_is_that_of_one_limit(both):
