@@ -127,8 +127,13 @@ def test_a_key_in_an_address_is_nowhere_either(asked, echo, monkeypatch, url, ke
     assert_unseen(asked, ran)
 
 
-def test_a_key_in_what_a_providers_own_mistake_says_is_left_out(tmp_path, monkeypatch):
-    monkeypatch.setenv("SOME_API_KEY", CANARY)
+@pytest.mark.parametrize("name", ["SOME_API_KEY", "HF_TOKEN", "aws_secret", "DB_PASSWORD"])
+@pytest.mark.parametrize("around", ["", "\n", " "])
+def test_a_key_in_what_a_providers_own_mistake_says_is_left_out(
+    tmp_path, monkeypatch, name, around
+):
+    """A line break that was copied with it is no part of it: no client would send that."""
+    monkeypatch.setenv(name, f"{around}{CANARY}{around}")
 
     async def ask(prompt):
         raise RuntimeError(f"400 for url: https://example.org/v1?key={CANARY}")

@@ -4,6 +4,7 @@ and that nothing hostile reaches a terminal."""
 import csv
 import io
 import json
+import os
 import re
 import shlex
 import socket
@@ -21,6 +22,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.cli.terminal import as_json, printable, quoted
+from crawler.clock import boot_id, since_boot_ms, wall_ms
 from crawler.errors import Exit
 from tests.program import crawler, crawler_process, crawler_terminal, told
 
@@ -593,6 +595,25 @@ class TestExport:
         do("add", "late", "--prompt", "p")
         return do
 
+    @pytest.mark.parametrize("already", [False, True])
+    def test_a_file_has_its_name_only_when_all_of_it_is_on_the_disk(
+        self, answered, tmp_path, monkeypatch, already
+    ):
+        synced, sync = [], os.fsync
+
+        def seen(fd):
+            sync(fd)
+            synced.append((os.fstat(fd).st_ino, os.fstat(fd).st_size, path.exists()))
+
+        path = tmp_path / "notes.csv"
+        if already:
+            path.write_text("of before")
+        monkeypatch.setattr(os, "fsync", seen)
+        ran = answered("export", "--prompt", "p", "-o", "notes.csv", "--force")
+        assert ran.code == Exit.DONE
+        there = path.stat()
+        assert synced == [(there.st_ino, there.st_size, already)]
+
     def test_csv_is_in_the_order_of_the_list_and_no_cell_is_a_formula(self, answered):
         ran = answered("export", "--prompt", "p")
         assert ran.err == "3 of 4 words have an answer\n"
@@ -743,6 +764,25 @@ class TestControl:
         assert "paused until 2999-12-2" in asked("status").out
         asked("resume")
         assert rows(asked, "SELECT paused_until_ms FROM limits") == [(None,)]
+
+    @pytest.mark.parametrize("ahead_ms", [-10_800_000, 10_800_000])
+    def test_a_pause_lasts_as_long_where_the_clock_of_the_file_is_another(self, asked, ahead_ms):
+        """While somebody is at work, the file's time is that on which its processes agreed."""
+        offset_ms = wall_ms() + ahead_ms - since_boot_ms()
+        change(
+            f"INSERT INTO clocks VALUES ('{boot_id()}', {offset_ms});"
+            "INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms)"
+            " VALUES (1, 'h', '0', 1, 1);"
+        )
+        asked("pause", "--until", "2h")
+        times = "SELECT paused_at_ms, paused_until_ms - paused_at_ms FROM limits"
+        [(paused_at_ms, lasts_ms)] = rows(asked, times)
+        assert abs(paused_at_ms - wall_ms() - ahead_ms) < 60_000
+        assert 7_199_000 <= lasts_ms <= 7_200_000
+        assert "paused until 20" in asked("status").out
+        asked("resume")
+        [(resumed_at_ms,)] = rows(asked, "SELECT max(at_ms) FROM limit_changes")
+        assert paused_at_ms <= resumed_at_ms < paused_at_ms + 60_000
 
     def test_a_time_of_the_day_is_the_next_one(self, asked):
         now = datetime.now().astimezone()

@@ -226,6 +226,13 @@ class TestLimits:
         good(do("resume"))
         good(do("run"))
 
+    def test_who_asks_about_one_word_is_told_of_the_limit_that_it_waits_for(self, do):
+        good(do("pause", "one", "--until", "3s"))
+        good(do("pause", "two", "--until", "1h"))
+        told_lines = good(do("ask", "a", "--prompt", "p")).err.splitlines()
+        assert len(told_lines) == 1, told_lines
+        assert "resume one" in told_lines[0]
+
     def test_the_time_left_is_not_known_while_one_is_paused(self, do):
         do("run", "--limit", "1")
         assert json.loads(do("status", "--json").out)["eta_ms"] > 0
@@ -235,6 +242,15 @@ class TestLimits:
         assert " left" not in do("status").out.splitlines()[-1].partition(",")[2]
         good(do("resume", "two"))
         assert json.loads(do("status", "--json").out)["eta_ms"] > 0
+
+    def test_another_model_and_a_pace_mean_the_limit_of_what_is_asked_of_it(self, do):
+        """The list of words stays as it is, and so does its limit."""
+        do("cancel", "--all", "--prompt", "q")
+        good(do("prompt", "add", "q", *SCRIPTED, "Of {word}", "--model", "m", "--limit", "one"))
+        good(do("prompt", "add", "word-list", *SCRIPTED, "{word}", "--limit", "lists"))
+        good(do("run", "--model", "other", "--per-minute", "60"))
+        per_minute = {name: row["per_minute"] for name, row in limits(do).items()}
+        assert per_minute == {"one": 60, "two": None, "lists": None}
 
     def test_the_time_left_is_nothing_when_there_is_nothing_left(self, do):
         good(do("run"))
@@ -262,6 +278,12 @@ class TestLimits:
 def test_a_call_may_take_any_time(do, span):
     good(do("run", "--timeout", span))
     assert set(states("p").values()) == {"succeeded"}
+
+
+def test_a_call_that_may_take_no_time_is_refused(do):
+    _, cause, _ = told(do("run", "--timeout", "0s"), Exit.USAGE)
+    assert "leaves no time for an answer" in cause
+    assert set(states("p").values()) == {"pending"}
 
 
 @pytest.mark.parametrize("most", ["1", "2"])

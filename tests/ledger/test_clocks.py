@@ -43,6 +43,19 @@ def test_an_idle_file_follows_the_wall_clock(ledger):
     assert later + moved == ledger.now_ms + HOUR_MS
 
 
+def test_an_idle_file_keeps_its_clock_where_the_wall_clock_is_behind_what_is_on_record(ledger):
+    """Else its time would go back to the newest start, and all that waits would wait again."""
+    agreed = agree_offset_ms(ledger.conn, "boot", BOOT_MS, ledger.now_ms)
+    ledger.add(["w"])
+    ledger.turn()
+    ledger.conn.execute("UPDATE runs SET ended_at_ms = 1, reason = 'done'")
+    later = BOOT_MS + IDLE_MS + 1
+
+    kept = agree_offset_ms(ledger.conn, "boot", later, ledger.now_ms - HOUR_MS)
+
+    assert kept == agreed
+
+
 @given(
     skew_ms=st.integers(-(10**9), 10**9),
     took_ms=st.integers(0, 3_000),

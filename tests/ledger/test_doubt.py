@@ -128,10 +128,16 @@ def test_what_the_text_calls_the_words_fault_is_no_doubt(ledger):
     ("outcome", "kind", "enough"),
     [
         (Outcome.DENIED, Kind.CREDENTIALS, 3),
+        (Outcome.DENIED, Kind.SETUP, 1),
         (Outcome.DENIED, Kind.SETUP_KEY, 1),
         (Outcome.NO_MONEY, Kind.MONEY, 1),
+        (Outcome.REFUSED, Kind.FORBIDDEN, 3),
         (Outcome.REFUSED, Kind.NETWORK_BLOCKED, 3),
         (Outcome.REFUSED, Kind.PERMISSION_MODEL, 3),
+        (Outcome.REFUSED, Kind.MODEL_MISSING, 10),
+        (Outcome.REFUSED, Kind.PARAMETER, 10),
+        (Outcome.REFUSED, Kind.CONFIGURATION, 10),
+        (Outcome.REFUSED, Kind.UNCLEAR, 10),
     ],
 )
 def test_how_many_are_enough(ledger, outcome, kind, enough):
@@ -159,6 +165,50 @@ def test_one_prompt_in_doubt_holds_back_no_other_of_its_limit(doubted):
     prompt, _ = intake.put_prompt(doubted.conn, spec, doubted.limit_id, 1)
     intake.add_words(doubted.conn, prompt.id, [Word(w, {}) for w in "xy"], 1)
     assert [lease.prompt_id for lease in doubted.turn().leases] == [2, 2]
+
+
+@pytest.fixture
+def two_doubted(ledger):
+    """Two prompts, each of them refused to ten words, and a new run."""
+    spec = intake.PromptSpec("second", "Of {word}", "scripted", "m", {})
+    prompt, _ = intake.put_prompt(ledger.conn, spec, put_limit(ledger.conn, "two", 100), 1)
+    intake.add_words(ledger.conn, prompt.id, [Word(str(n), {}) for n in range(10)], 1)
+    leases = ledger.turn().leases
+    done = refuse(ledger, leases)
+    assert [doubt.prompt_id for doubt in done.stops] == [1, 2]
+    next_run(ledger)
+    return ledger
+
+
+def test_a_prompt_that_is_only_in_doubt_is_not_among_the_stopped(two_doubted):
+    """Its one call met a full quota: the run has to wait for it, though the other is stopped."""
+    first, second = two_doubted.turn().leases
+    busy = two_doubted.finish(second, Outcome.THROTTLED, reason="429")
+    two_doubted.turn(busy, budget=0)
+    done = refuse(two_doubted, [first])
+    assert [doubt.prompt_id for doubt in done.stops] == [1]
+    assert (done.stopped, done.unfinished) == (40, 50)
+
+
+def test_an_answer_to_one_prompt_ends_no_doubt_of_another(two_doubted):
+    first, second = two_doubted.turn().leases
+    two_doubted.now_ms += 1
+    two_doubted.turn(two_doubted.finish(second, Outcome.SUCCEEDED), budget=0)
+    assert len(two_doubted.turn().leases) == 9, "the second is served again"
+    assert [doubt.prompt_id for doubt in refuse(two_doubted, [first]).stops] == [1]
+    next_run(two_doubted)
+    asked = [lease.prompt_id for lease in two_doubted.turn().leases]
+    assert (asked.count(1), asked.count(2)) == (1, 9), "one call again"
+
+
+def test_the_one_call_of_a_new_run_is_one_though_some_have_waited_and_some_are_fresh(ledger):
+    failed, *leases = ledger.turn(budget=11).leases
+    ledger.turn(ledger.finish(failed, Outcome.TRANSIENT, reason="503"), budget=0)
+    refuse(ledger, leases)
+    next_run(ledger)
+    ledger.now_ms += 120_000
+    assert ledger.row("SELECT count(*) FROM requests WHERE due_at_ms > 0") == (1,)
+    assert [lease.word for lease in ledger.turn().leases] == [failed.word]
 
 
 def test_ten_answers_that_are_cut_off_stop_the_prompt(ledger):
@@ -190,6 +240,18 @@ def test_one_word_that_is_throttled_five_times_while_others_are_let_in_has_faile
     outcome, reason, kind = ledger.row("SELECT outcome, reason, reason_code FROM failures")
     assert (outcome, kind) == ("rejected", "too_large_for_quota")
     assert "its prompt is larger than the tokens a minute allow" in reason
+
+
+def test_one_word_that_is_throttled_for_ever_has_not_failed_while_nobody_is_let_in():
+    ledger = Ledger()
+    ledger.add("ab")
+    served, refused = ledger.turn().leases
+    ledger.turn(ledger.finish(served, Outcome.SUCCEEDED), budget=0)
+    for _ in range(8):
+        ledger.turn(ledger.finish(refused, Outcome.THROTTLED, reason="429"), budget=0)
+        assert ledger.states()["b"] == "pending"
+        ledger.now_ms += 120_000
+        (refused,) = ledger.turn().leases
 
 
 def test_all_words_that_are_throttled_have_not_failed(ledger):

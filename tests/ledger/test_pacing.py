@@ -30,6 +30,27 @@ def test_a_pace_is_kept_in_the_columns_of_its_names(ledger):
     assert limit.pace == Pace(), "a new row is a pace that has learned nothing"
 
 
+def test_each_closing_of_a_gate_is_on_record_with_its_time(ledger):
+    ledger.fix(1_000)
+    ledger.add(map(str, range(9)))
+    closed = []
+    for n, outcome in enumerate(["unavailable", "unavailable", "throttled", "throttled"]):
+        (lease,) = ledger.turn(budget=1).leases
+        ledger.now_ms += 10
+        ended = ledger.finish(lease, Outcome(outcome), reason=f"no {n}")
+        ledger.turn(ended, budget=0)
+        [opens_at_ms] = ledger.row("SELECT gate_opens_at_ms FROM limits")
+        cause = "outage" if outcome == "unavailable" else "quota"
+        closed.append((ledger.now_ms, opens_at_ms, f"{cause}: no {n}"))
+        ledger.now_ms = opens_at_ms
+    found = ledger.conn.execute(
+        "SELECT at_ms, until_ms, why FROM limit_changes WHERE what = 'gate_closed' ORDER BY id"
+    )
+    assert found.fetchall() == closed
+    shown = "SELECT why FROM limit_history WHERE what = 'gate_closed'"
+    assert [why for (why,) in ledger.conn.execute(shown)] == [why for *_, why in closed]
+
+
 def refuse(ledger, **facts):
     leases = ledger.turn().leases
     ledger.now_ms += 100

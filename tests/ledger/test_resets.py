@@ -131,6 +131,20 @@ class TestEndOfAnOutage:
             many.now_ms += 10_000
         assert pauses == [2_000, 2_000]
 
+    @pytest.mark.parametrize("setting", ["per_minute", "tokens_per_minute", "adaptive"])
+    def test_a_limit_that_is_set_in_it_is_tried_no_faster(self, many, setting):
+        self.outage(many)
+        self.probe(many, "unavailable")
+        many.now_ms += 1
+        if setting == "adaptive":
+            control.set_adaptive(many.conn, "quota", many.now_ms, adaptive=True)
+        else:
+            change = getattr(control, f"set_{setting}")
+            change(many.conn, "quota", 2_000, many.now_ms)
+        end(many, "unavailable")
+        assert gate(many)[:2] == ("outage", 3)
+        assert gate(many)[2] == many.now_ms + 4_500, "half as long again as the last time"
+
     def test_the_time_when_it_began_stays_while_it_lasts(self, many):
         self.outage(many)
         since_ms = many.now_ms

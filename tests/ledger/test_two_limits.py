@@ -4,9 +4,12 @@ import dataclasses
 
 import pytest
 
-from crawler.ledger import control
+from crawler.ledger import control, intake
+from crawler.ledger.budget import Allowance
+from crawler.ledger.limits import put_limit
 from crawler.ledger.runs import Selection
 from crawler.ledger.status import status
+from crawler.ledger.turn import turn
 from crawler.states import Outcome
 from tests.ledger.several import Several, by_prompt
 
@@ -207,6 +210,19 @@ def test_a_run_for_one_prompt_waits_for_no_other_limit(both):
     assert done.unfinished == 5
 
 
+@pytest.mark.parametrize("selection", [Selection(), Selection(prompt="f")])
+def test_no_program_asks_what_a_function_answers_though_it_is_named(both, selection):
+    spec = intake.PromptSpec("f", "About {word}", "function", "module.f", {})
+    function = intake.put_prompt(both.conn, spec, put_limit(both.conn, "module.f", 10), 1)[0]
+    both.ask(function, "xyz")
+    scope = dataclasses.replace(both.scope(), selection=selection)
+    done = turn(both.conn, scope, [], Allowance(99))
+    assert function.id not in by_prompt(done.leases)
+    assert done.unfinished == (0 if selection.prompt else 15)
+    its_own = dataclasses.replace(scope, selection=Selection(prompt_ids=(function.id,)))
+    assert by_prompt(turn(both.conn, its_own, [], Allowance(99)).leases) == {function.id: [*"xyz"]}
+
+
 def test_a_new_setting_is_that_of_one_limit(both):
     both.turn(budget=0)
     columns = ("per_minute", "tokens_per_minute", "adaptive", "concurrency")
@@ -248,6 +264,30 @@ def test_calls_that_share_a_prompt_name_but_no_version_share_the_limit(both):
     assert by_prompt(leases) == {1: [*"abcde"], 3: [*"klm"]}, "r was there before that version"
     assert both.turn().unfinished == 15, "the old version of q is nobody's work any more"
     assert set(both.state_of(old).values()) == {"pending"}
+
+
+def test_a_status_counts_the_current_versions_alone(both):
+    """An old version has one of each: answered, failed, and still pending."""
+    one, two = (lease for lease in both.turn(budget=7).leases if lease.prompt_id == both.q.id)
+    ends = both.finish(one, Outcome.SUCCEEDED), both.finish(two, Outcome.BLOCKED)
+    both.turn(*ends, budget=0)
+    new = both.put("q", "Of the {word}", limit="other")
+    control.supersede(both.conn, both.q.id, new.id)
+    now = status(both.conn, 600, both.now_ms)
+    old = next(row for row in now.progress if not row.current)
+    assert (old.prompt, old.succeeded, old.failed, old.pending) == ("q", 1, 1, 3)
+    assert (now.succeeded, now.failed, now.unfinished) == (0, 0, 15)
+
+
+def test_a_status_tells_of_a_backoff_under_its_own_limit(both):
+    control.cancel(both.conn, [both.p.id, both.r.id], None)
+    leases = both.turn().leases
+    both.turn(*(both.finish(one, Outcome.TRANSIENT, retry_after_ms=9_000) for one in leases[:4]))
+    both.turn(*(both.finish(one, Outcome.SUCCEEDED) for one in leases[4:]), budget=0)
+    quota, other = status(both.conn, 600, both.now_ms).limits
+    assert (quota.held_by, quota.until_ms) == (None, None)
+    assert other.held_by == "backoff"
+    assert other.until_ms >= both.now_ms + 9_000
 
 
 def test_a_status_tells_of_each_limit_what_is_its_own(both):

@@ -133,6 +133,29 @@ def test_over_budget_says_what_it_may_cost_and_what_is_left(ledger):
     assert why(ledger, 1, {run, ledger.run_id}).code == "next", "another one has no budget"
 
 
+def spender(ledger, budget):
+    """Put a run on record that has so much left to spend."""
+    options = {"budget": 9_000.0, "price_in": 1.0, "price_out": 1.0}
+    run = start_run(ledger.conn, 1, "h", "0", ledger.now_ms, options=options)
+    turn(ledger.conn, ledger.scope(run), [], Allowance(0, budget))
+    return run
+
+
+def test_over_budget_where_nothing_at_all_is_left(ledger):
+    ledger.add("a")
+    found = why(ledger, 1, {spender(ledger, 0.0)})
+    assert (found.code, found.left) == ("over_budget", 0.0)
+    assert found.cost > 0
+
+
+@pytest.mark.parametrize("budgets", [(1.0, 8_000.0), (8_000.0, 1.0)])
+def test_of_two_runs_the_one_with_more_left_pays(ledger, budgets):
+    ledger.add("a")
+    poor, rich = sorted((budget, spender(ledger, budget)) for budget in budgets)
+    assert why(ledger, 1, {poor[1], rich[1]}).code == "next"
+    assert why(ledger, 1, {poor[1]}).code == "over_budget"
+
+
 def test_gate_with_its_cause_and_when_it_opens(ledger):
     ledger.add("ab")
     first, _ = ledger.turn().leases

@@ -516,13 +516,14 @@ def test_nothing_but_the_prompt_decides_the_model():
     assert request_body(CALL._replace(params={"model": "other"}))["model"] == "m"
 
 
-@pytest.mark.parametrize(
-    ("number", "seed", "temperature"), [(1, 40, 0.2), (2, 41, 0.9), (7, 46, 0.9)]
-)
-def test_each_attempt_has_its_own_seed_and_a_retry_its_temperature(number, seed, temperature):
-    params = {"seed": 40, "temperature": 0.2, "retry_temperature": 0.9}
+@pytest.mark.parametrize("first", [40, 0, -1])
+@pytest.mark.parametrize("again", [0.9, 0])
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_each_attempt_has_its_own_seed_and_a_retry_its_temperature(first, again, number):
+    params = {"seed": first, "temperature": 0.2, "retry_temperature": again}
     body = request_body(CALL._replace(number=number, params=params))
-    assert (body["seed"], body["temperature"]) == (seed, temperature)
+    assert body["seed"] == first + number - 1
+    assert body["temperature"] == (0.2 if number == 1 else again)
     assert "retry_temperature" not in body
 
 

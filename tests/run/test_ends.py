@@ -7,11 +7,13 @@ import os
 
 import pytest
 
+from crawler.errors import Exit
 from crawler.ledger import control
 from crawler.ledger.runs import Selection
 from crawler.logs import json_lines
 from crawler.policy import Policy
 from crawler.protocol import Answer, ProviderError
+from crawler.run.ending import Ending, Reason, error_of, exit_code
 from crawler.states import Outcome
 from tests.crawling import QUICK, Played, a_store, crawled, put, rows
 from tests.program import crawler
@@ -157,6 +159,25 @@ def test_leases_are_released_where_one_of_two_limits_has_a_window(windowed):
             return await rows(store, f"{started} WHERE name = ?", windowed)
 
     assert asyncio.run(main()) == [(NOW_MS,), (NOW_MS + 301,)]
+
+
+def test_what_was_released_last_gives_its_tokens_back_like_the_others():
+    async def main():
+        heard = Heard()
+        async with a_store("abc", concurrency=1) as store:
+            await store.run(control.set_per_minute, "quota", 600, NOW_MS)
+            await store.run(control.set_tokens_per_minute, "quota", 10**9, NOW_MS)
+            clock, policy = SlowDisk(heard, *range(9)), Policy(guard_ms=100)
+            provider = Played(lambda call: Answer("x"))
+            ending = await crawled(store, provider, policy, clock=clock, log=heard.log)
+            assert (ending.reason, provider.words) == ("disk", [])
+            ends = (
+                "SELECT count(*), outcome, reason, tokens_in, tokens_out FROM attempts GROUP BY 3"
+            )
+            reason = "its commit ended too late for its place in the window"
+            assert await rows(store, ends) == [(5, "interrupted", reason, 0, 0)]
+
+    asyncio.run(main())
 
 
 def test_an_answer_that_came_before_a_cancel_is_recorded():
@@ -318,6 +339,58 @@ def test_nothing_starts_after_the_deadline_and_what_has_started_is_waited_for():
     asyncio.run(main())
 
 
+def test_a_call_that_does_not_end_is_given_up_a_while_after_the_deadline():
+    async def main():
+        clock_ms = [NOW_MS]
+
+        def look():
+            clock_ms[0] += 150
+            return clock_ms[0]
+
+        async def never(call):
+            await asyncio.Event().wait()
+
+        policy = Policy(drain_ms=2_000, call_timeout_ms=10**9, lost_after_ms=10**9 + 2_001)
+        async with a_store("ab", concurrency=1) as store:
+            provider = Played(never)
+            ending = await crawled(store, provider, policy, clock=look, deadline_ms=2_000)
+            assert (ending.reason, ending.unfinished) == ("deadline", 2)
+            assert clock_ms[0] < NOW_MS + 8_000
+            outcome = "SELECT outcome, reason FROM attempts"
+            assert await rows(store, outcome) == [("interrupted", "the run stopped")]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
+def test_who_watches_waits_for_a_server_that_nobody_has_seen_yet():
+    async def main():
+        clock_ms = [NOW_MS]
+
+        def look():
+            clock_ms[0] += 2_000
+            return clock_ms[0]
+
+        runs = []
+
+        def answer(call):
+            if len(provider.calls) < 9:
+                return ProviderError(Outcome.UNAVAILABLE, "nobody")
+            if len(provider.calls) == 11:
+                runs[0].stop("stopped")
+            return Answer("x")
+
+        provider = Played(answer)
+        policy = Policy(guard_ms=10**9, patience_ms=10**9, unreachable_strikes=5)
+        async with a_store("abc", concurrency=1) as store:
+            ending = await crawled(
+                store, provider, policy, clock=look, watch=True, on_start=runs.append
+            )
+            assert (ending.reason, ending.unfinished) == ("stopped", 0)
+            assert await rows(store, STATES) == [("succeeded", 3)]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+
+
 def test_refused_credentials_stop_calls_of_all_prompts_and_fail_no_word():
     async def main():
         denied = Played(lambda call: ProviderError(Outcome.DENIED, "who are you?"))
@@ -394,3 +467,57 @@ def test_a_run_for_one_prompt_asks_that_one_alone():
             assert await rows(store, STATES) == [("pending", 2), ("succeeded", 2)]
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "kinds", [("model_missing", "permission_model"), ("permission_model", "model_missing")]
+)
+def test_of_several_prompts_that_are_stopped_the_most_urgent_tells_why_a_run_ends(kinds):
+    """In which order they were added says nothing of what a person has to do first."""
+
+    def refused(kind):
+        return Played(lambda call: ProviderError(Outcome.REFUSED, f"said: {kind}", kind=kind))
+
+    async def main():
+        async with a_store(map(str, range(12))) as store:
+            await store.run(put, map(str, range(12)), name="second", model="n", limit="other")
+            given = {model: refused(kind) for model, kind in zip("mn", kinds, strict=True)}
+            ending = await crawled(store, given)
+            assert (ending.reason, ending.unfinished) == ("credentials", 24)
+            assert ending.detail == "said: permission_model"
+            assert exit_code(ending) == Exit.DENIED
+
+    asyncio.run(main())
+
+
+CODES = {
+    "finished": 0,
+    "failures": 3,
+    "credentials": 77,
+    "configuration": 78,
+    "unreachable": 69,
+    "disk": 73,
+    "locked": 73,
+    "stuck": 1,
+    **dict.fromkeys("deadline max_calls max_tokens budget quota_day no_money".split(), 75),
+    **dict.fromkeys("stopped killed declined".split(), 75),
+}
+TO_MEND = set(
+    "credentials configuration no_money unreachable disk killed max_tokens budget quota_day".split()
+)
+"""Where somebody has to do something, or to wait, that is told as an error."""
+
+
+@pytest.mark.parametrize("reason", sorted(Reason))
+@pytest.mark.parametrize("left", [0, 2])
+def test_each_reason_has_its_code_and_is_told_where_there_is_something_to_mend(reason, left):
+    ending = Ending(reason, "cause", left, opens_at_ms=NOW_MS)
+    assert exit_code(ending) == CODES[reason]
+    error = error_of(ending, "crawler again")
+    if reason not in TO_MEND or (reason == "killed" and not left):
+        assert error is None  # of a run that was given up when all was done there is nothing to say
+        return
+    assert error.exit_code == CODES[reason]
+    assert error.what.endswith("; what is left stays pending") == bool(left)
+    assert error.cause
+    assert "{again}" not in error.hint

@@ -743,19 +743,25 @@ def test_a_prompt_that_an_earlier_run_was_served_for_is_in_order():
     asyncio.run(main())
 
 
-def test_a_server_that_refuses_for_its_quota_has_been_reached():
+@pytest.mark.parametrize("first", ["succeeded", "throttled", "transient", "blocked"])
+def test_whoever_has_said_anything_has_been_reached(first):
+    """Then the server is only away, for longer than one that nobody has ever seen would be."""
+    away = QUICK.unreachable_strikes + 3
+
     async def main():
-        tries = iter([Outcome.THROTTLED] * 6 + [Outcome.UNAVAILABLE])
+        tries = iter([Outcome(first), *[Outcome.UNAVAILABLE] * away])
 
         async def answer(call):
-            outcome = next(tries, None)
-            if outcome is not None:
+            outcome = next(tries, Outcome.SUCCEEDED)
+            if outcome is not Outcome.SUCCEEDED:
                 raise ProviderError(outcome, "not now")
             return Answer("x")
 
         async with a_store("abc", concurrency=1) as store:
             ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
-            assert ending.reason == "finished"
+            assert ending.reason in ("finished", "failures")
+            done = await store.run(counts)
+            assert done["succeeded"] == 3 - done.get("failed", 0)
 
     asyncio.run(main())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import socket
 from importlib.metadata import version
@@ -9,6 +10,7 @@ from importlib.metadata import version
 import pytest
 
 from crawler.clock import boot_id
+from crawler.ledger.runs import Selection
 from crawler.policy import Policy
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.states import Outcome
@@ -89,9 +91,11 @@ def test_each_field_of_an_answer_is_in_its_row():
         thoughts="hm",
         tokens_cached=9,
     )
-    _, attempts, texts = crawl_of(
-        Played(lambda call: answer), more=[OF_ATTEMPT, "SELECT * FROM responses"]
+    cached = "SELECT tokens_cached, reason_code FROM attempts"
+    _, attempts, texts, more = crawl_of(
+        Played(lambda call: answer), more=[OF_ATTEMPT, "SELECT * FROM responses", cached]
     )
+    assert more == [(9, None)]
     assert attempts == [("succeeded", None, None, None, 11, 12, 13, "STOP", "m-7", 1)]
     assert texts == [(1, 1, "tëxt", "hm")]
 
@@ -234,3 +238,41 @@ def test_a_run_is_on_record_with_who_it_is():
         more=["SELECT pid, host, version, boot_id, ended_at_ms IS NULL, late_answers FROM runs"],
     )
     assert runs == [(os.getpid(), socket.gethostname(), version("quotacrawl"), boot_id(), 0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("told", "recorded"),
+    [
+        ({}, {}),
+        ({"deadline_ms": 90_000}, {"deadline_at_ms": NOW_MS + 90_000}),
+        ({"max_calls": 3}, {"max_calls": 3}),
+        ({"selection": Selection(prompt="p")}, {"prompt": "p"}),
+        ({"selection": Selection(prompt_ids=(1,))}, {"prompt_ids": [1]}),
+        ({"selection": Selection(request_id=1)}, {"request_id": 1}),
+        (
+            {"purse": {"budget": 9e9, "price_in": 2.0, "price_out": 3.0}},
+            {"budget": 9e9, "price_in": 2.0, "price_out": 3.0},
+        ),
+    ],
+)
+def test_a_run_is_on_record_with_what_it_was_told(told, recorded):
+    async def main():
+        async with a_store("a") as store:
+            await crawled(store, Played(lambda call: Answer("x")), clock=lambda: NOW_MS, **told)
+            [(options,)] = await rows(store, "SELECT options FROM runs")
+            assert json.loads(options) == recorded
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("said", "stored"),
+    [("a", "a"), ("\ud800", "?"), ("a\udfffb", "a?b"), ("é\U0001f600", "é\U0001f600")],
+)
+@pytest.mark.parametrize(("thoughts", "kept"), [("", None), ("hm \ud800", "hm ?")])
+def test_half_a_character_has_its_place_and_no_thoughts_are_none(said, stored, thoughts, kept):
+    _, responses = crawl_of(
+        Played(lambda call: Answer(said, thoughts=thoughts)),
+        more=["SELECT text, thoughts FROM responses"],
+    )
+    assert responses == [(stored, kept)]

@@ -128,39 +128,48 @@ def cuts(
                     yield cut, files, ledger, recording.calls[:asked]
 
 
-def check(
-    folder: Path,
-    recording: Recording,
-    files: dict[str, bytes],
-    ledger: Ledger,
-    asked: list[tuple[int, int]],
-    *,
-    resume: bool,
-) -> tuple[str, str] | None:
-    """Open a disk with the program; return what kind of loss it shows, and which."""
+class Opened(NamedTuple):
+    """What the program finds on a disk."""
+
+    damage: tuple[str, str] | None
+    ledger: Ledger
+
+
+def opened(folder: Path, name: str, files: dict[str, bytes]) -> Opened:
+    """Open a disk with the program; return what is on record, and what is damaged."""
     for left in folder.iterdir():
         left.unlink()
-    for name, content in files.items():
-        (folder / name).write_bytes(content)
-    path = folder / f"{recording.name}.db"
-    now_ms = wall_ms() + REBOOT_MS
+    for file, content in files.items():
+        (folder / file).write_bytes(content)
     try:
-        with writing(path, now_ms) as writer:
+        with writing(folder / f"{name}.db", wall_ms() + REBOOT_MS) as writer:
             broken = [finding for finding in writer.run(check_file) if finding.broken]
             found = writer.run(read_ledger)
-        if broken:
-            return "corrupt", str(broken[0])
-        gone = lost(ledger, found)
-        if gone:
-            return "lost", ", ".join(gone[:SHOWN])
-        unrecorded = [call for call in asked if call not in found.attempts]
-        if unrecorded:
-            return "unrecorded", f"asked, and no attempt on record: {unrecorded[:SHOWN]}"
-        if resume:
-            return _resume(path, recording.words, found, now_ms)
     except Exception as error:  # noqa: BLE001 - whatever it is, the file can't be used
-        return "corrupt", f"{type(error).__name__}: {error}"
+        return Opened(("corrupt", f"{type(error).__name__}: {error}"), NOTHING)
+    return Opened(("corrupt", str(broken[0])) if broken else None, found)
+
+
+def check(found: Opened, ledger: Ledger, asked: list[tuple[int, int]]) -> tuple[str, str] | None:
+    """Return what kind of loss a disk shows, and which."""
+    if found.damage is not None:
+        return found.damage
+    gone = lost(ledger, found.ledger)
+    if gone:
+        return "lost", ", ".join(gone[:SHOWN])
+    unrecorded = [call for call in asked if call not in found.ledger.attempts]
+    if unrecorded:
+        return "unrecorded", f"asked, and no attempt on record: {unrecorded[:SHOWN]}"
     return None
+
+
+def resumed_badly(folder: Path, recording: Recording, before: Ledger) -> tuple[str, str] | None:
+    """Go on with a disk that was opened; return what goes wrong with that."""
+    path = folder / f"{recording.name}.db"
+    try:
+        return _resume(path, recording.words, before, wall_ms() + REBOOT_MS)
+    except Exception as error:  # noqa: BLE001 - likewise
+        return "corrupt", f"{type(error).__name__}: {error}"
 
 
 def _resume(path: Path, texts: list[str], before: Ledger, now_ms: int) -> tuple[str, str] | None:
@@ -190,10 +199,17 @@ def sweep(
     recording = _load(recordings)[name]
     states = resumed = 0
     losses = []
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        for cut, *state in cuts(recording, operations, seeds):
+    known: dict[int, Opened] = {}  # a third of the cuts leave what another has left
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as made:
+        folder = Path(made)
+        for cut, files, ledger, asked in cuts(recording, operations, seeds):
+            disk = hash(tuple(sorted(files.items())))
             resume = states % RESUME_EVERY == 0
-            loss = check(Path(folder), recording, *state, resume=resume)
+            if disk not in known or resume:
+                known[disk] = opened(folder, name, files)
+            loss = check(known[disk], ledger, asked)
+            if loss is None and resume:
+                loss = resumed_badly(folder, recording, known[disk].ledger)
             states += 1
             resumed += resume
             if loss is not None:
@@ -213,10 +229,14 @@ def replay(recordings: Path, only: str) -> list[Loss]:
     wanted = Cut(name, int(number), policy, int(seed))
     recording = _load(recordings)[name]
     seeds = range(wanted.seed, wanted.seed + 1)
-    with tempfile.TemporaryDirectory(dir=fast_folder()) as folder:
-        for cut, *state in cuts(recording, range(wanted.operation, wanted.operation + 1), seeds):
+    operations = range(wanted.operation, wanted.operation + 1)
+    with tempfile.TemporaryDirectory(dir=fast_folder()) as made:
+        folder = Path(made)
+        for cut, files, ledger, asked in cuts(recording, operations, seeds):
             if cut == wanted:
-                loss = check(Path(folder), recording, *state, resume=True)
+                found = opened(folder, name, files)
+                loss = check(found, ledger, asked)
+                loss = loss or resumed_badly(folder, recording, found.ledger)
                 return [Loss(cut, *loss)] if loss else []
     raise SystemExit(f"error: there is no state {only}")
 

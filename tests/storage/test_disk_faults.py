@@ -29,7 +29,7 @@ def simulate(name, *options):
 
 
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
-    least, words, every = (100_000, 26, 1) if LONG else (700, 6, 5)
+    least, words, every = (100_000, 26, 1) if LONG else (1_400, 6, 2)
     size = ("--states", str(least), "--words", str(words), "--every", str(every))
     code, counts, told = simulate("power_loss", *size)
     assert code == 0, told

@@ -1,6 +1,7 @@
 """The contract of the store, and of the one protected name of aiosqlite that it stands on."""
 
 import asyncio
+import fcntl
 import sqlite3
 import subprocess
 import sys
@@ -208,6 +209,53 @@ def test_the_lock_of_a_run_dies_with_its_process(tmp_path):
     forget_run(path, 7)
     assert run_is_alive(path, 7) is None
     assert run_is_alive(None, 7) is None
+
+
+def test_a_run_begins_though_somebody_is_just_asking_for_its_lock(tmp_path, monkeypatch):
+    path = tmp_path / "s.db"
+    with (tmp_path / "s.db-run-7").open("w") as asking:
+        fcntl.flock(asking, fcntl.LOCK_EX)
+        waited = []
+
+        def stop_asking(pause_s):
+            waited.append(pause_s)
+            fcntl.flock(asking, fcntl.LOCK_UN)
+
+        monkeypatch.setattr("crawler.storage.locks.time.sleep", stop_asking)
+        lock = RunLock(path, 7)
+        assert len(waited) == 1
+        assert run_is_alive(path, 7) is True
+    lock.close()
+
+
+def test_between_transactions_nobody_is_in_one_and_nobody_begins_one(tmp_path):
+    async def main():
+        async with open_store(tmp_path / "s.db") as store:
+            inside, go_on = threading.Event(), threading.Event()
+            seen = []
+
+            def slow(conn):
+                inside.set()
+                assert go_on.wait(20)
+                add(conn, "slow")
+
+            def act():
+                with writing(tmp_path / "s.db", 1) as other:  # nobody holds the lock
+                    seen.append(other.run(words))
+
+            first = asyncio.ensure_future(store.run(slow))
+            await asyncio.to_thread(inside.wait)
+            between = asyncio.ensure_future(store.between_transactions(act))
+            await asyncio.sleep(0)
+            later = asyncio.ensure_future(store.run(add, "later"))
+            await asyncio.sleep(0)
+            assert seen == [], "somebody is in the middle of one"
+            go_on.set()
+            await asyncio.gather(first, between, later)
+            assert seen == [["slow"]]
+            assert sorted(await store.run(words)) == ["later", "slow"]
+
+    asyncio.run(main())
 
 
 def test_a_released_run_leaves_no_file(tmp_path):
