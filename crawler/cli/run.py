@@ -176,14 +176,15 @@ def _set_limit(
     names = sorted({prompt.limit for prompt in chosen})
     if not names or (concurrency is None and per_minute is None):
         return
-    if len(names) > 1:
+    if len({prompt.provider for prompt in chosen}) > 1 and len(names) > 1:
         raise CrawlerError(
             "it is not clear which limit is meant",
             f"the prompts share {len(names)} of them: {', '.join(names)}",
             "crawler limit NAME --per-minute N --concurrency N, or crawler run --prompt NAME …",
             Exit.USAGE,
         )
-    if concurrency is not None:
-        control.set_concurrency(conn, names[0], concurrency)
-    if per_minute is not None:
-        control.set_per_minute(conn, names[0], per_minute, file_ms(conn))
+    for limit in names:  # those of one provider's models
+        if concurrency is not None:
+            control.set_concurrency(conn, limit, concurrency)
+        if per_minute is not None:
+            control.set_per_minute(conn, limit, per_minute, file_ms(conn))
