@@ -176,7 +176,9 @@ def _set_limit(
     names = sorted({prompt.limit for prompt in chosen})
     if not names or (concurrency is None and per_minute is None):
         return
-    if len({prompt.provider for prompt in chosen}) > 1 and len(names) > 1:
+    provider = chosen[0].provider
+    of_provider = all(name == provider or name.startswith(f"{provider}/") for name in names)
+    if len(names) > 1 and not of_provider:
         raise CrawlerError(
             "it is not clear which limit is meant",
             f"the prompts share {len(names)} of them: {', '.join(names)}",
