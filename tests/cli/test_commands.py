@@ -569,7 +569,11 @@ class TestStatus:
             }
         ]
         [limit] = found["limits"]
-        assert (limit["limit"], limit["in_flight"], limit["held_by"]) == ("scripted", 0, None)
+        assert (limit["limit"], limit["in_flight"], limit["held_by"]) == (
+            "scripted/scripted",
+            0,
+            None,
+        )
         assert found["runs"] == []
 
     def test_a_run_that_has_died_is_told(self, asked):
