@@ -159,13 +159,6 @@ def test_who_cannot_be_reached_closes_the_open_gates_of_all_limits_of_the_provid
     ]
 
 
-def test_a_run_ends_when_nobody_can_go_on_and_a_finished_prompt_is_nobody(both):
-    leases = {lease.prompt_id: lease for lease in both.turn(budget=15).leases}
-    left = both.turn(both.finish(leases[both.q.id], Outcome.REJECTED), budget=0)
-    control.cancel(both.conn, [both.q.id, both.r.id], None)
-    assert left.gate.cause == ""
-
-
 def test_a_try_in_the_millisecond_in_which_the_gate_closed_is_one(both):
     leases = {lease.prompt_id: lease for lease in both.turn(budget=15).leases}
     both.turn(both.finish(leases[both.p.id], Outcome.THROTTLED), budget=0)
