@@ -15,7 +15,7 @@ from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.intake import PromptSpec, add_words, put_prompt
+from crawler.ledger.intake import PromptSpec, add_words, default_limit, put_prompt
 from crawler.ledger.limits import put_limit
 from crawler.ledger.results import Result, result
 from crawler.ledger.runs import Selection
@@ -112,9 +112,8 @@ def _put(
     usual = (
         FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
     )
-    # A function's quota is its own: named after it.
-    limit = spec.model if spec.provider == "function" else spec.provider
-    prompt, _ = put_prompt(conn, spec, put_limit(conn, limit, usual), now_ms)
+    limit_id = put_limit(conn, default_limit(conn, spec), usual)
+    prompt, _ = put_prompt(conn, spec, limit_id, now_ms)
     if setting.concurrency is not None:
         control.set_concurrency(conn, prompt.limit, setting.concurrency)
     if setting.per_minute is not None:

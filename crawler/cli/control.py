@@ -15,7 +15,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import current_prompt, prompts
-from crawler.ledger.limits import limit_names
+from crawler.ledger.limits import limit_names, meant_limits
 from crawler.ledger.status import status
 from crawler.lists.words import as_added
 from crawler.policy import Policy
@@ -75,15 +75,16 @@ Examples:
 def pause(limit: str | None, until: int | None, db: Path) -> None:
     """Start nothing more (under a limit, or under any), until resume or the time that is said."""
     with _open(db) as writer:
-        writer.run(_known, limit)
+        names = writer.run(_meant, limit)
         # The file's clock may be another than the wall's: see ledger.clocks.
         now_ms = writer.run(file_ms)
         until_ms = None if until is None else now_ms + until - wall_ms()
-        writer.run(control.pause, limit, now_ms, until_ms)
+        for name in names:
+            writer.run(control.pause, name, now_ms, until_ms)
     ends = f" until {moment(until)}" if until is not None else ""
     earlier = "earlier with" if ends else "with"
     command = f"crawler resume {limit or ''}".rstrip()
-    tell(f"{limit or 'everything'} is paused{ends}; go on {earlier} {command}")
+    tell(f"{_told(limit, names)} paused{ends}; go on {earlier} {command}")
 
 
 @click.command(epilog="Examples: crawler resume · crawler resume openai")
@@ -92,8 +93,8 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
 def resume(limit: str | None, db: Path) -> None:
     """Go on after a pause; a gate that a refusal has closed is opened for a try, too."""
     with _open(db) as writer:
-        writer.run(_known, limit)
-        writer.run(control.resume, limit, writer.run(file_ms))
+        for name in writer.run(_meant, limit):
+            writer.run(control.resume, name, writer.run(file_ms))
     tell(f"{limit or 'everything'} goes on")
 
 
@@ -134,13 +135,13 @@ def limit(
         if name is None:
             raise click.UsageError("name the limit to set")
         with _open(db) as writer:
-            writer.run(_known, name)
-            writer.run(_set, name, *settings)
+            for one in writer.run(_meant, name):
+                writer.run(_set, one, *settings)
     with reading(db) as conn:
-        _known(conn, name)
+        names = _meant(conn, name)
         now_ms = file_ms(conn)
         found = status(conn, Policy().guard_ms, now_ms).limits
-    rows = [row for row in found if name in (None, row.limit)]
+    rows = [row for row in found if row.limit in names]
     if as_json:
         print_json([as_record(row) for row in rows])
         return
@@ -206,15 +207,27 @@ def _chosen(
     return prompt_ids, [word_id for word_id in word_ids if word_id is not None] or None
 
 
-def _known(conn: sqlite3.Connection, name: str | None) -> None:
-    known = limit_names(conn)
-    if name is not None and name not in known:
+def _meant(conn: sqlite3.Connection, name: str | None) -> list[str]:
+    """Return the names of the limits that a user means. Raises CrawlerError if there are none."""
+    names = meant_limits(conn, name)
+    if name is not None and not names:
+        known = ", ".join(map(printable, limit_names(conn)))
         raise CrawlerError(
             f"there is no limit {printable(name)!r}",
-            f"the limits are {', '.join(map(printable, known)) or 'none yet'}",
-            "crawler limit",
+            f"the limits are {known or 'none yet'}",
+            "crawler limit"
+            if known
+            else "crawler prompt add makes one, for its provider and model",
             Exit.USAGE,
         )
+    return names
+
+
+def _told(limit: str | None, names: Sequence[str]) -> str:
+    """Return which limits were meant, as the subject of a sentence."""
+    if limit is None:
+        return "everything is"
+    return f"{', '.join(map(printable, names))} {'is' if len(names) == 1 else 'are'}"
 
 
 def _requests(count: int) -> str:

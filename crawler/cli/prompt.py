@@ -22,7 +22,14 @@ from crawler.cli.terminal import (
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
-from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
+from crawler.ledger.intake import (
+    Prompt,
+    PromptSpec,
+    current_prompt,
+    default_limit,
+    prompts,
+    put_prompt,
+)
 from crawler.ledger.limits import put_limit
 from crawler.providers import check_params, kind_of, model_for
 from crawler.storage.database import reading, writing
@@ -50,7 +57,7 @@ Examples:
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
 @click.option("--schema", help="The JSON Schema of an answer, or @FILE: its fields are columns.")
 @click.option(
-    "--limit", callback=not_empty, help="The quota that it shares.  [default: the provider's]"
+    "--limit", callback=not_empty, help="The quota that it shares.  [default: PROVIDER/MODEL]"
 )
 @database_option
 def add(
@@ -82,7 +89,7 @@ def add(
     )
     check_params(spec.provider, spec.model, spec.params)
     with writing(db, wall_ms()) as writer:
-        added, new, words = writer.run(_put, spec, limit or provider, kind.concurrency)
+        added, new, words = writer.run(_put, spec, limit, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
         tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
@@ -131,9 +138,10 @@ def show(name: str, db: Path) -> None:
 
 
 def _put(
-    conn: sqlite3.Connection, spec: PromptSpec, limit: str, concurrency: int
+    conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int
 ) -> tuple[Prompt, bool, int]:
     """Add a prompt; return it, whether it is new, and how many words it takes over."""
+    limit = named or default_limit(conn, spec)
     old = current_prompt(conn, spec.name)
     prompt, new = put_prompt(conn, spec, put_limit(conn, limit, concurrency), wall_ms())
     if prompt.limit != limit:

@@ -15,7 +15,14 @@ from crawler.cli.options import found
 from crawler.cli.terminal import quoted, tell
 from crawler.clock import wall_ms
 from crawler.ledger import control
-from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
+from crawler.ledger.intake import (
+    Prompt,
+    PromptSpec,
+    current_prompt,
+    default_limit,
+    prompts,
+    put_prompt,
+)
 from crawler.ledger.limits import put_limit
 from crawler.providers import check_params, kind_of, model_for
 
@@ -77,9 +84,7 @@ def require_reachable(planned: Iterable[Change]) -> None:
 def put_change(conn: sqlite3.Connection, change: Change) -> Changed:
     """Make a prompt ask somebody else, about the same words."""
     old, spec = change
-    # The same provider counts the same quota, whichever model it is asked for.
-    limit = old.limit if spec.provider == old.provider else spec.provider
-    limit_id = put_limit(conn, limit, kind_of(spec.provider).concurrency)
+    limit_id = put_limit(conn, default_limit(conn, spec), kind_of(spec.provider).concurrency)
     new, _ = put_prompt(conn, spec, limit_id, wall_ms())
     words = control.supersede(conn, old.id, new.id) if new.id != old.id else 0
     return Changed(old, new, words)

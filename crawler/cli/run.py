@@ -176,14 +176,17 @@ def _set_limit(
     names = sorted({prompt.limit for prompt in chosen})
     if not names or (concurrency is None and per_minute is None):
         return
-    if len(names) > 1:
+    provider = chosen[0].provider
+    of_provider = all(name == provider or name.startswith(f"{provider}/") for name in names)
+    if len(names) > 1 and not of_provider:
         raise CrawlerError(
             "it is not clear which limit is meant",
             f"the prompts share {len(names)} of them: {', '.join(names)}",
             "crawler limit NAME --per-minute N --concurrency N, or crawler run --prompt NAME …",
             Exit.USAGE,
         )
-    if concurrency is not None:
-        control.set_concurrency(conn, names[0], concurrency)
-    if per_minute is not None:
-        control.set_per_minute(conn, names[0], per_minute, file_ms(conn))
+    for limit in names:  # those of one provider's models
+        if concurrency is not None:
+            control.set_concurrency(conn, limit, concurrency)
+        if per_minute is not None:
+            control.set_per_minute(conn, limit, per_minute, file_ms(conn))

@@ -27,7 +27,7 @@ from crawler.cli.terminal import printable, quoted, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.control import cancel, word_id
-from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, put_prompt
+from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, default_limit, put_prompt
 from crawler.ledger.limits import put_limit
 from crawler.ledger.results import Result, has_answers, last_answered, result, results
 from crawler.lists.model_list import CUT_OFF, REPEATED, LeftOut, read_items
@@ -113,9 +113,9 @@ def _put_lister(
         return put_prompt(conn, spec, put_limit(conn, last.limit, 1), wall_ms())[0]
     name = provider or usual.provider
     wanted = model_for(name, model or (usual.model if name == usual.provider else None))
-    limit_id = put_limit(conn, name, kind_of(name).concurrency)
     spec = word_list(name, wanted, params)
     check_params(spec.provider, spec.model, spec.params)
+    limit_id = put_limit(conn, default_limit(conn, spec), kind_of(name).concurrency)
     prompt, _ = put_prompt(conn, spec, limit_id, wall_ms())
     return prompt
 

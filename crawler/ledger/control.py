@@ -44,9 +44,11 @@ def pause(
 def resume(conn: sqlite3.Connection, limit: str | None, now_ms: int) -> int:
     """Undo a pause, and let a call try a closed gate; return for how many limits."""
     changed = conn.execute(
-        "UPDATE limits SET paused_at_ms = NULL, paused_until_ms = NULL, gate_opens_at_ms = 0"
+        # The call that tries is known by a start after the gate was closed: see window.usage.
+        "UPDATE limits SET paused_at_ms = NULL, paused_until_ms = NULL, gate_opens_at_ms ="
+        " iif(gate_cause IS NOT NULL AND gate_closed_at_ms >= ?2, gate_closed_at_ms + 1, 0)"
         " WHERE ?1 IS NULL OR name = ?1 RETURNING id",
-        (limit,),
+        (limit, now_ms),
     ).fetchall()
     for (limit_id,) in changed:
         note(conn, limit_id, [Change("resumed", None, None, "crawler resume")], now_ms)

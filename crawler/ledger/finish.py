@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from crawler.ledger.evidence import is_worn_out, judged
 from crawler.ledger.limits import Limit
-from crawler.ledger.pacing import Ended, learned
+from crawler.ledger.pacing import Ended, cut_off, learned
 from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
@@ -21,6 +21,7 @@ from crawler.protocol import Finish, Lease
 from crawler.quota.learning import is_calm, let_in
 from crawler.quota.pace import used_tokens
 from crawler.states import SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
+from crawler.states.kinds import Kind
 
 SERVER_ERROR = 500
 """The first HTTP status of those that a server gives instead of an answer."""
@@ -59,17 +60,22 @@ def record(
         [(finish.request_id,) for finish in succeeded],
     )
     calm_answers: Counter[int] = Counter()
+    away: list[Ended] = []
     for finish, attempt in closed:
         answered = finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
             calm_answers[attempt.limit_id] += 1  # the usual case, by the thousand
             continue
         spent = _UNSPENT if answered else _spent_by(conn, finish.request_id)
-        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, spent.failures)
+        ended = _ended(conn, finish, attempt, spent.failures)
+        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, ended)
         limits[attempt.limit_id] = limit
         if not answered:
             outage = limit.pace.gate_cause == "outage"
             _next_state(conn, scope, finish, spent, now_ms, outage=outage)
+        if finish.outcome is Outcome.UNAVAILABLE and finish.reason_code != Kind.MODEL_LOADING:
+            away.append(ended)
+    cut_off(conn, limits, away)
     for limit_id, calls in calm_answers.items():
         limit = limits[limit_id]
         limits[limit_id] = limit._replace(pace=let_in(limit.pace, calls))
@@ -109,19 +115,23 @@ def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)
 
 
-def _learn(
-    conn: sqlite3.Connection, limit: Limit, finish: Finish, attempt: _Open, failures: int
-) -> Limit:
-    """Return a limit with what the end of a call has taught it."""
-    ended = Ended(
+def _ended(conn: sqlite3.Connection, finish: Finish, attempt: _Open, failures: int) -> Ended:
+    return Ended(
         finish.outcome,
         attempt.started_at_ms,
         max(attempt.started_at_ms, finish.finished_at_ms),
         finish.reason or finish.outcome,
         finish.retry_after_ms,
         finish.daily,
+        finish.request_id,
         first_failure=_first_failure(conn, finish, failures),
     )
+
+
+def _learn(
+    conn: sqlite3.Connection, limit: Limit, finish: Finish, attempt: _Open, ended: Ended
+) -> Limit:
+    """Return a limit with what the end of a call has taught it."""
     pace = learned(conn, limit, ended)
     if attempt.tokens_reserved is not None:
         used = tokens_used(finish)

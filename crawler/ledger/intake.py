@@ -79,6 +79,33 @@ def put_prompt(
     return prompt, known is None
 
 
+def default_limit(conn: sqlite3.Connection, spec: PromptSpec) -> str:
+    """Return the name of a prompt's limit where nobody has named one: ``provider/model``.
+
+    What there is stays as it is: a version keeps its limit. So does a new version for the same
+    model, and for another one of the same provider where they share a limit by its name. A
+    provider whose prompts are counted under its bare name goes on so. A function's is its own.
+    """
+    if spec.provider == "function":
+        return spec.model
+    params = _canonical(spec.params)
+    old = current_prompt(conn, spec.name)
+    for known in _prompts(conn, "prompts.name = ?", spec.name):
+        identity = (known.template, known.provider, known.model, _canonical(known.params))
+        if identity == (spec.template, spec.provider, spec.model, params):
+            return known.limit
+    if old is not None and old.provider == spec.provider:
+        own = f"{old.provider}/{old.model}"
+        if old.model == spec.model or old.limit != own:
+            return old.limit
+    bare = conn.execute(
+        "SELECT 1 FROM prompts JOIN limits ON limits.id = limit_id"
+        " WHERE provider = ?1 AND limits.name = ?1 LIMIT 1",
+        (spec.provider,),
+    )
+    return spec.provider if bare.fetchone() else f"{spec.provider}/{spec.model}"
+
+
 def current_prompt(conn: sqlite3.Connection, name: str) -> Prompt | None:
     """Return the version that a name stands for."""
     found = _prompts(conn, "prompts.name = ? AND current = 1", name)

@@ -83,6 +83,20 @@ def limit_names(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in conn.execute("SELECT name FROM limits ORDER BY id")]
 
 
+def meant_limits(conn: sqlite3.Connection, name: str | None) -> list[str]:
+    """Return the names of the limits that a person means; none where there is no such limit.
+
+    None means all of them, the name of a provider all of its own (``openai``, ``openai/MODEL``),
+    any other name the one that has it.
+    """
+    names = limit_names(conn)
+    if name is None:
+        return names
+    is_provider = conn.execute("SELECT 1 FROM prompts WHERE provider = ? LIMIT 1", (name,))
+    prefix = f"{name}/" if is_provider.fetchone() else None
+    return [one for one in names if one == name or (prefix and one.startswith(prefix))]
+
+
 def save(
     conn: sqlite3.Connection, before: Mapping[int, Limit], after: Mapping[int, Limit], now_ms: int
 ) -> None:

@@ -4,6 +4,7 @@ Rule: nothing here writes. A limit is a value, and each function returns the nex
 """
 
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.limits import Limit
@@ -24,6 +25,7 @@ class Ended(NamedTuple):
     reason: str
     retry_after_ms: int | None
     daily: bool
+    request_id: int
     first_failure: bool
     """The request had not failed before. One that had may fail whatever the server does."""
 
@@ -46,6 +48,31 @@ def learned(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> Pace:
     if out_of_order and (ended.first_failure or pace.gate_cause == "outage"):
         pace = failed(pace, ended.started_at_ms, ended.reason, refused=False, now_ms=now_ms)
     return pace
+
+
+def cut_off(conn: sqlite3.Connection, limits: dict[int, Limit], away: Sequence[Ended]) -> None:
+    """Close the open gates of all limits of the providers that calls could not reach.
+
+    ``limits`` gets what has changed. A limit that another provider shares finds out by itself.
+    """
+    for ended in away:
+        rows = conn.execute(
+            "SELECT limit_id FROM prompts GROUP BY limit_id HAVING min(provider) = max(provider)"
+            " AND min(provider) = (SELECT provider FROM requests JOIN prompts"
+            " ON prompts.id = prompt_id WHERE requests.id = ?)",
+            (ended.request_id,),
+        )
+        for (limit_id,) in rows.fetchall():
+            limit = limits[limit_id]
+            if limit.pace.gate_cause is None and ended.started_at_ms > limit.pace.gate_closed_at_ms:
+                pace = failed(
+                    limit.pace,
+                    ended.started_at_ms,
+                    ended.reason,
+                    refused=True,
+                    now_ms=ended.finished_at_ms,
+                )
+                limits[limit_id] = limit._replace(pace=pace)
 
 
 def tried(conn: sqlite3.Connection, limit: Limit, usage: Usage, now_ms: int) -> Limit:

@@ -30,6 +30,8 @@ class Gate(NamedTuple):
     since_ms: int
     strikes: int
     cause: str
+    limit: str = ""
+    """The name of the limit."""
 
 
 class Turn(NamedTuple):
@@ -39,8 +41,8 @@ class Turn(NamedTuple):
     now_ms: int
     wake_at_ms: int | None
     """When to look again, if nothing happens before; None: only an event can change the answer."""
-    gate: Gate
-    """Of the limits with work the one that opens first; open where one of them is."""
+    gates: list[Gate]
+    """Of each limit whose prompts have work left and are not stopped."""
     unfinished: int
     """Pending and leased requests of the prompts that the run asks."""
     stopped: int
@@ -55,6 +57,11 @@ class Turn(NamedTuple):
     """There was a request that the budget may not pay for."""
     windowed: bool
     """Some of the leases have a place in a window, for a while that is agreed on."""
+
+    @property
+    def gate(self) -> Gate:
+        """The gate that opens first; open where one of them is."""
+        return min(self.gates, default=OPEN)
 
 
 class _Share(NamedTuple):
@@ -110,12 +117,13 @@ def _told(
     lost: bool,
 ) -> Turn:
     stopped = {prompt_id: doubt for prompt_id, doubt in doubted.items() if doubt.is_stopped}
+    going_on = {p.limit_id for p in asked if p.unfinished and p.prompt_id not in stopped}
     wakes = [share.wake_at_ms for share in shares if share.wake_at_ms is not None]
     return Turn(
         leases=[lease for share in shares for lease in share.leases],
         now_ms=now_ms,
         wake_at_ms=min(wakes, default=None),
-        gate=min((gate_of(share.limit) for share in shares), default=OPEN),
+        gates=[gate_of(share.limit) for share in shares if share.limit.id in going_on],
         unfinished=sum(prompt.unfinished for prompt in asked),
         stopped=sum(prompt.unfinished for prompt in asked if prompt.prompt_id in stopped),
         stops=list(stopped.values()),
@@ -189,6 +197,7 @@ def gate_of(limit: Limit) -> Gate:
         pace.gate_since_ms,
         pace.gate_strikes,
         pace.gate_cause,
+        limit.name,
     )
 
 

@@ -123,6 +123,8 @@ class Ending(NamedTuple):
     """What is told in place of the reason's usual words."""
     remedy: str = ""
     """What a person can do about it, as the end of a sentence."""
+    limits: tuple[str, ...] = ()
+    """The limits that wait."""
 
 
 def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> Ending | None:
@@ -133,8 +135,36 @@ def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> E
         lasts_ms = now_ms - gate.since_ms
         return Ending(Reason.UNREACHABLE, None, unfinished) if lasts_ms > patience_ms else None
     if gate.opens_at_ms - gate.closed_at_ms >= patience_ms:
-        return Ending(Reason.QUOTA_DAY, gate.cause, unfinished, gate.opens_at_ms)
+        limits = (gate.limit,) if gate.limit else ()
+        return Ending(Reason.QUOTA_DAY, gate.cause, unfinished, gate.opens_at_ms, limits=limits)
     return None
+
+
+def held_ending(
+    stops: list[Doubt], gates: list[Gate], unfinished: int, patience_ms: int, now_ms: int
+) -> Ending | None:
+    """Return the ending of a run none of whose prompts can go on; None where one of them can.
+
+    They may be stopped or wait for a gate: it is what a person must act on first.
+    """
+    waits = [gate_ending(gate, unfinished, patience_ms, now_ms) for gate in gates]
+    endings = [wait for wait in waits if wait is not None]
+    if len(endings) < len(gates):
+        return None
+    if stops:
+        endings.append(stopped_ending(stops, unfinished))
+    return first_to_mend(endings) if endings else None
+
+
+def first_to_mend(endings: list[Ending]) -> Ending:
+    """Return that of several endings which a person must act on first.
+
+    Of several gates it is the one that opens first, and the limits of all of them are told.
+    """
+    reason = most_urgent([ending.reason for ending in endings])
+    alike = [ending for ending in endings if ending.reason is reason]
+    first = min(alike, key=lambda ending: ending.opens_at_ms or 0)
+    return first._replace(limits=tuple(name for ending in alike for name in ending.limits))
 
 
 def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
@@ -211,7 +241,7 @@ def _told(ending: Ending) -> tuple[str, str | None, str] | None:
         opens_at = datetime.fromtimestamp(ending.opens_at_ms // 1000, UTC)
         quota = "the quota of the day" if ending.detail == "day" else "the quota"
         return (
-            f"{quota} is used up",
+            f"{quota} is used up{' for ' if ending.limits else ''}{', '.join(ending.limits)}",
             f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
             "{again} after that, or leave crawler run --watch running",
         )

@@ -32,7 +32,8 @@ from crawler.run.ending import (
     Reason,
     RunOptions,
     finished_ending,
-    gate_ending,
+    first_to_mend,
+    held_ending,
     stopped_ending,
 )
 from crawler.run.executor import Executor
@@ -254,7 +255,9 @@ class Loop:
         if self._releases >= MOST_RELEASES:
             return Ending(Reason.DISK, None, left)
         if self._stopping:
-            return Ending(*self._stopping, left)
+            ending = Ending(*self._stopping, left)
+            vain = ending.reason is Reason.UNREACHABLE and done.stops
+            return first_to_mend([ending, stopped_ending(done.stops, left)]) if vain else ending
         if most is not None and self._calls >= most:
             return Ending(Reason.MAX_CALLS, None, left)
         if done.stops and done.stopped == left:
@@ -263,7 +266,7 @@ class Loop:
             return Ending(self._options.over_budget, None, left)
         if watch:
             return None
-        return gate_ending(done.gate, left, self._policy.patience_ms, self._clock())
+        return held_ending(done.stops, done.gates, left, self._policy.patience_ms, self._clock())
 
     def _finished(self, conn: sqlite3.Connection) -> Ending:
         selection = self._scope.selection

@@ -385,7 +385,35 @@ class TestRun:
     def test_which_limit_is_meant_has_to_be_clear(self, asked):
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}", "--limit", "other")
         _, cause, _ = told(asked("run", "--per-minute", "5"), Exit.USAGE)
-        assert "other, scripted" in cause
+        assert "other, scripted/scripted" in cause
+
+    def test_what_is_said_of_a_provider_is_so_for_each_of_its_models(self, asked):
+        asked("prompt", "add", "q", *SCRIPTED, "Of {word}", "--model", "a/b")
+        asked("prompt", "add", "r", *SCRIPTED, "On {word}", "--model", "a")
+        set_for = "SELECT name, per_minute FROM limits ORDER BY name"
+        assert asked("run", "--per-minute", "5", "--deadline", "0s").code == Exit.WORK_LEFT
+        names = ["scripted/a", "scripted/a/b", "scripted/scripted"]
+        assert rows(asked, set_for) == [(name, 5) for name in names]
+        shown = json.loads(asked("limit", "scripted", "--per-minute", "6", "--json").out)
+        assert [(row["limit"], row["per_minute"]) for row in shown] == [
+            (n, 6)
+            for n in sorted(names, key=["scripted/scripted", "scripted/a/b", "scripted/a"].index)
+        ]
+        asked("limit", "scripted/a", "--per-minute", "7")
+        assert rows(asked, set_for) == [(names[0], 7), (names[1], 6), (names[2], 6)]
+        assert all(name in asked("pause", "scripted").err for name in names)
+        asked("resume", "scripted/a")
+        paused = "SELECT name FROM limits WHERE paused_at_ms IS NOT NULL ORDER BY name"
+        assert rows(asked, paused) == [("scripted/a/b",), ("scripted/scripted",)]
+        asked("resume", "scripted")
+        assert rows(asked, paused) == []
+
+    def test_a_file_with_a_limit_of_its_provider_keeps_it(self, asked):
+        change("UPDATE limits SET name = 'scripted'")  # as earlier versions named it
+        asked("prompt", "add", "p", *SCRIPTED, "Of {word}")
+        asked("prompt", "add", "q", *SCRIPTED, "Of {word}", "--model", "n")
+        asked("run", "--model", "o", "--deadline", "0s")
+        assert rows(asked, "SELECT name FROM limits") == [("scripted",)]
 
     def test_it_logs_events_and_no_texts(self, asked):
         ran = asked("run")
@@ -455,7 +483,7 @@ class TestExitCodes:
             what, cause, _ = told(
                 asked("run", "--provider", "openai", "--model", "m"), Exit.WORK_LEFT
             )
-        assert what == "the quota is used up; what is left stays pending"
+        assert what == "the quota is used up for openai/m; what is left stays pending"
         assert re.fullmatch(r"come back at 20\S+Z", cause)
 
     def test_nobody_at_the_address_is_69(self, asked, monkeypatch):
@@ -510,7 +538,7 @@ class TestStatus:
             " 2 requests, 1 succeeded, 0 failed, 0 in flight, 1 pending"
         )
         assert re.fullmatch(
-            "limit scripted: 0 of 10 in flight, 1 of 1 started in the last minute;"
+            "limit scripted/scripted: 0 of 10 in flight, 1 of 1 started in the last minute;"
             " waits for .* for the limit per minute",
             limit,
         )
@@ -543,7 +571,11 @@ class TestStatus:
             }
         ]
         [limit] = found["limits"]
-        assert (limit["limit"], limit["in_flight"], limit["held_by"]) == ("scripted", 0, None)
+        assert (limit["limit"], limit["in_flight"], limit["held_by"]) == (
+            "scripted/scripted",
+            0,
+            None,
+        )
         assert found["runs"] == []
 
     def test_a_run_that_has_died_is_told(self, asked):
@@ -802,14 +834,14 @@ class TestControl:
     @pytest.mark.parametrize("command", ["pause", "resume", "limit"])
     def test_an_unknown_limit_is_told(self, asked, command):
         _, cause, _ = told(asked(command, "nope"), Exit.USAGE)
-        assert cause == "the limits are scripted"
+        assert cause == "the limits are scripted/scripted"
 
     def test_limits_are_set_and_shown(self, asked):
         ran = asked("limit", "scripted", "--per-minute", "600", "--concurrency", "50")
-        assert ran.out.split()[-5:] == ["scripted", "50", "600", "none", "adaptive"]
+        assert ran.out.split()[-5:] == ["scripted/scripted", "50", "600", "none", "adaptive"]
         options = ("--per-minute", "none", "--tokens-per-minute", "9000", "--fixed")
         ran = asked("limit", "scripted", *options)
-        assert ran.out.split()[-5:] == ["scripted", "50", "none", "9000", "fixed"]
+        assert ran.out.split()[-5:] == ["scripted/scripted", "50", "none", "9000", "fixed"]
         asked("limit", "scripted", "--adaptive", "--tokens-per-minute", "none")
         [limit] = json.loads(asked("limit", "--json").out)
         assert (limit["adaptive"], limit["tokens_per_minute"]) == (True, None)

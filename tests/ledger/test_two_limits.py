@@ -11,6 +11,7 @@ from crawler.ledger.runs import Selection
 from crawler.ledger.status import status
 from crawler.ledger.turn import turn
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 from tests.ledger.several import Several, by_prompt
 
 MINUTE_MS = 60_000
@@ -130,18 +131,47 @@ def test_a_pause_of_one_holds_no_other(both):
     assert control.resume(both.conn, None, both.now_ms) == 2
 
 
-@pytest.mark.parametrize("outcome", [Outcome.THROTTLED, Outcome.UNAVAILABLE])
-def test_a_refusal_closes_the_gate_of_its_own_limit(both, outcome):
+@pytest.mark.parametrize(
+    ("outcome", "kind"), [(Outcome.THROTTLED, None), (Outcome.UNAVAILABLE, Kind.MODEL_LOADING)]
+)
+def test_a_refusal_closes_the_gate_of_its_own_limit(both, outcome, kind):
     leases = {lease.prompt_id: lease for lease in both.turn().leases}
     both.ask(both.p, "stu")
     both.ask(both.r, "vwx")
-    done = both.turn(both.finish(leases[both.r.id], outcome, reason="no"))
+    done = both.turn(both.finish(leases[both.r.id], outcome, reason="no", reason_code=kind))
     assert by_prompt(done.leases) == {1: [*"stu"]}
     assert both.limit("quota", "gate_cause") is None
     assert both.limit("other", "gate_reason") == "no"
     history = both.conn.execute('SELECT "limit", what FROM limit_history').fetchall()
     assert history == [("other", "gate_closed")]
     assert done.gate.cause == "", "a run with other work does not wait for it"
+
+
+def test_who_cannot_be_reached_closes_the_open_gates_of_all_limits_of_the_provider(both):
+    third = both.put("s", "To {word}", limit="third")
+    both.ask(third, "a")
+    both.conn.execute("DROP TRIGGER IF EXISTS prompts_are_immutable")
+    both.conn.execute("UPDATE prompts SET provider = 'openai' WHERE name = 's'")
+    leases = {lease.prompt_id: lease for lease in both.turn().leases}
+    both.turn(both.finish(leases[both.r.id], Outcome.UNAVAILABLE, reason="refused"), budget=0)
+    closed = both.conn.execute("SELECT name, gate_cause, gate_reason FROM limits ORDER BY id")
+    assert closed.fetchall() == [
+        ("quota", "outage", "refused"),
+        ("other", "outage", "refused"),
+        ("third", None, None),
+    ]
+
+
+def test_a_try_in_the_millisecond_in_which_the_gate_closed_is_one(both):
+    leases = {lease.prompt_id: lease for lease in both.turn(budget=15).leases}
+    both.turn(both.finish(leases[both.p.id], Outcome.THROTTLED), budget=0)
+    control.resume(both.conn, "quota", both.now_ms)
+    tries = 0
+    for _ in range(3):
+        tries += sum(lease.prompt_id == both.p.id for lease in both.turn().leases)
+        tries += sum(lease.prompt_id == both.p.id for lease in both.turn().leases)
+        both.now_ms += 1
+    assert tries == 1
 
 
 def test_what_ends_in_one_transaction_teaches_each_limit_its_own(both):

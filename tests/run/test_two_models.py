@@ -1,0 +1,89 @@
+"""Two prompts of one provider: the trouble of one stops no other; it ends when none can go on."""
+
+import asyncio
+import functools
+
+import pytest
+
+from crawler.protocol import Answer, ProviderError
+from crawler.states import Outcome
+from crawler.states.kinds import Kind
+from tests.crawling import Played, a_store, crawled, put, rows
+
+COUNTS = (
+    "SELECT name, succeeded, pending + leased FROM prompts JOIN tallies"
+    " ON prompt_id = prompts.id ORDER BY name"
+)
+
+
+def in_a_loop(test):
+    """Run a test in a loop of its own."""
+
+    @functools.wraps(test)
+    def run(*args, **facts):
+        asyncio.run(test(*args, **facts))
+
+    return run
+
+
+def good(call):
+    return Answer(f"about {call.word}")
+
+
+def bad(outcome, kind=None, **facts):
+    return Played(lambda _: ProviderError(outcome, "no", kind=kind, **facts))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason"),
+    [
+        (bad(Outcome.THROTTLED, Kind.THROTTLED_DAY, retry_after_ms=86_400_000), "quota_day"),
+        (bad(Outcome.REFUSED, Kind.PERMISSION_MODEL), "credentials"),
+    ],
+)
+@in_a_loop
+async def test_the_other_list_is_answered_first_also_over_restarts(trouble, reason):
+    async with a_store("abcd", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "abcdef", name="b", model="n", limit="scripted/n"))
+        given = {"m": trouble, "n": Played(good)}
+        for _ in range(2):
+            ending = await crawled(store, given, max_calls=5)
+            if ending.reason != "max_calls":
+                break
+        ending = await crawled(store, given)
+        assert ending.reason == reason
+        assert await rows(store, COUNTS) == [("a", 0, 4), ("b", 6, 0)]
+        if reason == "quota_day":
+            assert ending.limits == ("scripted/m",)
+
+
+@in_a_loop
+async def test_of_two_reasons_it_is_the_one_to_mend_first():
+    async with a_store("abcd", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "abcd", name="b", model="n", limit="scripted/n"))
+        day = bad(Outcome.THROTTLED, Kind.THROTTLED_DAY, retry_after_ms=86_400_000)
+        given = {"m": day, "n": bad(Outcome.REFUSED, Kind.MODEL_MISSING)}
+        ending = await crawled(store, given)
+        assert ending.reason == "configuration"
+        assert await rows(store, COUNTS) == [("a", 0, 4), ("b", 0, 4)]
+
+
+@in_a_loop
+async def test_a_failed_word_of_another_prompt_keeps_no_run_waiting():
+    async with a_store("abcd", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "ab", name="b", model="n", limit="scripted/n"))
+        day = bad(Outcome.THROTTLED, Kind.THROTTLED_DAY, retry_after_ms=86_400_000)
+        blocked = Played(
+            lambda c: ProviderError(Outcome.BLOCKED, "x") if c.word == "a" else good(c)
+        )
+        ending = await crawled(store, {"m": day, "n": blocked})
+        assert ending.reason == "quota_day"
+
+
+@in_a_loop
+async def test_money_stops_both():
+    async with a_store("abcd", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "abcd", name="b", model="n", limit="scripted/n"))
+        broke = bad(Outcome.NO_MONEY, Kind.MONEY)
+        ending = await crawled(store, {"m": broke, "n": broke})
+        assert (ending.reason, ending.unfinished) == ("no_money", 8)
