@@ -32,7 +32,8 @@ class Policy:
     max_odd: int = 3
     """The same of answers that ended for a reason that nobody knows."""
     max_throttled: int = 5
-    """A request that was throttled so often in sequence, while others were let in, is too large."""
+    """A request that was throttled so often in sequence, others served between, is too large; and
+    later where too few others were asked to be sure of it: see `BY_CHANCE`."""
     backoff_base_ms: int = 1_000
     backoff_cap_ms: int = 60_000
     call_timeout_ms: int = 120_000
@@ -70,6 +71,11 @@ IN_SEQUENCE: Mapping[Kind, int] = MappingProxyType(
 """How many refusals of a kind in sequence, nothing served between them, are no word's fault."""
 REFUSED_IN_SEQUENCE = 10
 """The same for all other kinds: of different words. A list that is shorter counts as a whole."""
+
+
+BY_CHANCE = 1e-8
+"""A sequence of refusals of one word that is as unlikely as this is no chance. Of 20,000 words that
+are refused at random, whatever their share, fewer than one in a hundred lists has such a word."""
 
 
 class Verdict(NamedTuple):

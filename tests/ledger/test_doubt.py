@@ -1,5 +1,10 @@
 """What may be the fault of a prompt, an account or a network: the verdict waits for others."""
 
+import heapq
+import math
+import random
+from collections import Counter
+
 import pytest
 
 from crawler.ledger import intake
@@ -8,7 +13,7 @@ from crawler.ledger.limits import put_limit
 from crawler.protocol import Word
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
-from tests.conftest import Ledger
+from tests.conftest import LONG, Ledger
 
 
 def refuse(ledger, leases, kind=Kind.MODEL_MISSING, outcome=Outcome.REFUSED, **facts):
@@ -190,6 +195,54 @@ def test_one_word_that_is_throttled_five_times_while_others_are_let_in_has_faile
     outcome, reason, kind = ledger.row("SELECT outcome, reason, reason_code FROM failures")
     assert (outcome, kind) == ("rejected", "too_large_for_quota")
     assert "its prompt is larger than the tokens a minute allow" in reason
+
+
+def storm(words, is_refused, concurrency=20):
+    """Crawl words where calls are refused in 50 ms or answered within two seconds."""
+    ledger, chance = Ledger(concurrency=concurrency), random.Random(words)
+    ledger.add(map(str, range(words)))
+    calls, flying, done = Counter(), [], ledger.turn()
+    while done.unfinished:
+        for lease in done.leases:
+            calls[lease.word] += 1
+            refused = is_refused(lease.word, chance)
+            ends_at_ms = ledger.now_ms + (50 if refused else chance.randint(200, 2_000))
+            heapq.heappush(flying, (ends_at_ms, sum(calls.values()), lease, refused))
+        wakes = [ends for ends, *_ in flying[:1]] + [done.wake_at_ms or math.inf]
+        ledger.now_ms = max(ledger.now_ms, min(wakes))
+        ends = []
+        while flying and flying[0][0] <= ledger.now_ms:
+            *_, lease, refused = heapq.heappop(flying)
+            outcome = Outcome.THROTTLED if refused else Outcome.SUCCEEDED
+            ends.append(ledger.finish(lease, outcome, reason="429"))
+        done = ledger.turn(*ends)
+    failed = {word for word, state in ledger.states().items() if state == "failed"}
+    ledger.conn.close()
+    return failed, calls
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_no_word_fails_where_calls_are_refused_at_random(share):
+    failed, calls = storm(20_000 if LONG else 1_000, lambda word, chance: chance.random() < share)
+    assert max(calls.values()) > 3, "some were refused several times in sequence"
+    assert failed == set()
+
+
+@pytest.mark.parametrize(("words", "own"), [(300, {"5", "200"}), (300, {"299"}), (30, {"0"})])
+def test_words_that_are_refused_while_others_are_let_in_fail_after_a_few_calls(words, own):
+    failed, calls = storm(words, lambda word, chance: word in own)
+    assert failed == own
+    assert max(calls.values()) <= 10
+
+
+def test_a_word_is_not_at_fault_because_others_were_served_only_before_its_refusals(ledger):
+    poison, *others = ledger.turn().leases
+    ledger.turn(*(ledger.finish(e, Outcome.SUCCEEDED) for e in others[:20]), budget=0)
+    for _ in range(9):
+        ledger.turn(ledger.finish(poison, Outcome.THROTTLED, reason="too much"), budget=0)
+        ledger.now_ms += 120_000
+        (poison,) = ledger.turn(budget=1).leases
+    assert ledger.states()["0"] == "leased"
 
 
 def test_all_words_that_are_throttled_have_not_failed(ledger):

@@ -50,9 +50,11 @@ def test_fresh_words_go_in_their_order_and_those_that_waited_before_them(ledger)
     probe = ledger.turn().leases
     ledger.turn(ledger.finish(probe[0], Outcome.SUCCEEDED), budget=0)
 
-    assert [lease.word for lease in probe] == ["a"]
+    assert [lease.word for lease in probe] == ["b"], "who was not refused tries a closed gate"
     ledger.now_ms += 3_000
-    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["b"]
+    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["a"]
+    ledger.now_ms += 3_000
+    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["c"]
 
 
 def test_no_more_are_leased_than_budget_and_concurrency_allow(ledger):
