@@ -65,12 +65,15 @@ IN_SEQUENCE: Mapping[Kind, int] = MappingProxyType(
     {
         **dict.fromkeys((Kind.MONEY, Kind.SETUP, Kind.SETUP_KEY), 1),
         **dict.fromkeys((Kind.CREDENTIALS, Kind.FORBIDDEN), 3),
-        **dict.fromkeys((Kind.PERMISSION_MODEL, Kind.NETWORK_BLOCKED), 3),
+        **dict.fromkeys((Kind.PERMISSION_MODEL, Kind.NETWORK_BLOCKED, Kind.CERTIFICATE), 3),
     }
 )
 """How many refusals of a kind in sequence, nothing served between them, are no word's fault."""
 REFUSED_IN_SEQUENCE = 10
-"""The same for all other kinds: of different words. A list that is shorter counts as a whole."""
+"""The same for all other kinds, and for answers that are no good in one way: of different words. A
+list that is shorter counts as a whole."""
+FEWEST_ANSWERED = 2
+"""Of one word alone nobody can tell whether its answers are the prompt's fault: it has failed."""
 
 
 BY_CHANCE = 1e-8

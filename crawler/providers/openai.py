@@ -13,7 +13,7 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -134,21 +134,31 @@ class Server:
         """Make one call. Raises ProviderError."""
         require_checks(call)
         content = json.dumps(request_body(call)).encode()
-        async with self._http.post(self._url(call), content, call.timeout_ms) as response:
+        async with self._post(call, content) as response:
             return answer_in(call, await self._arrived(response), self._secrets)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
         require_checks(call)
         content = json.dumps(streaming_body(call)).encode()
-        async with self._http.post(
-            self._url(call), content, call.timeout_ms, in_pieces=True
-        ) as response:
+        async with self._post(call, content, in_pieces=True) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
             answer = answer_in(call, await self._arrived(response), self._secrets)
             on_text(answer.text.removeprefix(call.prefill))
             return answer
+
+    def _post(
+        self, call: Call, content: bytes, *, in_pieces: bool = False
+    ) -> AbstractAsyncContextManager[Response]:
+        return self._http.post(
+            self._url(call),
+            content,
+            call.timeout_ms,
+            in_pieces=in_pieces,
+            past_caches=call.number > 1,  # their answer would be no better the second time
+            served_before=call.served_before,
+        )
 
     async def _read_events(
         self, call: Call, response: Response, on_text: Callable[[str], None]

@@ -172,6 +172,54 @@ def test_ten_answers_that_are_cut_off_stop_the_prompt(ledger):
     assert [doubt.kind for doubt in done.stops] == [Kind.TRUNCATED]
 
 
+ANSWERS = [Kind.HALF, Kind.ODD, Kind.RECITATION, Kind.NOT_AN_ANSWER]
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_ten_words_whose_answers_are_no_good_alike_stop_the_prompt(ledger, kind):
+    leases = ledger.turn(budget=10).leases
+    assert refuse(ledger, leases[:9], kind, Outcome.NO_ANSWER, text="half of").stops == []
+    done = refuse(ledger, leases[9:], kind, Outcome.NO_ANSWER, text="half of")
+    assert [doubt.kind for doubt in done.stops] == [kind]
+    assert counts(ledger) == (40, 0, 0, 0)
+    next_run(ledger)
+    ledger.now_ms += 2_000
+    (probe,) = ledger.turn().leases
+    assert refuse(ledger, [probe], kind, Outcome.NO_ANSWER).stops != []
+    assert counts(ledger) == (40, 0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_answers_that_are_no_good_with_a_success_between_stop_nothing(ledger, kind):
+    leases = ledger.turn().leases
+    refuse(ledger, leases[:9], kind, Outcome.NO_ANSWER)
+    ledger.now_ms += 1
+    ledger.turn(ledger.finish(leases[9], Outcome.SUCCEEDED), budget=0)
+    ledger.now_ms += 1
+    assert refuse(ledger, leases[10:19], kind, Outcome.NO_ANSWER).stops == []
+
+
+def test_one_word_whose_answers_are_no_good_does_not_stop_the_prompt(ledger):
+    for _ in range(5):
+        lease = ledger.turn(budget=1).leases[0]
+        assert lease.word == "0"
+        assert refuse(ledger, [lease], Kind.HALF, Outcome.NO_ANSWER).stops == []
+        ledger.now_ms += 2_000
+    assert counts(ledger)[3] == 1
+
+
+def test_a_short_list_stops_when_all_its_words_have_spent_their_tries_in_vain():
+    ledger = Ledger()
+    ledger.add("abc")
+    for n in range(5):
+        assert counts(ledger) == (3, 0, 0, 0)
+        done = refuse(ledger, ledger.turn().leases, Kind.NOT_AN_ANSWER, Outcome.NO_ANSWER)
+        assert len(done.stops) == (n == 4)
+        ledger.now_ms += 2_000
+    assert counts(ledger) == (3, 0, 0, 0)
+    assert ledger.row("SELECT max(no_answers) FROM requests") == (0,)
+
+
 def test_what_could_not_be_sent_says_nothing_of_the_prompt(ledger):
     spec = intake.PromptSpec("q", "{word} {gloss}", "scripted", "m", {})
     prompt, _ = intake.put_prompt(ledger.conn, spec, put_limit(ledger.conn, "q", 9), 1)

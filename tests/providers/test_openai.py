@@ -570,3 +570,15 @@ def test_an_answer_that_is_no_good_need_not_be_waited_for(refused):
     cut_off = replying({"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]})
 
     assert refused(cut_off).retry_after_ms == 0
+
+
+def test_a_try_after_the_first_asks_caches_to_stay_out(ask):
+    seen = []
+
+    async def handler(request):
+        seen.append(request.headers.get("Cache-Control"))
+        return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+    ask(handler)
+    ask(handler, CALL._replace(number=2))
+    assert seen == [None, "no-cache"]
