@@ -184,7 +184,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.MODEL,
             Again.PERSON,
             "configuration",
-            "name a model that the server has",
+            "name a model that the server has (crawler prompt add, or crawler run --model)",
         ),
         Kind.MODEL_LOADING: Meaning(
             Action.WAIT_THEN_STOP,
