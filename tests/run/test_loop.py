@@ -239,7 +239,9 @@ def test_a_server_that_loads_its_model_is_waited_for_longer_than_a_minute():
             asked += 1
             if asked <= 12:  # two, and ten that try the gate: more than a minute
                 said = "HTTP 503: the model is loading"
-                raise ProviderError(Outcome.UNAVAILABLE, said, status_code=503, kind="model_loading")
+                raise ProviderError(
+                    Outcome.UNAVAILABLE, said, status_code=503, kind="model_loading"
+                )
             return Answer("loaded")
 
         async with a_store(map(str, range(20)), concurrency=2) as store:
