@@ -77,8 +77,8 @@ FEWEST_ANSWERED = 2
 
 
 BY_CHANCE = 1e-8
-"""A sequence of refusals of one word that is as unlikely as this is no chance. Of 20,000 words that
-are refused at random, whatever their share, fewer than one in a hundred lists has such a word."""
+"""A sequence of refusals of one word that is as unlikely as this, seen from how often others were
+refused meanwhile, is no chance: a list of 20,000 words is to have none."""
 
 
 class Verdict(NamedTuple):
