@@ -32,7 +32,8 @@ class Policy:
     max_odd: int = 3
     """The same of answers that ended for a reason that nobody knows."""
     max_throttled: int = 5
-    """A request that was throttled so often in sequence, while others were let in, is too large."""
+    """A request that was throttled so often in sequence, others served between, is too large; and
+    later where too few others were asked to be sure of it: see `BY_CHANCE`."""
     backoff_base_ms: int = 1_000
     backoff_cap_ms: int = 60_000
     call_timeout_ms: int = 120_000
@@ -64,12 +65,20 @@ IN_SEQUENCE: Mapping[Kind, int] = MappingProxyType(
     {
         **dict.fromkeys((Kind.MONEY, Kind.SETUP, Kind.SETUP_KEY), 1),
         **dict.fromkeys((Kind.CREDENTIALS, Kind.FORBIDDEN), 3),
-        **dict.fromkeys((Kind.PERMISSION_MODEL, Kind.NETWORK_BLOCKED), 3),
+        **dict.fromkeys((Kind.PERMISSION_MODEL, Kind.NETWORK_BLOCKED, Kind.CERTIFICATE), 3),
     }
 )
 """How many refusals of a kind in sequence, nothing served between them, are no word's fault."""
 REFUSED_IN_SEQUENCE = 10
-"""The same for all other kinds: of different words. A list that is shorter counts as a whole."""
+"""The same for all other kinds, and for answers that are no good in one way: of different words. A
+list that is shorter counts as a whole."""
+FEWEST_ANSWERED = 2
+"""Of one word alone nobody can tell whether its answers are the prompt's fault: it has failed."""
+
+
+BY_CHANCE = 1e-8
+"""A sequence of refusals of one word that is as unlikely as this, seen from how often others were
+refused meanwhile, is no chance: a list of 20,000 words is to have none."""
 
 
 class Verdict(NamedTuple):

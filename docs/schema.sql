@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (6) leaves it. For readers; a database
+-- The schema of a database as the newest migration (7) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -201,7 +201,7 @@ CREATE INDEX attempts_throttled ON attempts (limit_id, started_at_ms) WHERE outc
 
 -- What may be the fault of a prompt, an account or a network; see crawler/ledger/doubt.py.
 CREATE INDEX attempts_doubted ON attempts (finished_at_ms)
-    WHERE outcome = 'refused' OR outcome = 'denied' OR outcome = 'no_money' OR truncated = 1;
+    WHERE outcome = 'refused' OR outcome = 'denied' OR outcome = 'no_money' OR outcome = 'no_answer' OR truncated = 1;
 
 CREATE TRIGGER attempts_insert BEFORE INSERT ON attempts
 WHEN NOT EXISTS (SELECT 1 FROM requests

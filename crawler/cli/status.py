@@ -16,7 +16,7 @@ from crawler.cli.terminal import (
 from crawler.cli.why import held_line
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.runs import LiveRun, last_end
-from crawler.ledger.status import LimitStatus, Progress, Status
+from crawler.ledger.status import LimitStatus, OldestCall, Progress, Status
 from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
 from crawler.storage.database import reading
@@ -41,6 +41,8 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(prompt_line(row))
     for limit in now.limits:
         print_line(limit_line(limit, now.now_ms))
+    if now.oldest_call is not None:
+        print_line(_oldest_line(now.oldest_call))
     for run in now.runs:
         print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
     at_work = may_be_alive(db, [run.id for run in now.runs])
@@ -88,6 +90,11 @@ def limit_line(limit: LimitStatus, now_ms: int) -> str:
     return f"{line}; {held}" if held else line
 
 
+def _oldest_line(oldest: OldestCall) -> str:
+    about = f"{printable(oldest.prompt)} about {printable(oldest.word)}"
+    return f"the oldest call in flight: {about}, for {span(oldest.age_ms)}"
+
+
 def _run_line(db: Path, run: LiveRun, silent_ms: int) -> str:
     line = f"run {run.id}: pid {run.pid} on {printable(run.host)}"
     if run_is_alive(db, run.id) is False:
@@ -104,6 +111,7 @@ def _as_json(db: Path, now: Status) -> dict[str, object]:
         "eta_ms": now.eta_ms,
         "prompts": [as_record(row) for row in now.progress],
         "limits": [as_record(limit) for limit in now.limits],
+        "oldest_call": None if now.oldest_call is None else now.oldest_call._asdict(),
         "runs": [
             {
                 "run_id": run.id,

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from crawler.ledger.runs import Selection
 from crawler.ledger.work import Work, chosen_prompts
-from crawler.policy import IN_SEQUENCE, REFUSED_IN_SEQUENCE
-from crawler.states.kinds import MEANINGS, Kind, Scope
+from crawler.policy import FEWEST_ANSWERED, IN_SEQUENCE, REFUSED_IN_SEQUENCE
+from crawler.states.kinds import MEANINGS, Action, Kind, Scope
 
 LOOKED_AT = 1_000
 """The newest refusals that are looked at: a prompt is stopped long before there are more."""
@@ -66,7 +66,7 @@ def _refused(conn: sqlite3.Connection, since_ms: int) -> list[_Refused]:
         " CASE WHEN reason_code IS NOT NULL THEN reason_code WHEN truncated = 1 THEN 'truncated'"
         " ELSE 'credentials' END, coalesce(reason, ''), finished_at_ms FROM (SELECT * FROM attempts"
         " INDEXED BY attempts_doubted WHERE (outcome = 'refused' OR outcome = 'denied'"
-        " OR outcome = 'no_money' OR truncated = 1) AND finished_at_ms > ?"
+        " OR outcome = 'no_money' OR outcome = 'no_answer' OR truncated = 1) AND finished_at_ms > ?"
         " ORDER BY finished_at_ms DESC LIMIT ?) AS refused"
         " JOIN requests ON requests.id = request_id JOIN prompts ON prompts.id = prompt_id",
         (since_ms, LOOKED_AT),
@@ -108,15 +108,18 @@ def _says_enough(kind: Kind, those: Sequence[_Refused], prompt: Work) -> bool:
     enough = IN_SEQUENCE.get(kind, REFUSED_IN_SEQUENCE)
     if MEANINGS[kind].scope is Scope.ACCOUNT:
         return len(those) >= enough
-    words = {one.request_id for one in those}
-    is_enough_for_all = kind is not Kind.TRUNCATED  # that has a small budget of its own
-    return len(words) >= (min(enough, prompt.requests) if is_enough_for_all else enough)
+    words = len({one.request_id for one in those})
+    if words >= enough or MEANINGS[kind].action is not Action.ANSWER_AGAIN:
+        return words >= min(enough, prompt.requests)
+    # The next answer may be good: a shorter list counts when the budgets of all are used up.
+    return not prompt.unfinished and words == prompt.requests >= FEWEST_ANSWERED
 
 
 def bring_back(conn: sqlite3.Connection, doubted: Collection[Doubt]) -> int:
     """Make pending again what failed in a sequence that was no word's fault; return how many."""
     return conn.executemany(
-        "UPDATE requests SET state = 'pending', due_at_ms = 0 WHERE id = ? AND state = 'failed'",
+        "UPDATE requests SET state = 'pending', due_at_ms = 0, no_answers = 0"
+        " WHERE id = ? AND state = 'failed'",
         [
             (request_id,)
             for doubt in doubted

@@ -4,19 +4,26 @@ Rule: nothing here writes. A refusal is only evidence of what it can show: one t
 one word, while others are let in, is the word's own.
 """
 
+import itertools
 import sqlite3
+from typing import NamedTuple
 
 from crawler.ledger.runs import Scope
+from crawler.ledger.window import first_start
+from crawler.policy import BY_CHANCE
 from crawler.protocol import Finish
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
+
+LONGEST_SEQUENCE = 20
+"""The newest refusals of a request that are looked at."""
 
 
 def judged(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> Finish:
     """Return an end as it is to be recorded: some are final when they come again and again."""
     most, odd = scope.policy.max_throttled, scope.policy.max_odd
-    if finish.outcome is Outcome.THROTTLED and _is_its_own(conn, finish, most - 1):
-        said = f"refused {most} times while others were let in"
+    if finish.outcome is Outcome.THROTTLED and _is_its_own(conn, finish, most):
+        said = f"refused {finish.number} times while others were let in"
         reason = f"its prompt is larger than the tokens a minute allow: {said}: {finish.reason}"
         kind = Kind.TOO_LARGE_FOR_QUOTA
         return finish._replace(outcome=Outcome.REJECTED, reason=reason, reason_code=kind)
@@ -25,22 +32,83 @@ def judged(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> Finish:
     return finish
 
 
-def _is_its_own(conn: sqlite3.Connection, finish: Finish, before: int) -> bool:
-    """Tell whether only this request was throttled in its last attempts, and others were served."""
-    if finish.number <= before:
+class _Throttled(NamedTuple):
+    """The newest attempts of a request, all of them throttled."""
+
+    request_id: int
+    limit_id: int
+    starts: list[int]
+    """When they started, the newest first."""
+
+
+def _is_its_own(conn: sqlite3.Connection, finish: Finish, most: int) -> bool:
+    """Tell whether a request is throttled for what it is, and not by chance, and not as all are.
+
+    Others were served between its refusals. And if it were refused as often as those that were
+    asked around then, so many in sequence could not be.
+    """
+    if finish.number < most:
         return False
-    times, since_ms, limit_id = conn.execute(
-        "SELECT count(*), min(started_at_ms), max(limit_id) FROM (SELECT * FROM attempts"
-        " WHERE request_id = ? AND number < ? ORDER BY number DESC LIMIT ?)"
-        " WHERE outcome = 'throttled'",
-        (finish.request_id, finish.number, before),
+    own = _throttled(conn, finish)
+    if len(own.starts) < most:
+        return False
+    asked, refused = _asked_around(conn, own)
+    share = (refused + 1) / (asked + 2)
+    if share ** len(own.starts) <= BY_CHANCE:
+        between = sum(_served_between(conn, own, *gap) for gap in itertools.pairwise(own.starts))
+        if between + 1 >= most and share ** (between + 1) <= BY_CHANCE:
+            return True
+    return len(own.starts) >= 2 * most and not refused and _is_left_alone(conn, own)
+
+
+def _throttled(conn: sqlite3.Connection, finish: Finish) -> _Throttled:
+    """Return the sequence of refusals of a request that an end belongs to."""
+    rows = conn.execute(
+        "SELECT limit_id, started_at_ms, outcome FROM attempts"
+        " WHERE request_id = ? AND number <= ? ORDER BY number DESC LIMIT ?",
+        (finish.request_id, finish.number, LONGEST_SEQUENCE),
+    ).fetchall()
+    alike = itertools.takewhile(lambda row: row[2] in (None, Outcome.THROTTLED), rows)
+    return _Throttled(finish.request_id, rows[0][0], [at_ms for _, at_ms, _ in alike])
+
+
+def _asked_around(conn: sqlite3.Connection, own: _Throttled) -> tuple[int, int]:
+    """Count the calls for others since a request was first refused, and the refused of them."""
+    since_ms = own.starts[-1]
+    first = first_start(conn, own.limit_id, since_ms)
+    started, refused = conn.execute(
+        "SELECT started, (SELECT count(*) FROM attempts INDEXED BY attempts_throttled"
+        " WHERE limit_id = limits.id AND started_at_ms >= ? AND outcome = 'throttled')"
+        " FROM limits WHERE id = ?",
+        (since_ms, own.limit_id),
     ).fetchone()
-    (served_at_ms,) = conn.execute(
-        "SELECT max(served_at_ms) FROM tallies JOIN prompts ON prompts.id = prompt_id"
-        " WHERE limit_id = ?",
-        (limit_id,),
+    of_all = started - abs(first.nth) + 1 if first else 0
+    # Its newest attempt is not closed yet.
+    return max(0, of_all - len(own.starts)), max(0, refused - len(own.starts) + 1)
+
+
+def _served_between(
+    conn: sqlite3.Connection, own: _Throttled, until_ms: int, since_ms: int
+) -> bool:
+    """Tell whether another request of the limit had its answer between two refusals."""
+    row = conn.execute(
+        "SELECT 1 FROM attempts INDEXED BY attempts_started WHERE limit_id = ?"
+        " AND started_at_ms BETWEEN ? AND ? AND (outcome = 'succeeded' OR outcome = 'blocked')"
+        " AND finished_at_ms BETWEEN ? AND ? AND request_id <> ?"
+        " ORDER BY started_at_ms DESC LIMIT 1",
+        (own.limit_id, own.starts[-1], until_ms, since_ms, until_ms, own.request_id),
     ).fetchone()
-    return bool(times == before and served_at_ms > since_ms)
+    return row is not None
+
+
+def _is_left_alone(conn: sqlite3.Connection, own: _Throttled) -> bool:
+    """Tell whether no other request is left under its limit, and others were served meanwhile."""
+    left, served_at_ms = conn.execute(
+        "SELECT sum(pending + leased), max(served_at_ms) FROM prompts"
+        " JOIN tallies ON prompt_id = prompts.id WHERE limit_id = ?",
+        (own.limit_id,),
+    ).fetchone()
+    return bool(left == 1 and served_at_ms > own.starts[-1])
 
 
 def _times(conn: sqlite3.Connection, finish: Finish, kind: str) -> int:

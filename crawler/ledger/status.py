@@ -54,6 +54,16 @@ class LimitStatus(NamedTuple):
     reason: str | None
 
 
+class OldestCall(NamedTuple):
+    """The call that has been in flight for the longest time."""
+
+    request_id: int
+    number: int
+    word: str
+    prompt: str
+    age_ms: int
+
+
 class Status(NamedTuple):
     """The state of a crawl at one moment."""
 
@@ -62,6 +72,8 @@ class Status(NamedTuple):
     runs: list[LiveRun]
     """The runs that have not ended on record."""
     now_ms: int
+    oldest_call: OldestCall | None = None
+    """None where no call is in flight."""
 
     @property
     def unfinished(self) -> int:
@@ -123,7 +135,20 @@ def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
         ],
         runs=live_runs(conn),
         now_ms=now_ms,
+        oldest_call=_oldest_call(conn, now_ms),
     )
+
+
+def _oldest_call(conn: sqlite3.Connection, now_ms: int) -> OldestCall | None:
+    row = conn.execute(
+        "SELECT request_id, number, text, prompts.name, max(0, ? - started_at_ms) FROM"
+        " (SELECT request_id, number, started_at_ms FROM attempts INDEXED BY attempts_open"
+        " WHERE finished_at_ms IS NULL ORDER BY started_at_ms, request_id LIMIT 1) AS oldest"
+        " JOIN requests ON requests.id = request_id JOIN words ON words.id = word_id"
+        " JOIN prompts ON prompts.id = prompt_id",
+        (now_ms,),
+    ).fetchone()
+    return None if row is None else OldestCall._make(row)
 
 
 def _limit_status(

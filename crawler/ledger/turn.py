@@ -161,13 +161,14 @@ def _share(
 
 def room_of(limit: Limit, used: Usage, step: Plan, doubted: Mapping[int, Doubt]) -> Room:
     """Return what may start under a limit, as the plan says."""
+    strikes = limit.pace.gate_strikes
     return Room(
         step.room,
         step.tokens,
         doubted,
-        # Whether an outage is over is tried by turns with a request that has never failed and with
-        # one that has: either kind may fail by itself.
-        fresh_first=limit.pace.gate_cause == "outage" and limit.pace.gate_strikes % 2 == 1,
+        # Whether a gate can open is tried by turns with a request that has never been refused and
+        # with one that has: either kind may be refused for what it is.
+        fresh_first=limit.pace.gate_cause in ("outage", "quota") and strikes % 2 == 1,
         # Where nothing is in flight, the run may end if nothing is found.
         looked_at_most=step.room + LOOKED_AT if used.in_flight else None,
     )

@@ -27,6 +27,8 @@ from pyreqwest.proxy import ProxyBuilder
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import ProviderError
+from crawler.providers.refusal import broken_connection
+from crawler.providers.reply import error_of
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
@@ -46,6 +48,7 @@ _SENTENCES = {
     "CaUsedAsEndEntity": "the server's certificate is one for an authority, not for a server",
     "UnknownIssuer": "the authority that signed the server's certificate is not known here"
     " (SSL_CERT_FILE can name it)",
+    "InvalidContentType": "the server speaks no TLS at that port",
     "tunnel error: unsuccessful": "the proxy does not lead to the server",
 }
 
@@ -131,7 +134,14 @@ class Client:
 
     @asynccontextmanager
     async def post(
-        self, url: str, body: bytes, timeout_ms: int, *, in_pieces: bool = False
+        self,
+        url: str,
+        body: bytes,
+        timeout_ms: int,
+        *,
+        in_pieces: bool = False,
+        past_caches: bool = False,
+        served_before: bool = True,
     ) -> AsyncIterator[Response]:
         """Send JSON and yield the response, whatever its status. Raises ProviderError.
 
@@ -141,11 +151,15 @@ class Client:
             timeout_ms: how long all of it may take, the reading included.
             in_pieces: the body is wanted as it comes; the connection is closed after it, since
                 some servers keep none after a stream, though they say so.
+            past_caches: caches on the way are asked to stay out.
+            served_before: somebody at the address has spoken HTTP before.
 
         """
         request = (
             self._client.post(url).body_bytes(body).timeout(timedelta(milliseconds=timeout_ms))
         )
+        if past_caches:
+            request = request.header("Cache-Control", "no-cache")
         if in_pieces:
             request = request.header("Connection", "close").streamed_read_buffer_limit(0)
         try:
@@ -154,7 +168,7 @@ class Client:
                     raise _refused_by_proxy()
                 yield Response(response, timeout_ms)
         except PyreqwestError as error:
-            raise _told(error, timeout_ms) from error
+            raise _told(error, timeout_ms, served_before=served_before) from error
 
 
 @asynccontextmanager
@@ -230,7 +244,7 @@ def _authorities(path: str) -> bytes:
     )
 
 
-def _told(error: PyreqwestError, timeout_ms: int) -> ProviderError:
+def _told(error: PyreqwestError, timeout_ms: int, *, served_before: bool = True) -> ProviderError:
     """Return what an error of the client means for a call."""
     cause = _last_cause(error)
     late = isinstance(error, RequestTimeoutError)
@@ -238,15 +252,24 @@ def _told(error: PyreqwestError, timeout_ms: int) -> ProviderError:
         if "proxy authorization required" in cause:
             return _refused_by_proxy()
         said = f"nobody is there within {CONNECT_TIMEOUT.seconds} s" if late else cause
-        if "certificate" in cause:
-            reason = f"cannot connect: {said}"
-            return ProviderError(Outcome.REFUSED, reason, kind=Kind.NETWORK_BLOCKED)
-        return ProviderError(Outcome.UNAVAILABLE, f"cannot connect: {said}", kind=Kind.NETWORK)
+        return error_of(broken_connection(_how(cause), f"cannot connect: {said}"))
     if late:
         reason, kind = f"no answer within {timeout_ms / 1000:g} s", Kind.TIMEOUT_UPSTREAM
+    elif cause in _NO_HTTP and not served_before:
+        return error_of(broken_connection("not_http", f"what is at that port is no HTTP: {cause}"))
     else:
         reason, kind = f"the connection broke: {cause}", Kind.TRANSIENT
     return BrokenConnectionError(Outcome.TRANSIENT, reason, kind=kind)
+
+
+_NO_HTTP = ("invalid HTTP version parsed", "received unexpected message from connection")
+
+
+def _how(cause: str) -> str:
+    """Return how a connection failed to come about: a name of `CONNECTIONS`."""
+    if "certificate" in cause:
+        return "certificate"
+    return "tls" if cause == _SENTENCES["InvalidContentType"] else "refused"
 
 
 def _refused_by_proxy() -> ProviderError:

@@ -13,7 +13,7 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -37,6 +37,8 @@ from crawler.providers.openai_reply import (
 )
 from crawler.providers.openai_stream import Gathering
 from crawler.providers.proxy import proxy_for
+from crawler.providers.refusal_text import Said
+from crawler.providers.renamed_params import learned, other_name, renamed
 from crawler.redaction import redacted_answer
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
@@ -129,26 +131,50 @@ class Server:
         self._base_url = base_url.rstrip("/")
         self._secrets = secrets
         self._host = urlsplit(base_url).hostname or ""
+        self._names: dict[str, str] = {}  # of parameters: ours, and what the server calls them
 
     async def generate(self, call: Call) -> Answer:
         """Make one call. Raises ProviderError."""
         require_checks(call)
-        content = json.dumps(request_body(call)).encode()
-        async with self._http.post(self._url(call), content, call.timeout_ms) as response:
-            return answer_in(call, await self._arrived(response), self._secrets)
+        body = renamed(request_body(call), self._names)
+        async with self._post(call, body) as response:
+            return self._answer(call, body, await self._arrived(response))
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
         require_checks(call)
-        content = json.dumps(streaming_body(call)).encode()
-        async with self._http.post(
-            self._url(call), content, call.timeout_ms, in_pieces=True
-        ) as response:
+        body = renamed(streaming_body(call), self._names)
+        async with self._post(call, body, in_pieces=True) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            answer = answer_in(call, await self._arrived(response), self._secrets)
+            answer = self._answer(call, body, await self._arrived(response))
             on_text(answer.text.removeprefix(call.prefill))
             return answer
+
+    def _post(
+        self, call: Call, body: Mapping[str, Any], *, in_pieces: bool = False
+    ) -> AbstractAsyncContextManager[Response]:
+        return self._http.post(
+            self._url(call),
+            json.dumps(body).encode(),
+            call.timeout_ms,
+            in_pieces=in_pieces,
+            past_caches=call.number > 1,  # their answer would be no better the second time
+            served_before=call.served_before,
+        )
+
+    def _answer(self, call: Call, body: Mapping[str, Any], arrived: Arrived) -> Answer:
+        """Return the answer that came. Raises ProviderError; a name that it teaches costs nothing.
+
+        What was sent before a name was known is asked again under it, like the first.
+        """
+        if not is_success(arrived.status):
+            said = Said(arrived.status, arrived.headers, arrived.body, secrets=self._secrets)
+            name = other_name(said, body.keys())
+            if name is not None and name[1] not in self._names:
+                self._names[name[0]] = name[1]
+                raise learned(*name, arrived.status)
+        return answer_in(call, arrived, self._secrets)
 
     async def _read_events(
         self, call: Call, response: Response, on_text: Callable[[str], None]

@@ -255,9 +255,7 @@ CONNECTIONS: Mapping[str, Verdict] = MappingProxyType(
             Kind.CONFIGURATION, remedy="mend the address: what is at that port speaks no HTTP"
         ),
         "tls": Verdict(Kind.CONFIGURATION, remedy="write http:// in the address, or mend its port"),
-        "certificate": Verdict(
-            Kind.NETWORK_BLOCKED, remedy="name the certificate of your company in SSL_CERT_FILE"
-        ),
+        "certificate": Verdict(Kind.CERTIFICATE),
     }
 )
 """How a call can end without a response, and what that means."""

@@ -16,7 +16,7 @@ from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.doubt import Doubt, Vain
 from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
-from crawler.states.kinds import MEANINGS, Kind
+from crawler.states.kinds import MEANINGS, Action, Kind
 
 
 class Reason(StrEnum):
@@ -175,8 +175,9 @@ def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
     by_reason = {reason_of(doubt.kind): doubt for doubt in reversed(stops)}
     reason = most_urgent(list(by_reason))
     doubt = by_reason[reason]
-    remedy = MEANINGS[doubt.kind].remedy
-    return Ending(reason, doubt.reason, unfinished, remedy=remedy)
+    meaning = MEANINGS[doubt.kind]
+    what = _NO_GOOD if meaning.action is Action.ANSWER_AGAIN else None
+    return Ending(reason, doubt.reason, unfinished, what=what, remedy=meaning.remedy)
 
 
 def reason_of(kind: Kind) -> Reason:
@@ -252,6 +253,7 @@ def _told(ending: Ending) -> tuple[str, str | None, str] | None:
     return _WORDS.get(ending.reason)
 
 
+_NO_GOOD = "one answer after another is no good"
 _PENDING = "what is left stays pending"
 _OVER_BUDGET = (
     "the budget is used up",

@@ -39,6 +39,7 @@ from crawler.run.ending import (
 from crawler.run.executor import Executor
 from crawler.run.recovery import TICK_MS, Heartbeats, recover
 from crawler.states import OPENS_GATE, Outcome
+from crawler.states.kinds import Kind
 from crawler.storage.cancellation import to_its_end
 from crawler.storage.locks import LockTimeout, RunLock, forget_all_but
 from crawler.storage.store import Store
@@ -184,7 +185,8 @@ class Loop:
             tokens_in, tokens_out = tokens_used(finish)
             if tokens_in is not None and tokens_out is not None:
                 self._spent += self._options.budget.cost(tokens_in, tokens_out) - most
-            self._reached = self._reached or finish.outcome in REACHED
+            loading = finish.reason_code == Kind.MODEL_LOADING
+            self._reached = self._reached or loading or finish.outcome in REACHED
 
     # From leases to calls
 

@@ -40,6 +40,7 @@ class Kind(StrEnum):
     UNCLEAR = "unclear"  # another 4xx that says nothing we know
     NETWORK = "network"
     NETWORK_BLOCKED = "network_blocked"  # a proxy, a portal, a filter: a person has to act
+    CERTIFICATE = "certificate"  # the server's is not trusted here
     SETUP = "setup"  # ours, before a byte was sent: an address, a parameter
     SETUP_KEY = "setup_key"  # likewise: a key, credentials
 
@@ -97,6 +98,10 @@ class Meaning(NamedTuple):
     remedy: str = ""
 
 
+def _no_good(remedy: str) -> Meaning:
+    return Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW, remedy=remedy)
+
+
 MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
     {
         Kind.WORD: Meaning(Action.FAIL, "rejected", Scope.WORD, Again.NEVER),
@@ -111,10 +116,16 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
         Kind.TRANSIENT: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.NOW),
         Kind.TIMEOUT_UPSTREAM: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.NOW),
         Kind.ACCEPTED_LATER: Meaning(Action.AGAIN, "transient", Scope.PROVIDER, Again.LATER),
-        Kind.HALF: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
-        Kind.ODD: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
-        Kind.RECITATION: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
-        Kind.NOT_AN_ANSWER: Meaning(Action.ANSWER_AGAIN, "no_answer", Scope.WORD, Again.NOW),
+        Kind.HALF: _no_good(
+            "look for the fault at the server, which breaks its answers off, or use another model"
+        ),
+        Kind.ODD: _no_good(
+            "look up the reason for the end at the provider, and mend the prompt or the model"
+        ),
+        Kind.RECITATION: _no_good("ask for words of the model's own, or use another model"),
+        Kind.NOT_AN_ANSWER: _no_good(
+            "look at the answers (crawler show WORD), and mend the prompt, its schema or the model"
+        ),
         Kind.TRUNCATED: Meaning(
             Action.ANSWER_AGAIN,
             "no_answer",
@@ -173,7 +184,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.MODEL,
             Again.PERSON,
             "configuration",
-            "name a model that the server has",
+            "name a model that the server has (crawler prompt add, or crawler run --model)",
         ),
         Kind.MODEL_LOADING: Meaning(
             Action.WAIT_THEN_STOP,
@@ -230,6 +241,14 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Again.LATER,
             ends_as="unreachable",
             remedy="start the server, or mend its address or the network",
+        ),
+        Kind.CERTIFICATE: Meaning(
+            Action.STOP,
+            "refused",
+            Scope.NETWORK,
+            Again.PERSON,
+            "configuration",
+            "name the authority that signed the certificate in SSL_CERT_FILE, or mend the address",
         ),
         Kind.NETWORK_BLOCKED: Meaning(
             Action.STOP,

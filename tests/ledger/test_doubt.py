@@ -1,5 +1,10 @@
 """What may be the fault of a prompt, an account or a network: the verdict waits for others."""
 
+import heapq
+import math
+import random
+from collections import Counter
+
 import pytest
 
 from crawler.ledger import intake
@@ -8,7 +13,7 @@ from crawler.ledger.limits import put_limit
 from crawler.protocol import Word
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
-from tests.conftest import Ledger
+from tests.conftest import LONG, Ledger
 
 
 def refuse(ledger, leases, kind=Kind.MODEL_MISSING, outcome=Outcome.REFUSED, **facts):
@@ -217,6 +222,54 @@ def test_ten_answers_that_are_cut_off_stop_the_prompt(ledger):
     assert [doubt.kind for doubt in done.stops] == [Kind.TRUNCATED]
 
 
+ANSWERS = [Kind.HALF, Kind.ODD, Kind.RECITATION, Kind.NOT_AN_ANSWER]
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_ten_words_whose_answers_are_no_good_alike_stop_the_prompt(ledger, kind):
+    leases = ledger.turn(budget=10).leases
+    assert refuse(ledger, leases[:9], kind, Outcome.NO_ANSWER, text="half of").stops == []
+    done = refuse(ledger, leases[9:], kind, Outcome.NO_ANSWER, text="half of")
+    assert [doubt.kind for doubt in done.stops] == [kind]
+    assert counts(ledger) == (40, 0, 0, 0)
+    next_run(ledger)
+    ledger.now_ms += 2_000
+    (probe,) = ledger.turn().leases
+    assert refuse(ledger, [probe], kind, Outcome.NO_ANSWER).stops != []
+    assert counts(ledger) == (40, 0, 0, 0)
+
+
+@pytest.mark.parametrize("kind", ANSWERS)
+def test_answers_that_are_no_good_with_a_success_between_stop_nothing(ledger, kind):
+    leases = ledger.turn().leases
+    refuse(ledger, leases[:9], kind, Outcome.NO_ANSWER)
+    ledger.now_ms += 1
+    ledger.turn(ledger.finish(leases[9], Outcome.SUCCEEDED), budget=0)
+    ledger.now_ms += 1
+    assert refuse(ledger, leases[10:19], kind, Outcome.NO_ANSWER).stops == []
+
+
+def test_one_word_whose_answers_are_no_good_does_not_stop_the_prompt(ledger):
+    for _ in range(5):
+        lease = ledger.turn(budget=1).leases[0]
+        assert lease.word == "0"
+        assert refuse(ledger, [lease], Kind.HALF, Outcome.NO_ANSWER).stops == []
+        ledger.now_ms += 2_000
+    assert counts(ledger)[3] == 1
+
+
+def test_a_short_list_stops_when_all_its_words_have_spent_their_tries_in_vain():
+    ledger = Ledger()
+    ledger.add("abc")
+    for n in range(5):
+        assert counts(ledger) == (3, 0, 0, 0)
+        done = refuse(ledger, ledger.turn().leases, Kind.NOT_AN_ANSWER, Outcome.NO_ANSWER)
+        assert len(done.stops) == (n == 4)
+        ledger.now_ms += 2_000
+    assert counts(ledger) == (3, 0, 0, 0)
+    assert ledger.row("SELECT max(no_answers) FROM requests") == (0,)
+
+
 def test_what_could_not_be_sent_says_nothing_of_the_prompt(ledger):
     spec = intake.PromptSpec("q", "{word} {gloss}", "scripted", "m", {})
     prompt, _ = intake.put_prompt(ledger.conn, spec, put_limit(ledger.conn, "q", 9), 1)
@@ -252,6 +305,54 @@ def test_one_word_that_is_throttled_for_ever_has_not_failed_while_nobody_is_let_
         assert ledger.states()["b"] == "pending"
         ledger.now_ms += 120_000
         (refused,) = ledger.turn().leases
+
+
+def storm(words, is_refused, concurrency=20):
+    """Crawl words where calls are refused in 50 ms or answered within two seconds."""
+    ledger, chance = Ledger(concurrency=concurrency), random.Random(words)
+    ledger.add(map(str, range(words)))
+    calls, flying, done = Counter(), [], ledger.turn()
+    while done.unfinished:
+        for lease in done.leases:
+            calls[lease.word] += 1
+            refused = is_refused(lease.word, chance)
+            ends_at_ms = ledger.now_ms + (50 if refused else chance.randint(200, 2_000))
+            heapq.heappush(flying, (ends_at_ms, sum(calls.values()), lease, refused))
+        wakes = [ends for ends, *_ in flying[:1]] + [done.wake_at_ms or math.inf]
+        ledger.now_ms = max(ledger.now_ms, min(wakes))
+        ends = []
+        while flying and flying[0][0] <= ledger.now_ms:
+            *_, lease, refused = heapq.heappop(flying)
+            outcome = Outcome.THROTTLED if refused else Outcome.SUCCEEDED
+            ends.append(ledger.finish(lease, outcome, reason="429"))
+        done = ledger.turn(*ends)
+    failed = {word for word, state in ledger.states().items() if state == "failed"}
+    ledger.conn.close()
+    return failed, calls
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_no_word_fails_where_calls_are_refused_at_random(share):
+    failed, calls = storm(20_000 if LONG else 1_000, lambda word, chance: chance.random() < share)
+    assert max(calls.values()) > 3, "some were refused several times in sequence"
+    assert failed == set()
+
+
+@pytest.mark.parametrize(("words", "own"), [(300, {"5", "200"}), (300, {"299"}), (30, {"0"})])
+def test_words_that_are_refused_while_others_are_let_in_fail_after_a_few_calls(words, own):
+    failed, calls = storm(words, lambda word, chance: word in own)
+    assert failed == own
+    assert max(calls.values()) <= 10
+
+
+def test_a_word_is_not_at_fault_because_others_were_served_only_before_its_refusals(ledger):
+    poison, *others = ledger.turn().leases
+    ledger.turn(*(ledger.finish(e, Outcome.SUCCEEDED) for e in others[:20]), budget=0)
+    for _ in range(9):
+        ledger.turn(ledger.finish(poison, Outcome.THROTTLED, reason="too much"), budget=0)
+        ledger.now_ms += 120_000
+        (poison,) = ledger.turn(budget=1).leases
+    assert ledger.states()["0"] == "leased"
 
 
 def test_all_words_that_are_throttled_have_not_failed(ledger):

@@ -50,9 +50,11 @@ def test_fresh_words_go_in_their_order_and_those_that_waited_before_them(ledger)
     probe = ledger.turn().leases
     ledger.turn(ledger.finish(probe[0], Outcome.SUCCEEDED), budget=0)
 
-    assert [lease.word for lease in probe] == ["a"]
+    assert [lease.word for lease in probe] == ["b"], "who was not refused tries a closed gate"
     ledger.now_ms += 3_000
-    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["b"]
+    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["a"]
+    ledger.now_ms += 3_000
+    assert [lease.word for lease in ledger.turn(budget=1).leases] == ["c"]
 
 
 def test_no_more_are_leased_than_budget_and_concurrency_allow(ledger):
@@ -605,3 +607,16 @@ def test_a_request_that_waits_is_not_asked_before_its_time_when_it_is_asked_alon
     assert turns.turn(ledger.conn, alone, [], TEN).leases == []
     ledger.now_ms += 61_000
     assert len(turns.turn(ledger.conn, alone, [], TEN).leases) == 1
+
+
+def test_the_oldest_call_in_flight_is_told_with_its_age(ledger):
+    ledger.add(["one", "two"])
+    assert status(ledger.conn, 600, ledger.now_ms).oldest_call is None
+    (first,) = ledger.turn(budget=1).leases
+    ledger.now_ms += 5_000
+    ledger.turn(budget=1)
+    ledger.now_ms += 2_000
+    oldest = status(ledger.conn, 600, ledger.now_ms).oldest_call
+    assert oldest == (first.request_id, 1, "one", "p", 7_000)
+    ledger.turn(ledger.finish(first, Outcome.SUCCEEDED), budget=0)
+    assert status(ledger.conn, 600, ledger.now_ms).oldest_call.word == "two"

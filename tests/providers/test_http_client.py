@@ -326,7 +326,7 @@ def test_an_authority_of_ones_own_is_trusted_where_it_is_named(tmp_path, monkeyp
     authority, tls = signed_server(tmp_path, "127.0.0.1")
     with pytest.raises(ProviderError, match=r"cannot connect: the authority .* is not known") as no:
         asyncio.run(ask_encrypted(tls))
-    assert (no.value.outcome, no.value.kind) == ("refused", "network_blocked")
+    assert (no.value.outcome, no.value.kind) == ("refused", "certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     assert asyncio.run(ask_encrypted(tls)) == BODY
 
@@ -336,6 +336,38 @@ def test_a_certificate_for_another_name_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     with pytest.raises(ProviderError, match=r"cannot connect: .*not valid for name"):
         asyncio.run(ask_encrypted(tls))
+
+
+@pytest.mark.parametrize(
+    ("written", "scheme"),
+    [
+        (b"SSH-2.0-OpenSSH_9\r\n", "http"),
+        (b"220 mail ESMTP\r\n", "http"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", "http"),
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", "https"),
+    ],
+)
+def test_a_port_where_another_protocol_is_spoken_is_a_wrong_address(written, scheme):
+    async def handle(reader, writer):
+        await reader.read(1)
+        writer.write(written)
+        await writer.drain()
+
+    async def once(served_before):
+        async with raw_server(handle) as port:
+            url = f"{scheme}://127.0.0.1:{port}"
+            async with (
+                connected(url) as client,
+                client.post(url, b"{}", 10_000, served_before=served_before),
+            ):
+                pass
+
+    with pytest.raises(ProviderError) as caught:
+        asyncio.run(once(served_before=False))
+    assert (caught.value.outcome, caught.value.kind) == ("refused", "configuration")
+    if scheme == "http":  # it has spoken HTTP before: one connection broke
+        with pytest.raises(BrokenConnectionError):
+            asyncio.run(once(served_before=True))
 
 
 @pytest.mark.parametrize(

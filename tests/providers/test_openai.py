@@ -571,3 +571,98 @@ def test_an_answer_that_is_no_good_need_not_be_waited_for(refused):
     cut_off = replying({"choices": [{"message": {"content": "a"}, "finish_reason": "length"}]})
 
     assert refused(cut_off).retry_after_ms == 0
+
+
+def test_a_try_after_the_first_asks_caches_to_stay_out(ask):
+    seen = []
+
+    async def handler(request):
+        seen.append(request.headers.get("Cache-Control"))
+        return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+    ask(handler)
+    ask(handler, CALL._replace(number=2))
+    assert seen == [None, "no-cache"]
+
+
+UNSUPPORTED = (
+    "Unsupported parameter: 'max_tokens' is not supported with this model. Use"
+    " 'max_completion_tokens' instead."
+)
+EXTRA = (
+    "[{'type': 'extra_forbidden', 'loc': ('body', 'max_completion_tokens'),"
+    " 'msg': 'Extra inputs are not permitted'}]"
+)
+
+
+def several(monkeypatch, handler, *calls):
+    """Make calls to one server, one after the other; return what came of each."""
+
+    async def once():
+        async with serving(handler) as base_url:
+            monkeypatch.setenv("OPENAI_BASE_URL", base_url)
+            monkeypatch.setenv("OPENAI_API_KEY", KEY)
+            async with connect("m") as provider:
+                return [
+                    (await asyncio.gather(provider.generate(call), return_exceptions=True))[0]
+                    for call in calls
+                ]
+
+    return asyncio.run(once())
+
+
+@pytest.mark.parametrize(
+    ("params", "refused_name", "said", "wanted"),
+    [
+        ({"max_output_tokens": 9}, "max_tokens", UNSUPPORTED, "max_completion_tokens"),
+        ({"max_completion_tokens": 9}, "max_completion_tokens", EXTRA, "max_tokens"),
+    ],
+)
+def test_a_name_that_a_server_wants_is_learned_once(
+    monkeypatch, params, refused_name, said, wanted
+):
+    seen = []
+
+    async def handler(request):
+        body = await request.json()
+        seen.append({name: body[name] for name in body if name.startswith("max")})
+        if refused_name in body:
+            return web.json_response({"error": {"message": said}}, status=400)
+        return web.json_response({"choices": [{"message": {"content": "x"}}]})
+
+    call = CALL._replace(params=params)
+    first, *others = several(monkeypatch, handler, call, call, call)
+    assert (first.outcome, first.kind, first.status_code) == ("interrupted", "parameter", 400)
+    assert [other.text for other in others] == ["x", "x"]
+    assert seen == [{refused_name: 9}, {wanted: 9}, {wanted: 9}]
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"temperature": 2}, "Unsupported value: 'temperature' does not support 2. Use 1 instead."),
+        ({"max_output_tokens": 9}, "Unsupported parameter: 'max_tokens'"),
+        ({"max_output_tokens": 9, "max_completion_tokens": 9}, UNSUPPORTED),
+        ({}, UNSUPPORTED),
+    ],
+)
+def test_what_is_no_other_name_is_not_learned(monkeypatch, params, said):
+    async def handler(request):
+        return web.json_response({"error": {"message": said}}, status=400)
+
+    call = CALL._replace(params=params)
+    ends = several(monkeypatch, handler, call, call)
+    assert {end.outcome for end in ends} == {"refused"}
+
+
+def test_a_server_that_refuses_both_names_is_not_asked_for_ever(monkeypatch):
+    async def handler(request):
+        old = "max_tokens" in await request.json()
+        said = (
+            UNSUPPORTED if old else "'max_completion_tokens' is unknown. Use 'max_tokens' instead."
+        )
+        return web.json_response({"error": {"message": said}}, status=400)
+
+    call = CALL._replace(params={"max_output_tokens": 9})
+    ends = several(monkeypatch, handler, call, call, call)
+    assert [end.outcome for end in ends[1:]] == ["refused", "refused"]

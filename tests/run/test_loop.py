@@ -230,6 +230,28 @@ def test_a_server_that_was_never_there_ends_the_run():
     asyncio.run(main())
 
 
+def test_a_server_that_loads_its_model_is_waited_for_longer_than_a_minute():
+    async def main():
+        asked = 0
+
+        async def answer(call):
+            nonlocal asked
+            asked += 1
+            if asked <= 12:  # two, and ten that try the gate: more than a minute
+                said = "HTTP 503: the model is loading"
+                raise ProviderError(
+                    Outcome.UNAVAILABLE, said, status_code=503, kind="model_loading"
+                )
+            return Answer("loaded")
+
+        async with a_store(map(str, range(20)), concurrency=2) as store:
+            ending = await crawled(store, Asked(answer), HURRIED, clock=hurrying())
+            assert ending.reason == "finished"
+            assert await store.run(counts) == {"succeeded": 20}
+
+    asyncio.run(main())
+
+
 def test_a_server_that_has_been_there_is_waited_for():
     async def main():
         calls = 0
