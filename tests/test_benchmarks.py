@@ -11,7 +11,15 @@ import pytest
 from tests.simulation.disk import fast_folder
 
 BENCHMARKS = Path(__file__).parent.parent / "scripts" / "benchmarks"
-HELPERS = {"bare_client", "beside", "by_hand", "harness", "openai_server", "vertex_side"}
+HELPERS = {
+    "bare_client",
+    "beside",
+    "by_hand",
+    "harness",
+    "openai_server",
+    "peer_side",
+    "vertex_side",
+}
 SMALL = {
     "all": (("--share", "0.01", "--only", "turns"), r"(?m)^ +\d+\.\d\d +\d+%   turns: crawl"),
     "turns": (("--words", "200", "--rounds", "1"), r"median .*\n.*\n +ratio \d"),
@@ -20,6 +28,7 @@ SMALL = {
         ("--words", "100", "--rounds", "1", "--sides", "bare loop"),
         r"bare loop .* ratio 1",
     ),
+    "peers": (("--words", "100", "--rounds", "1", "--peers"), r"1\.00 .* bare loop\n.* crawler"),
     "scale": (
         ("--rows", "300", "--rounds", "1", "--batches", "1", "--turns"),
         r"turn: 300 waiting: lease \d",

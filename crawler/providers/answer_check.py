@@ -111,7 +111,8 @@ def draft(call: Call, written: Answer) -> Answer:
 
 def _kept(call: Call, written: Answer) -> tuple[Answer, str | None]:
     text, fault = examine(call.params, call.word, written.text, call.prefill)
-    return written._replace(text=text if written.text.strip() else ""), fault
+    text = text if written.text.strip() else ""
+    return written if text == written.text else written._replace(text=text), fault
 
 
 def _json_fault(schema: Mapping[str, Any] | None, text: str) -> str | None:

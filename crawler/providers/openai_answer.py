@@ -48,10 +48,11 @@ def read_body(said: Said, *, prefill: str = "", streamed: bool = False) -> Readi
     whole = merged(body.values)
     choice = _choice(whole)
     if choice is None:
-        return Reading(_facts(Written(), whole), _no_answer(said, body.text, body.values))
+        nothing = Written(usage=openai_usage(whole.get("usage")), model_version=_model(whole))
+        return Reading(nothing, _no_answer(said, body.text, body.values))
     streamed = (streamed or body.is_stream) and not body.has_end
     opening = prefill if prefill and split_thoughts(prefill).is_open else ""
-    written = _facts(_written(choice, opening, streamed=streamed), whole)
+    written = _written(choice, whole, opening, streamed=streamed)
     if prefill and written.text.startswith(prefill):
         written = written._replace(text=written.text.removeprefix(prefill))
     return Reading(written, _refusal(said, written, choice, whole))
@@ -115,7 +116,9 @@ def _of_part(part: Mapping[str, Any]) -> str:
     return ""
 
 
-def _written(choice: Mapping[str, Any], opening: str, *, streamed: bool) -> Written:
+def _written(
+    choice: Mapping[str, Any], whole: Mapping[str, Any], opening: str, *, streamed: bool
+) -> Written:
     raw, beside = _text_and_thoughts(choice)
     split = split_thoughts(opening + raw)
     reason = choice.get("finish_reason", choice.get("done_reason"))
@@ -131,13 +134,14 @@ def _written(choice: Mapping[str, Any], opening: str, *, streamed: bool) -> Writ
         end,
         name_of(reason),
         refused if isinstance(refused, str) else "",
+        openai_usage(whole.get("usage")),
+        _model(whole),
     )
 
 
-def _facts(written: Written, whole: Mapping[str, Any]) -> Written:
+def _model(whole: Mapping[str, Any]) -> str | None:
     model = whole.get("model")
-    usage = openai_usage(whole.get("usage"))
-    return written._replace(usage=usage, model_version=model if isinstance(model, str) else None)
+    return model if isinstance(model, str) else None
 
 
 def _refusal(

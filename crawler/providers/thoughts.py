@@ -20,7 +20,6 @@ _TAG = re.compile(
 _ENDS_OF_TURN = ("<|return|>", "<|end|>", "<turn|>", "<|END_RESPONSE|>", "</response>")
 _STARTS_OF_ANSWER = ("<|START_RESPONSE|>", "<response>")
 
-_SIGNS = ("<", "[THINK]", "[/THINK]", "◁")
 _CHANNEL = "<|channel|>"
 _MESSAGE = "<|message|>"
 _FINAL = "final"
@@ -50,7 +49,7 @@ def split_thoughts(written: str) -> Split:
     counts at the beginning of a line only, and no tag within JSON, so that an answer may speak of
     tags.
     """
-    if not any(sign in written for sign in _SIGNS) and _BARE_FINAL not in written:
+    if not _may_have_thoughts(written):
         return Split(written)
     if _CHANNEL in written:
         return _harmony(written)
@@ -61,6 +60,11 @@ def split_thoughts(written: str) -> Split:
     if start.startswith(("{", "[{", '["')) and start.rstrip().endswith(("}", "]")):
         return Split(written)
     return _by_tags(written)
+
+
+def _may_have_thoughts(written: str) -> bool:
+    """Tell whether a text has what all thoughts have; most have not, and are read no further."""
+    return "<" in written or "THINK]" in written or "◁" in written or _BARE_FINAL in written
 
 
 def cut_thoughts(thoughts: str) -> str:

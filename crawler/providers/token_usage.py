@@ -63,7 +63,7 @@ def openai_usage(usage: Any) -> Usage:
     if cached is None:
         cached = _first(usage, "prompt_cache_hit_tokens", "cached_tokens")
     audio = _sum(_first(asked, "audio_tokens"), _first(wrote, "audio_tokens"))
-    return _believed(Usage(prompt, text, thoughts, cached, audio))
+    return _believed(Usage(prompt, text, thoughts, cached or None, audio or None))
 
 
 def vertex_usage(usage: Any) -> Usage:
@@ -88,7 +88,7 @@ def vertex_usage(usage: Any) -> Usage:
         _modality(usage, "candidates_tokens_details", "AUDIO"),
     )
     cached = _of(usage, "cached_content_token_count")
-    return _believed(Usage(asked, text, thoughts, cached, audio, tools))
+    return _believed(Usage(asked, text, thoughts, cached or None, audio or None, tools))
 
 
 def _parts(
@@ -109,16 +109,17 @@ def _parts(
 
 def _believed(usage: Usage) -> Usage:
     """Return what is known of a usage: 0 tokens for a prompt and its answer were not counted."""
-    if not usage.prompt and not usage.out:
-        return UNKNOWN
-    return usage._replace(cached=usage.cached or None, audio=usage.audio or None, tools=usage.tools)
+    return usage if usage.prompt or usage.out else UNKNOWN
 
 
 def _count(value: Any) -> int | None:
     """Return a number of tokens; None for what is none, a text among it."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # By the type itself: a bool has another, and nearly all are whole already.
+    if type(value) is int:
+        return value if 0 <= value <= MOST_TOKENS else None
+    if not isinstance(value, float) or not value.is_integer():
         return None
-    return int(value) if 0 <= value <= MOST_TOKENS and value % 1 == 0 else None
+    return int(value) if 0 <= value <= MOST_TOKENS else None
 
 
 def _first(usage: Mapping[str, Any], *names: str) -> int | None:
