@@ -11,8 +11,6 @@ import os
 import re
 from typing import Any, NamedTuple
 
-import google.auth
-import google.auth.transport.requests
 from google.auth.credentials import TokenState
 from google.auth.exceptions import GoogleAuthError, TransportError
 
@@ -52,6 +50,8 @@ def find_access(model: str) -> Access:
     if emulator:
         require_loopback(emulator)
         return Access(emulator, resource_name(model, project or EMULATED_PROJECT, location), None)
+    import google.auth  # noqa: PLC0415 - an emulator needs none of it
+
     try:
         credentials, usual_project = google.auth.default(scopes=SCOPES)
     except Exception as error:  # a file may hold anything, and then the library raises anything
@@ -124,6 +124,8 @@ class Token:
     """The header that says who we are; no call waits for it but the first."""
 
     def __init__(self, credentials: Any) -> None:
+        import google.auth.transport.requests  # noqa: PLC0415 - an emulator needs none of it
+
         self._credentials = credentials
         self._request = google.auth.transport.requests.Request()
         self._fetching = asyncio.Lock()
