@@ -33,15 +33,12 @@ def test_what_an_emulator_is_asked_with_imports_no_client_and_no_credentials():
         "from google.cloud.aiplatform_v1 import *; found = GenerateContentRequest",
         "from google.cloud.aiplatform_v1.types import *; found = GenerateContentRequest",
         "from google.cloud import aiplatform_v1; found = aiplatform_v1.GenerateContentRequest",
-        "import google.cloud.aiplatform_v1.types as types\n"
-        "found = types.prediction_service.GenerateContentRequest",
-        "from google.cloud.aiplatform_v1.services.prediction_service import"
-        " PredictionServiceAsyncClient\n"
-        "from google.cloud.aiplatform_v1.types import GenerateContentRequest as found",
+        "import google.cloud.aiplatform_v1.types as t; found = t.content.GenerationConfig",
+        "import vertexai\nfrom google.cloud.aiplatform_v1.types.content import Candidate as found",
     ],
 )
 def test_who_imports_the_library_later_gets_it_whole_with_the_same_classes(later):
-    same = "assert found.pb() is messages.GenerateContentRequest"
+    same = "assert found.pb() is getattr(messages, found.__name__)"
     python(f"{MESSAGES}{later}\n{same}")
     python(f"{later}\n{MESSAGES}{same}")
 

@@ -9,11 +9,13 @@ import asyncio
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from google.auth.credentials import TokenState
 from google.auth.exceptions import GoogleAuthError, TransportError
 
+from crawler.clock import since_boot_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import ProviderError
 from crawler.states import Outcome
@@ -23,6 +25,9 @@ DEFAULT_LOCATION = "global"
 EMULATED_PROJECT = "emulated"
 REASON_LENGTH = 300
 TOKEN_TIMEOUT_S = 30
+FIRST_PAUSE_MS = 1_000
+LONGEST_PAUSE_MS = 60_000
+"""Between two tries to fetch a token."""
 SECRET = re.compile(r"[\w.+/=%-]{60,}")
 """What looks like a token or a signature."""
 
@@ -121,9 +126,13 @@ def location_of(resource: str) -> str:
 
 
 class Token:
-    """The header that says who we are; no call waits for it but the first."""
+    """The header that says who we are; no call waits for it but the first.
 
-    def __init__(self, credentials: Any) -> None:
+    A refresh that fails is not tried again before a pause, which grows; meanwhile each call hears
+    what was said. A token that the service refuses is dropped, and the next call fetches another.
+    """
+
+    def __init__(self, credentials: Any, clock_ms: Callable[[], int] = since_boot_ms) -> None:
         import google.auth.transport.requests  # noqa: PLC0415 - an emulator needs none of it
 
         self._credentials = credentials
@@ -131,6 +140,11 @@ class Token:
         self._fetching = asyncio.Lock()
         self._headers: Headers = ()
         self._token: Any = None  # of which they were made
+        self._clock_ms = clock_ms
+        self._error: Exception | None = None  # of the last refresh
+        self._pause_ms = FIRST_PAUSE_MS
+        self._again_at_ms = 0
+        self._is_proven = True  # or it came in place of one that was refused
 
     async def headers(self) -> Headers:
         """Return the headers of a call. Raises ProviderError."""
@@ -142,6 +156,24 @@ class Token:
             if not self._is_current():
                 await self._fetch()
         return self._headers
+
+    def accepted(self) -> None:
+        """Take note that the service takes the token."""
+        self._is_proven = True
+
+    def drop(self, refused: Headers) -> bool:
+        """Drop a token that the service has refused; tell whether another is worth a try.
+
+        It is not where the refused one came in place of another that was refused.
+        """
+        if refused != self._headers:
+            return True  # an older one: another call has dropped it
+        if not self._is_proven:
+            return False
+        self._is_proven = False
+        self._headers = ()
+        self._credentials.token = None
+        return True
 
     def secrets(self) -> list[str]:
         """Return what no reason may have in it."""
@@ -156,12 +188,24 @@ class Token:
         return bool(self._headers) and self._credentials.token_state is TokenState.STALE
 
     async def _fetch(self) -> None:
+        if self._error is None or self._clock_ms() >= self._again_at_ms:
+            await self._try_to_fetch()
+        if self._error is None or self._is_stale():
+            return  # where it is stale, it will do until a later call tries again
+        told = _no_token(self._error)
+        if told.outcome is Outcome.UNAVAILABLE:
+            told.retry_after_ms = max(0, self._again_at_ms - self._clock_ms())
+        raise told from None  # what it says besides may be secret
+
+    async def _try_to_fetch(self) -> None:
         try:
             await asyncio.to_thread(self._refresh)
         except Exception as error:  # noqa: BLE001 - a token server may say anything
-            if self._is_stale():
-                return  # the old one will do until the next call tries again
-            raise _no_token(error) from None  # what it says besides may be secret
+            self._error = error
+            self._again_at_ms = self._clock_ms() + self._pause_ms
+            self._pause_ms = min(2 * self._pause_ms, LONGEST_PAUSE_MS)
+        else:
+            self._error, self._pause_ms = None, FIRST_PAUSE_MS
 
     def _refresh(self) -> None:
         if self._credentials.token_state is not TokenState.FRESH:

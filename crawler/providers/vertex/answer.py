@@ -35,37 +35,44 @@ class Gathered(NamedTuple):
 
 def text_of(message: Any) -> str:
     """Return the text in one message, without the model's thoughts."""
-    candidate = _first(message)
-    if candidate is None:
-        return ""
-    return "".join([part.text for part in candidate.content.parts if not part.thought])
+    candidate = _candidate(message, 0)
+    return "" if candidate is None else _text(candidate)
 
 
-def _thoughts_of(message: Any) -> str:
-    candidate = _first(message)
-    if candidate is None:
-        return ""
-    return "".join([part.text for part in candidate.content.parts if part.thought])
+def _text(candidate: Any, *, thoughts: bool = False) -> str:
+    return "".join([part.text for part in candidate.content.parts if part.thought == thoughts])
 
 
-def _first(message: Any) -> Any:
-    """Return the first answer; others to the same question may come in messages of their own."""
+def _candidate(message: Any, number: int) -> Any:
+    """Return one of the answers; others to the same question may come in messages of their own."""
     for candidate in message.candidates:
-        if candidate.index == 0:
+        if candidate.index == number:
             return candidate
     return None
 
 
 def gather(messages: Iterable[Any]) -> Gathered:
-    """Read the messages of one answer."""
+    """Read the messages of one answer: of several candidates the first good one, else the first."""
+    told = list(messages)
+    numbers = {candidate.index for message in told for candidate in message.candidates}
+    found = [_gathered(told, number) for number in sorted(numbers or {0})]
+    return next(filter(_is_good, found), found[0])
+
+
+def _is_good(found: Gathered) -> bool:
+    return end_of_vertex(found.finish_reason) is End.GOOD and bool(found.text.strip())
+
+
+def _gathered(messages: Iterable[Any], number: int) -> Gathered:
     text = thoughts = ""
     finish_reason = block_reason = None
     finish_message = block_message = model_version = ""
     usage = None
     for message in messages:
-        text += text_of(message)
-        thoughts += _thoughts_of(message)
-        candidate = _first(message)
+        candidate = _candidate(message, number)
+        if candidate is not None:
+            text += _text(candidate)
+            thoughts += _text(candidate, thoughts=True)
         if candidate is not None:
             if candidate.finish_reason or finish_reason is None:
                 finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)

@@ -22,13 +22,13 @@ class _Unopened(ModuleType):
             raise AttributeError(name)
         if name != "__all__" and find_spec(f"{self.__name__}.{name}") is not None:
             return importlib.import_module(f"{self.__name__}.{name}")
-        self.__class__ = ModuleType
+        object.__setattr__(self, "__class__", ModuleType)
         assert self.__spec__ is not None
         assert self.__spec__.loader is not None
         try:
             self.__spec__.loader.exec_module(self)
         except BaseException:
-            self.__class__ = _Unopened
+            object.__setattr__(self, "__class__", _Unopened)
             raise
         return getattr(self, name)
 
@@ -49,7 +49,7 @@ def _leave_unopened(name: str) -> None:
     if spec is None:
         raise ModuleNotFoundError(f"there is no package {name}", name=name)
     package = module_from_spec(spec)
-    package.__class__ = _Unopened
+    object.__setattr__(package, "__class__", _Unopened)
     sys.modules[name] = package
     parent, _, child = name.rpartition(".")
     setattr(sys.modules[parent], child, package)
