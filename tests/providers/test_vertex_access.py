@@ -372,6 +372,69 @@ def test_an_emulator_is_connected_to_in_plain_text_and_streams(monkeypatch):
     run(check())
 
 
+@pytest.mark.parametrize(
+    ("named", "target"),
+    [
+        ("example.org", "example.org:443"),
+        ("https://example.org/", "example.org:443"),
+        (" localhost:8443 ", "localhost:8443"),
+        ("[::1]:8443", "[::1]:8443"),
+        (
+            "12.us-central1-3.prediction.vertexai.goog",
+            "12.us-central1-3.prediction.vertexai.goog:443",
+        ),
+    ],
+)
+def test_any_host_can_be_named(use_key, monkeypatch, named, target):
+    use_key()
+    monkeypatch.setenv("VERTEX_ENDPOINT", named)
+    found = find_access("endpoints/12")
+    assert found[:2] == (target, "projects/keys-project/locations/global/endpoints/12")
+    assert found.credentials is not None
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "http://example.org",
+        "a.org/v1",
+        "user@a.org",
+        "a.org:0",
+        "a.org:65536",
+        "a.org:x",
+        "a b",
+        "/",
+    ],
+)
+def test_an_endpoint_that_is_no_host_is_refused(use_key, monkeypatch, named):
+    use_key()
+    monkeypatch.setenv("VERTEX_ENDPOINT", named)
+    with pytest.raises(CrawlerError, match="VERTEX_ENDPOINT"):
+        find_access(MODEL)
+
+
+def test_a_key_takes_the_place_of_a_project(monkeypatch):
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    found = find_access(MODEL)
+    assert found[:2] == ("aiplatform.googleapis.com:443", f"publishers/google/models/{MODEL}")
+    assert find_access("publishers/meta/models/m").resource == "publishers/meta/models/m"
+    assert find_access("meta/m").resource == "publishers/meta/models/m"
+    assert run(Token(found.credentials).headers()) == (("x-goog-api-key", "a-key"),)
+    with pytest.raises(CrawlerError, match="needs a project"):
+        find_access("endpoints/1")
+    monkeypatch.setenv("GOOGLE_API_KEY", "a\nkey")
+    with pytest.raises(CrawlerError, match="GOOGLE_API_KEY is no key") as error:
+        find_access(MODEL)
+    assert "a\nkey" not in str(error.value)
+
+
+def test_where_a_project_is_named_the_key_is_not_used(use_key, monkeypatch):
+    use_key()
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+    assert find_access(MODEL).resource == GLOBAL
+
+
 class TokenServer:
     """A token server on loopback. ``reply()`` gives a status and a body; by default a new token
     each time, good for an hour."""
@@ -759,7 +822,7 @@ async def tls_server(private_key, certificate_pem, refused=()):
 
     async def seen(name, context):
         came.append((name, dict(context.invocation_metadata())))
-        if came[-1][1]["authorization"] in refused:
+        if came[-1][1].get("authorization") in refused:
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request had invalid credentials.")
 
     def answer():
@@ -927,3 +990,71 @@ def test_a_refused_token_is_fetched_anew_once(
 
     assert run(check()) == [[NEW_TOKEN] * 3, *after]
     assert tokens.requests == fetched
+
+
+ENDPOINT_CLIENT = """
+import asyncio, os
+from crawler.protocol import Call, ProviderError
+from crawler.providers.vertex.service import connect
+
+CALL = Call(1, 1, "abrogate", "vertex", "m", "Define abrogate.", "", {}, 10_000)
+
+async def main():
+    async with connect("gemini-2.5-flash") as service:
+        try:
+            print((await service.generate(CALL)).text)
+        except ProviderError as error:
+            print(error.outcome, error.reason)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_another_host_is_spoken_to_encrypted_with_a_key_and_nothing_else_is_on_standard_error(
+    private_key, tmp_path, monkeypatch, trusted
+):
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(certificate(serialization.load_pem_private_key(private_key.encode(), None)))
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+
+    async def check():
+        async with tls_server(private_key, roots.read_bytes()) as (port, came):
+            monkeypatch.setenv("VERTEX_ENDPOINT", f"localhost:{port}")
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", ENDPOINT_CLIENT),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            out, err = await client.communicate()
+            assert (client.returncode, err.decode()) == (0, "")
+            return out.decode(), came
+
+    out, came = run(check())
+    if not trusted:
+        assert out.startswith("unavailable")
+        assert came == []
+        return
+    assert out == "To repeal.\n"
+    [(_, metadata)] = came
+    assert metadata["x-goog-api-key"] == "a-key"
+    assert "authorization" not in metadata
+    name = urllib.parse.quote(f"publishers/google/models/{MODEL}", safe="")
+    assert metadata["x-goog-request-params"] == f"model={name}"
+
+
+def test_a_file_of_certificates_that_is_none_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "away.pem"))
+
+    async def check():
+        with pytest.raises(CrawlerError, match="SSL_CERT_FILE"):
+            async with connect(MODEL):
+                raise AssertionError("there is nobody to ask")
+
+    run(check())

@@ -116,6 +116,20 @@ def test_thoughts_that_use_up_the_limit_are_told_with_what_helps():
     )
 
 
+def test_what_else_is_said_of_an_answer_is_kept():
+    made = response("To repeal.")
+    made.response_id, made.candidates[0].avg_logprobs = "id-1", -0.25
+    made.usage_metadata.traffic_type = 3
+    name = GenerateContentResponse.UsageMetadata.TrafficType.Name(3)
+    assert read_generated(CALL, [made]).details == {
+        "response_id": "id-1",
+        "traffic_type": name,
+        "avg_logprobs": -0.25,
+    }
+    made.candidates[0].avg_logprobs = float("nan")
+    assert "avg_logprobs" not in read_generated(CALL, [made]).details
+
+
 def test_only_the_first_candidate_is_the_answer():
     two = response("first")
     two.candidates.add(finish_reason=FINISH.SAFETY).content.parts.add(text="second")

@@ -315,6 +315,13 @@ def test_the_limit_that_an_error_names_is_read(metadata, outcome, kind, message)
     assert (told.outcome, told.kind) == (outcome, kind)
 
 
+def test_a_model_that_is_missing_may_be_served_elsewhere():
+    message = "Publisher Model `publishers/google/models/m` was not found or your project does not"
+    told = refused(aborting("NOT_FOUND", f"{message} have access to it."))
+    assert told.kind == "model_missing"
+    assert "GOOGLE_CLOUD_LOCATION" in told.reason
+
+
 def answering(response, target="127.0.0.1:0"):
     async def answer(context):
         return response

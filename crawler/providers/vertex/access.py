@@ -31,6 +31,7 @@ LONGEST_PAUSE_MS = 60_000
 SECRET = re.compile(r"[\w.+/=%-]{60,}")
 """What looks like a token or a signature."""
 
+_ENDPOINT = re.compile(r"(?:https://)?([\w.-]+|\[[0-9a-fA-F:]+\])(?::([0-9]{1,5}))?/?", re.ASCII)
 _LOCATION = re.compile(r"[a-z0-9-]+")
 
 Headers = tuple[tuple[str, str], ...]
@@ -57,6 +58,9 @@ def find_access(model: str) -> Access:
         return Access(emulator, resource_name(model, project or EMULATED_PROJECT, location), None)
     import google.auth  # noqa: PLC0415 - an emulator needs none of it
 
+    key = os.environ.get("GOOGLE_API_KEY", "").strip()
+    if key and not project and not model.startswith("projects/"):
+        return Access(_endpoint() or _host("global"), express_name(model), _key_credentials(key))
     try:
         credentials, usual_project = google.auth.default(scopes=SCOPES)
     except Exception as error:  # a file may hold anything, and then the library raises anything
@@ -77,7 +81,50 @@ def find_access(model: str) -> Access:
             Exit.CONFIGURATION,
         )
     resource = resource_name(model, project, location)
-    return Access(_host(location_of(resource)), resource, credentials)
+    return Access(_endpoint() or _host(location_of(resource)), resource, credentials)
+
+
+def _endpoint() -> str | None:
+    """Return the ``host:port`` that VERTEX_ENDPOINT names, if it does. Raises CrawlerError."""
+    named = os.environ.get("VERTEX_ENDPOINT", "").strip()
+    if not named:
+        return None
+    match = _ENDPOINT.fullmatch(named)
+    if match is None or not 0 < int(match[2] or 443) < 2**16:
+        raise CrawlerError(
+            "VERTEX_ENDPOINT is no address",
+            "it has to be a host, or host:port; what is sent there is encrypted",
+            "export VERTEX_ENDPOINT=1234.europe-west4-567.prediction.vertexai.goog",
+            Exit.CONFIGURATION,
+        )
+    return f"{match[1]}:{match[2] or 443}"
+
+
+def express_name(model: str) -> str:
+    """Return the name of a model where a key takes the place of a project. Raises CrawlerError."""
+    if model.startswith(("endpoints/", "models/")):
+        raise CrawlerError(
+            "a model of your own needs a project",
+            "GOOGLE_API_KEY is set and GOOGLE_CLOUD_PROJECT is not, so that the key is used",
+            "export GOOGLE_CLOUD_PROJECT=your-project",
+            Exit.CONFIGURATION,
+        )
+    publisher, _, name = model.removeprefix("publishers/").replace("/models/", "/").rpartition("/")
+    return f"publishers/{publisher or 'google'}/models/{name}"
+
+
+def _key_credentials(key: str) -> Any:
+    import google.auth.api_key  # noqa: PLC0415 - an emulator needs none of it
+
+    if not (key.isascii() and key.isprintable()):
+        raise CrawlerError(
+            "GOOGLE_API_KEY is no key",
+            "a line break or a letter in it can't be sent",
+            "export GOOGLE_API_KEY=…",
+            Exit.DENIED,
+        )
+    made: Any = google.auth.api_key.Credentials
+    return made(key)
 
 
 def require_loopback(address: str) -> None:
@@ -168,8 +215,8 @@ class Token:
         """
         if refused != self._headers:
             return True  # an older one: another call has dropped it
-        if not self._is_proven:
-            return False
+        if not self._is_proven or self._credentials.expiry is None:
+            return False  # a key never ends, and there is no other
         self._is_proven = False
         self._headers = ()
         self._credentials.token = None

@@ -5,6 +5,8 @@ beyond queue unseen and lose their time; so there are as many connections as tha
 other side refuses a stream, it allows fewer: that is learned.
 """
 
+import os
+import pkgutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -125,9 +127,23 @@ class Channels:
 
 @asynccontextmanager
 async def opened(target: str, *, encrypted: bool) -> AsyncIterator[Channels]:
-    """Open connections to ``host:port`` in the loop that uses them, and close them at the end."""
-    channels = Channels(target, grpc.ssl_channel_credentials() if encrypted else None)
+    """Open connections to ``host:port`` in the loop that uses them, and close them at the end.
+
+    Raises CrawlerError where SSL_CERT_FILE names no certificates.
+    """
+    channels = Channels(target, grpc.ssl_channel_credentials(_roots()) if encrypted else None)
     try:
         yield channels
     finally:
         await channels.close()
+
+
+def _roots() -> bytes | None:
+    """Return gRPC's own authorities with those of SSL_CERT_FILE; None for gRPC's own alone."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if not path or os.environ.get("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"):
+        return None  # gRPC reads what is named for it alone
+    from crawler.providers.http_client import authorities  # noqa: PLC0415 - it brings a client
+
+    usual = pkgutil.get_data("grpc", "_cython/_credentials/roots.pem") or b""
+    return usual + b"\n" + authorities(path)

@@ -21,6 +21,7 @@ GENERATE = f"/{SERVICE}/GenerateContent"
 STREAM = f"/{SERVICE}/StreamGenerateContent"
 PREDICT = f"/{SERVICE}/Predict"
 REQUEST_TYPE_HEADER = "x-vertex-ai-llm-shared-request-type"
+CAPACITY_HEADER = "x-vertex-ai-llm-request-type"
 
 GenerateContentRequest: Any = prediction_service.GenerateContentRequest.pb()
 GenerateContentResponse: Any = prediction_service.GenerateContentResponse.pb()

@@ -21,6 +21,7 @@ from crawler.states.kinds import Kind
 
 REASON_LENGTH = 300
 BAD_REQUEST = 400
+_ELSEWHERE = " (is it served where GOOGLE_CLOUD_LOCATION says? global has most)"
 
 TOO_LARGE = "larger than max"  # said by our own side of the connection
 NOBODY_THERE = (
@@ -57,7 +58,10 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
     if status is not None:
         code = ""  # gRPC's own is a guess, made of the status
     asked = Said(status, {}, said, code, details, "vertex", now_ms=wall_ms(), secrets=secrets)
-    return error_of(refusal_of(asked)._replace(reason=reason))
+    found = refusal_of(asked)
+    if found.kind is Kind.MODEL_MISSING:
+        reason = f"{reason[: REASON_LENGTH - len(_ELSEWHERE)]}{_ELSEWHERE}"
+    return error_of(found._replace(reason=reason))
 
 
 def _http_status(said: str) -> int | None:
