@@ -1050,6 +1050,7 @@ def test_another_host_is_spoken_to_encrypted_with_a_key_and_nothing_else_is_on_s
 
 def test_a_file_of_certificates_that_is_none_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "away.pem"))
 
     async def check():
