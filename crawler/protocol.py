@@ -57,6 +57,8 @@ class Answer(NamedTuple):
     """What the model thought before the text; no part of it."""
     tokens_cached: int | None = None
     """Of the tokens of the question: those that a cache had."""
+    details: Mapping[str, Any] | None = None
+    """What else the service says of it, in its names; JSON can hold it."""
 
 
 class Lease(NamedTuple):
@@ -109,6 +111,8 @@ class Finish(NamedTuple):
     """What kind of refusal it is: see `states.kinds.Kind`."""
     thoughts: str = ""
     tokens_cached: int | None = None
+    details: str | None = None
+    """What else the service said of the answer, as a JSON object."""
 
 
 class ProviderError(Exception):

@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (7) leaves it. For readers; a database
+-- The schema of a database as the newest migration (8) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -183,6 +183,7 @@ CREATE TABLE attempts (
     -- the kind of a refusal: see crawler/states/kinds.py
     reason_code     TEXT,
     tokens_cached   INTEGER,                          -- of tokens_in: read from a cache
+    details         TEXT,                             -- a JSON object, in the service's names
     PRIMARY KEY (request_id, number),
     CHECK ((finished_at_ms IS NULL) = (outcome IS NULL))
 ) STRICT, WITHOUT ROWID;

@@ -60,6 +60,12 @@ Memory sentence: one sentence, a mnemonic, that uses "{word}" and makes the mean
 
 _ASKED_PARAMS = MappingProxyType({"max_output_tokens": 500})
 
+# Thoughts count as output: with nothing said a model may spend all of it on them. Each takes what
+# it can be told: none at all, a small budget, a level.
+_LEAST_THINKING: Mapping[str, int | str] = MappingProxyType(
+    {"gemini-2.5-flash": 0, "gemini-2.5-pro": 128, "gemini-3": "low"}
+)
+
 
 def study_notes(provider: str, model: str | None) -> PromptSpec:
     """Return the built-in prompt, as it is put to a provider. Raises CrawlerError."""
@@ -69,8 +75,16 @@ def study_notes(provider: str, model: str | None) -> PromptSpec:
         _CONTINUED if continued else _ASKED,
         provider,
         model or kind_of(provider).default_model or "",
-        _CONTINUED_PARAMS if continued else _ASKED_PARAMS,
+        _CONTINUED_PARAMS if continued else _asked_params(provider, model),
     )
+
+
+def _asked_params(provider: str, model: str | None) -> Mapping[str, Any]:
+    name = (model or kind_of(provider).default_model or "").rpartition("/")[2]
+    for begin, thinking in _LEAST_THINKING.items():
+        if provider == "vertex" and name.startswith(begin):
+            return {**_ASKED_PARAMS, "thinking": thinking}
+    return _ASKED_PARAMS
 
 
 WORD_LIST = "word-list"

@@ -140,6 +140,11 @@ Examples:
 @_option("--outage", "outage_s", metavar="FROM,TO", callback=_outage, help="Seconds from start.")
 @_option("--outage-kind", type=click.Choice(OUTAGES), default=OUTAGES[0])
 @_option("--seed", type=int, default=0, help="Of latencies and faults.")
+@_option(
+    "--tls",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Encrypt, and write the certificate to this file.",
+)
 @_option("--log", type=click.Path(path_type=Path, dir_okay=False), help="A JSON line per request.")
 def emulator(**options: Any) -> int:
     """Play Vertex AI on this machine, with quotas and failures, until Ctrl-C.
@@ -179,7 +184,10 @@ async def _emulate(settings: Settings) -> None:
 
     async with serve(settings) as server:
         _say(json.dumps({"endpoint": server.endpoint}))
-        tell(f"export VERTEX_EMULATOR_HOST={server.endpoint}")
+        if settings.tls is None:
+            tell(f"export VERTEX_EMULATOR_HOST={server.endpoint}")
+        else:
+            tell(f"export GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={settings.tls}")
         await _watch(server, stop)
     _say(json.dumps(server.tally.summary()))
 

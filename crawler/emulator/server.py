@@ -5,14 +5,15 @@ costs are most of what a call costs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from crawler.clock import since_boot_ms, steady_clock, wall_ms
-from crawler.emulator import wire
+from crawler.emulator import library_calls, wire
 from crawler.emulator.connections import sever
 from crawler.emulator.decision import SILENT, Call, Desk
 from crawler.emulator.settings import Settings
@@ -45,6 +46,7 @@ class Emulator:
         self._desk = Desk(settings, tally, self._clock())
         self._server: Any = None
         self._port = settings.port
+        self._tls = None if settings.tls is None else _credentials(settings.tls)
 
     @property
     def endpoint(self) -> str:
@@ -62,14 +64,28 @@ class Emulator:
             "GenerateContent": grpc.unary_unary_rpc_method_handler(self._generate),
             "StreamGenerateContent": grpc.unary_stream_rpc_method_handler(self._stream),
             "Predict": grpc.unary_unary_rpc_method_handler(self._predict),
+            "ServerStreamingPredict": grpc.unary_stream_rpc_method_handler(self._stream_predict),
         }
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+        tokens = {"CountTokens": grpc.unary_unary_rpc_method_handler(_count_tokens)}
+        cards = {"GetPublisherModel": grpc.unary_unary_rpc_method_handler(_model_card)}
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(SERVICE, handlers),
+                grpc.method_handlers_generic_handler(library_calls.MODEL_GARDEN, cards),
+                grpc.method_handlers_generic_handler(library_calls.UTILITY, tokens),
+            )
+        )
         try:
-            self._port = server.add_insecure_port(self.endpoint)
+            self._port = self._add_port(server)
         except RuntimeError as error:
             raise port_is_taken(self._port) from error
         await server.start()
         self._server = server
+
+    def _add_port(self, server: Any) -> int:
+        if self._tls is None:
+            return int(server.add_insecure_port(self.endpoint))
+        return int(server.add_secure_port(self.endpoint, self._tls))
 
     async def close_port(self) -> None:
         """Break all calls off and listen no more: who connects is refused."""
@@ -96,10 +112,13 @@ class Emulator:
         call = self._desk.decide("StreamGenerateContent", wire.read_generate(body), self._clock())
         async with self._carried_out(call, context):
             chunks = wire.streamed(call.asked, call.answers[0], _tier(context))
-            await context.write(chunks[0])
-            for chunk in chunks[1:]:
-                await asyncio.sleep(call.fate.latency_ms / 1000 / _PAUSES_PER_LATENCY)
-                await context.write(chunk)
+            await _write(chunks, call, context)
+
+    async def _stream_predict(self, body: bytes, context: Any) -> None:
+        asked = library_calls.read_streaming_predict(body)
+        call = self._desk.decide("ServerStreamingPredict", asked, self._clock())
+        async with self._carried_out(call, context):
+            await _write(library_calls.streamed_prediction(asked, call.answers), call, context)
 
     async def _predict(self, body: bytes, context: Any) -> bytes:
         call = self._desk.decide("Predict", wire.read_predict(body), self._clock())
@@ -141,6 +160,30 @@ def port_is_taken(port: int) -> CrawlerError:
         "crawler emulator --port 0 takes a port that is free",
         Exit.CONFIGURATION,
     )
+
+
+async def _write(chunks: Sequence[bytes], call: Call, context: Any) -> None:
+    """Write the pieces of a stream, with pauses between them."""
+    await context.write(chunks[0])
+    for chunk in chunks[1:]:
+        await asyncio.sleep(call.fate.latency_ms / 1000 / _PAUSES_PER_LATENCY)
+        await context.write(chunk)
+
+
+async def _count_tokens(body: bytes, context: Any) -> bytes:
+    del context  # it costs nothing, and no quota counts it
+    return library_calls.counted(body)
+
+
+async def _model_card(body: bytes, context: Any) -> bytes:
+    del context
+    return library_calls.model_card(body)
+
+
+def _credentials(path: Path) -> Any:
+    from crawler.emulator.certificate import credentials_with  # noqa: PLC0415 - only TLS needs it
+
+    return credentials_with(path)
 
 
 async def _end(call: Call, context: Any) -> None:

@@ -55,7 +55,8 @@ class Settings:
 
     ``burst`` is the capacity of a bucket, in requests (else the whole quota of a minute);
     ``tenants`` the requests a minute that others take from the same quota; ``outage_s`` when an
-    outage begins and ends, in seconds since the start. Raises ValueError for what makes no sense.
+    outage begins and ends, in seconds since the start; ``tls`` where the certificate
+    goes of a server that encrypts. Raises ValueError for what makes no sense.
     """
 
     port: int = 0
@@ -76,6 +77,7 @@ class Settings:
     outage_s: tuple[float, float] | None = None
     outage_kind: str = "unavailable"
     log: Path | None = None
+    tls: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what is only known of all settings together."""

@@ -46,7 +46,7 @@ def read_generate(body: bytes) -> Asked:
     tokens += sum(tokens_in(part.text) for part in request.system_instruction.parts)
     config = request.generation_config
     question = Question(prompt, config.max_output_tokens or MOST_TOKENS, _schema(config))
-    return Asked(_base(request.model), (question,), tokens)
+    return Asked(base_name(request.model), (question,), tokens)
 
 
 def read_predict(body: bytes) -> Asked:
@@ -55,7 +55,7 @@ def read_predict(body: bytes) -> Asked:
     limit = request.parameters.struct_value.fields["maxOutputTokens"].number_value
     prompts = [_prompt(instance) for instance in request.instances]
     questions = [Question(prompt, int(limit) or MOST_TOKENS) for prompt in prompts]
-    return Asked(_base(request.endpoint), questions, sum(map(tokens_in, prompts)))
+    return Asked(base_name(request.endpoint), questions, sum(map(tokens_in, prompts)))
 
 
 def generated(asked: Asked, answer: Answer, tier: str | None) -> bytes:
@@ -68,11 +68,8 @@ def generated(asked: Asked, answer: Answer, tier: str | None) -> bytes:
 
 def streamed(asked: Asked, answer: Answer, tier: str | None) -> list[bytes]:
     """Return the responses of StreamGenerateContent; what ends and counts is in the last."""
-    text = answer.text or ""
-    size = max(1, -(-len(text) // _CHUNKS))
-    pieces: list[str | None] = [text[at : at + size] for at in range(0, len(text), size)]
     responses = []
-    for number, piece in enumerate(pieces or [answer.text]):
+    for number, piece in enumerate(pieces_of(answer.text)):
         response = _response(asked)
         thought = answer.thought if number == 0 else ""
         _say(response, answer._replace(text=piece, thought=thought))
@@ -81,10 +78,16 @@ def streamed(asked: Asked, answer: Answer, tier: str | None) -> list[bytes]:
     return [response.SerializeToString() for response in responses]
 
 
+def pieces_of(text: str | None) -> Sequence[str | None]:
+    """Return a text in the pieces in which it is streamed, at least one."""
+    size = max(1, -(-len(text or "") // _CHUNKS))
+    return [(text or "")[at : at + size] for at in range(0, len(text or ""), size)] or [text]
+
+
 def predicted(asked: Asked, answers: Sequence[Answer]) -> bytes:
     """Return the response of Predict, in the shape of text-bison's."""
     response = PredictResponse(model_display_name=asked.model, model_version_id="emulated")
-    rows = [_prediction(answer) for answer in answers if answer.finish or answer.blocked]
+    rows = [prediction(answer) for answer in answers if answer.finish or answer.blocked]
     chars_in = sum(len(question.prompt) for question in asked.questions)
     chars_out = sum(len(answer.text or "") for answer in answers)
     counts = {
@@ -144,7 +147,8 @@ def _prompt(instance: Any) -> str:
     return str((fields["prompt"] if "prompt" in fields else fields["content"]).string_value)
 
 
-def _prediction(answer: Answer) -> Mapping[str, Any]:
+def prediction(answer: Answer) -> Mapping[str, Any]:
+    """Return a prediction in the shape of text-bison's."""
     refused = answer.text is None
     return {
         "content": answer.text or "",
@@ -153,7 +157,7 @@ def _prediction(answer: Answer) -> Mapping[str, Any]:
     }
 
 
-def _base(name: str) -> str:
+def base_name(name: str) -> str:
     """Return the model's own name, of a resource name."""
     return name.rpartition("/")[2] or "unnamed"
 

@@ -170,7 +170,7 @@ class _Drawing:
         """Take a candidate, pass over it, or find that it can't be sent."""
         tokens, cost = None, 0.0
         try:
-            call = _call(candidate, question, self._policy.call_timeout_ms)
+            call = _call(candidate, question, _timeout_ms(self._policy, question.params))
             if known is not None:
                 tokens, cost = known.price(
                     candidate.word, candidate.fields, self._quota, self._allowance
@@ -222,12 +222,23 @@ def _question(conn: sqlite3.Connection, prompt_id: int) -> _Question:
     return _Question(provider, model, _template(template), _params(params), served_at_ms > 0)
 
 
+_USUAL_TIMEOUT_MS = Policy().call_timeout_ms
+FLEX_TIMEOUT_MS = 30 * 60_000
+"""As the service gives such a call; unless the user has set a time-out."""
+
 _template = functools.lru_cache(maxsize=64)(Template)
 
 
 @functools.lru_cache(maxsize=64)
 def _params(text: str) -> Mapping[str, Any]:
     return MappingProxyType(json.loads(text))
+
+
+def _timeout_ms(policy: Policy, params: Mapping[str, Any]) -> int:
+    """Return how long a call may take: half an hour where it waits for capacity that is left."""
+    usual_ms = policy.call_timeout_ms
+    flexible = params.get("request_type") == "flex" and usual_ms == _USUAL_TIMEOUT_MS
+    return FLEX_TIMEOUT_MS if flexible else usual_ms
 
 
 def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:

@@ -207,6 +207,7 @@ def _close(
                 finish.truncated,
                 finish.reason_code,
                 finish.tokens_cached,
+                finish.details,
                 finish.request_id,
                 finish.number,
             )
@@ -224,7 +225,8 @@ _OPEN = (
 _CLOSE = (
     "UPDATE attempts SET finished_at_ms = max(started_at_ms, ?), outcome = ?, reason = ?,"
     " status_code = ?, retry_after_ms = ?, tokens_in = ?, tokens_out = ?, tokens_thought = ?,"
-    " finish_reason = ?, model_version = ?, truncated = ?, reason_code = ?, tokens_cached = ?"
+    " finish_reason = ?, model_version = ?, truncated = ?, reason_code = ?, tokens_cached = ?,"
+    " details = ?"
     " WHERE request_id = ? AND number = ? AND finished_at_ms IS NULL"
 )
 

@@ -84,7 +84,7 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
     if refused is not None:
         outcome, reason, kind = Outcome.BLOCKED, refused, Kind.BLOCKED
     elif answer.truncated and not call.params.get("allow_truncated"):
-        reason, kind = _cut_off(answer), Kind.TRUNCATED
+        reason, kind = _cut_off(call, answer), Kind.TRUNCATED
     elif not answer.text:
         reason = f"the answer is empty ({answer.finish_reason})"
     elif fault is not None:
@@ -95,13 +95,15 @@ def accepted(call: Call, written: Answer, refused: str | None) -> Answer:
     raise ProviderError(outcome, reason, status_code=OK, retry_after_ms=0, answer=answer, kind=kind)
 
 
-def _cut_off(answer: Answer) -> str:
-    """Return how an answer was cut off: thoughts count, too."""
+def _cut_off(call: Call, answer: Answer) -> str:
+    """Return how an answer was cut off, and what helps: thoughts count, too."""
     said = "the answer is cut off at max_output_tokens"
     if not answer.tokens_thought:
         return said
     used = answer.tokens_thought + (answer.tokens_out or 0)
-    return f"{said}: thinking used {answer.tokens_thought} of {used} tokens"
+    most = call.params.get("max_output_tokens", call.params.get("maxOutputTokens", used))
+    helps = "`--param thinking=0` or a larger" if call.provider == "vertex" else "it needs a larger"
+    return f"{said}: thinking used {answer.tokens_thought} of {most}: {helps} max_output_tokens"
 
 
 def draft(call: Call, written: Answer) -> Answer:

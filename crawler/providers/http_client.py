@@ -225,10 +225,10 @@ def _builder(base_url: str, key: str, proxy: str | None) -> pyreqwest.client.Cli
         # Nothing is encrypted, so the system's certificates are not read (13 ms), or missed.
         return builder.danger_accept_invalid_certs(enable=True)
     path = os.environ.get("SSL_CERT_FILE")
-    return builder.add_root_certificate_pem(_authorities(path)) if path else builder
+    return builder.add_root_certificate_pem(authorities(path)) if path else builder
 
 
-def _authorities(path: str) -> bytes:
+def authorities(path: str) -> bytes:
     """Return the certificates that a user trusts beside the system's. Raises CrawlerError."""
     try:
         content, cause = Path(path).read_bytes(), "it holds no certificate in the format PEM"

@@ -13,6 +13,7 @@ from crawler.providers.refusal_rules import (
     ANY,
     LIMITED,
     NAMED_STATUS,
+    NOTHING,
     RULES,
     STATUS_ALONE,
     SURE_STATUSES,
@@ -212,7 +213,7 @@ def _quota_of_google(said: Said, words: Text, status: int | None) -> Verdict | N
     ours = words.says(("exceeded your current quota",)) and (
         _is_one_of(said, _GOOGLE) or words.says(("resource exhausted",)) or said.code
     )
-    if status != 429 or not ours or words.says(("limit 0$",)):  # noqa: PLR2004 - HTTP
+    if status != 429 or not ours or words.says(NOTHING):  # noqa: PLR2004 - HTTP
         return None
     if words.says(("per day", "upgrade your quota tier")) and not _only_minutes(words):
         return Verdict(Kind.THROTTLED_DAY)

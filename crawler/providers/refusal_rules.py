@@ -34,6 +34,8 @@ from crawler.providers.refusal_words import (
 from crawler.states.kinds import Kind, Scope
 
 ANY: Collection[int] = range(1000)
+NOTHING = ("limit 0$", "limit 0 / 0$", "quota limit value 0$", "quota value 0$")
+"""A quota that lets nobody in, however long one waits."""
 FOUR = range(400, 500)
 FIVE = range(500, 600)
 LIMITED = (429, 413, 402, 498)
@@ -81,7 +83,7 @@ RULES: tuple[Rule, ...] = (
         ),
         (0, 400, *LIMITED),
     ),
-    Rule(Kind.PERMISSION_MODEL, ("limit 0$", "limit 0 / 0$"), [429]),
+    Rule(Kind.PERMISSION_MODEL, NOTHING, [429]),
     Rule(Kind.CONCURRENCY, ("in flight",), [402]),
     # A window that is named beats "quota", "billing" and "upgrade".
     Rule(Kind.THROTTLED_DAY, DAY, LIMITED, unless=("monthly … spend",)),

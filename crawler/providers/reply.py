@@ -78,4 +78,5 @@ def _answer(written: Written, *, truncated: bool) -> Answer:
         truncated=truncated,
         thoughts=written.thoughts,
         tokens_cached=usage.cached,
+        details=written.details,
     )

@@ -3,7 +3,8 @@
 Rule: pure. Only an end that is in a list of good ones makes a good answer.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from crawler.providers.finish_reasons import End
 from crawler.providers.token_usage import UNKNOWN, Usage
@@ -37,6 +38,7 @@ class Written(NamedTuple):
         refused: what the model said when it refused.
         usage: what the call used.
         model_version: the model that answered, in the server's word.
+        details: what else the server says of it, in its names.
 
     """
 
@@ -47,6 +49,7 @@ class Written(NamedTuple):
     refused: str = ""
     usage: Usage = UNKNOWN
     model_version: str | None = None
+    details: Mapping[str, Any] | None = None
 
 
 def refusal_of_end(written: Written) -> Refusal | None:

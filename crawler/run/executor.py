@@ -7,6 +7,7 @@ job) can take this one's place. Nothing in here knows the ledger, and no call is
 
 import asyncio
 import importlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,6 +23,8 @@ from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
 REASON_LENGTH = 500
+MOST_DETAILS = 2_000
+"""Characters of what is kept beside an answer."""
 NOTE_LENGTH = 100
 MOST_THOUGHTS = 100_000
 SQLITE_MAX = 2**63 - 1
@@ -250,6 +253,7 @@ def _with_answer(finish: Finish, answer: Answer) -> Finish:
         truncated=bool(answer.truncated),
         thoughts=_storable(answer.thoughts)[:MOST_THOUGHTS],
         tokens_cached=_count(answer.tokens_cached),
+        details=_details(answer.details),
     )
 
 
@@ -277,6 +281,17 @@ def _count(value: object) -> int | None:
 def _note(value: object) -> str | None:
     """Return a short text that can be stored; a server may send anything."""
     return _storable(value)[:NOTE_LENGTH] if isinstance(value, str) and value else None
+
+
+def _details(value: object) -> str | None:
+    """Return a small object as JSON; None for what is none, or too large to be kept."""
+    if not isinstance(value, Mapping) or not value:
+        return None
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return None
+    return text if len(text) <= MOST_DETAILS else None
 
 
 def _pause(value: object) -> int | None:

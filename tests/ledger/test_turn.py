@@ -13,6 +13,7 @@ from crawler.ledger import turn as turns
 from crawler.ledger.budget import Allowance
 from crawler.ledger.check import check
 from crawler.ledger.finish import end_run, released
+from crawler.ledger.limits import put_limit
 from crawler.ledger.results import answer, results, timeline
 from crawler.ledger.runs import Selection
 from crawler.ledger.status import status
@@ -257,6 +258,24 @@ class TestControl:
         ledger.turn(ledger.finish(lease, Outcome.REJECTED))
         assert control.retry(ledger.conn, [ledger.prompt.id], None, ["failed"]) == 1
         assert [lease.number for lease in ledger.turn().leases] == [2]
+
+
+@pytest.mark.parametrize(
+    ("params", "policy", "timeout_ms"),
+    [
+        ({"request_type": "flex"}, Policy(), 30 * 60_000),
+        ({"request_type": "priority"}, Policy(), 120_000),
+        ({"request_type": "flex"}, Policy(call_timeout_ms=5_000), 5_000),
+    ],
+)
+def test_a_flexible_call_may_take_half_an_hour(params, policy, timeout_ms):
+    ledger = Ledger(policy)
+    spec = intake.PromptSpec("flex", "About {word}", "scripted", "m", params)
+    limit_id = put_limit(ledger.conn, "flex", 10)
+    prompt, *_ = intake.put_prompt(ledger.conn, spec, limit_id, ledger.now_ms)
+    intake.add_words(ledger.conn, prompt.id, [Word("w", {})], ledger.now_ms)
+    [lease] = ledger.turn().leases
+    assert lease.call.timeout_ms == timeout_ms
 
 
 def test_a_poison_item_does_not_loop_for_ever():

@@ -2,6 +2,7 @@
 and calls over TLS. The keys and certificates are made here."""
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -371,6 +372,69 @@ def test_an_emulator_is_connected_to_in_plain_text_and_streams(monkeypatch):
     run(check())
 
 
+@pytest.mark.parametrize(
+    ("named", "target"),
+    [
+        ("example.org", "example.org:443"),
+        ("https://example.org/", "example.org:443"),
+        (" localhost:8443 ", "localhost:8443"),
+        ("[::1]:8443", "[::1]:8443"),
+        (
+            "12.us-central1-3.prediction.vertexai.goog",
+            "12.us-central1-3.prediction.vertexai.goog:443",
+        ),
+    ],
+)
+def test_any_host_can_be_named(use_key, monkeypatch, named, target):
+    use_key()
+    monkeypatch.setenv("VERTEX_ENDPOINT", named)
+    found = find_access("endpoints/12")
+    assert found[:2] == (target, "projects/keys-project/locations/global/endpoints/12")
+    assert found.credentials is not None
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "http://example.org",
+        "a.org/v1",
+        "user@a.org",
+        "a.org:0",
+        "a.org:65536",
+        "a.org:x",
+        "a b",
+        "/",
+    ],
+)
+def test_an_endpoint_that_is_no_host_is_refused(use_key, monkeypatch, named):
+    use_key()
+    monkeypatch.setenv("VERTEX_ENDPOINT", named)
+    with pytest.raises(CrawlerError, match="VERTEX_ENDPOINT"):
+        find_access(MODEL)
+
+
+def test_a_key_takes_the_place_of_a_project(monkeypatch):
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    found = find_access(MODEL)
+    assert found[:2] == ("aiplatform.googleapis.com:443", f"publishers/google/models/{MODEL}")
+    assert find_access("publishers/meta/models/m").resource == "publishers/meta/models/m"
+    assert find_access("meta/m").resource == "publishers/meta/models/m"
+    assert run(Token(found.credentials).headers()) == (("x-goog-api-key", "a-key"),)
+    with pytest.raises(CrawlerError, match="needs a project"):
+        find_access("endpoints/1")
+    monkeypatch.setenv("GOOGLE_API_KEY", "a\nkey")
+    with pytest.raises(CrawlerError, match="GOOGLE_API_KEY is no key") as error:
+        find_access(MODEL)
+    assert "a\nkey" not in str(error.value)
+
+
+def test_where_a_project_is_named_the_key_is_not_used(use_key, monkeypatch):
+    use_key()
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p")
+    assert find_access(MODEL).resource == GLOBAL
+
+
 class TokenServer:
     """A token server on loopback. ``reply()`` gives a status and a body; by default a new token
     each time, good for an hour."""
@@ -647,10 +711,47 @@ def test_an_answer_without_a_token_is_denied(tokens, credentials, body):
     assert run(refused(Token(credentials))).outcome == "denied"
 
 
+def a_minute_each():
+    """Return a clock that goes on by a minute whenever it is read."""
+    return itertools.count(0, 60_000).__next__
+
+
+@pytest.mark.parametrize("seconds", [60, -1])  # stale, and over
+def test_between_tries_to_fetch_a_token_there_is_a_pause_that_grows(tokens, credentials, seconds):
+    now_ms = 0
+
+    async def check():
+        nonlocal now_ms
+        token = Token(credentials, lambda: now_ms)
+        await token.headers()
+        tokens.reply = lambda: (400, {"error": "temporarily_unavailable"})
+        ends_in(credentials, seconds)
+        tried = []
+        for _ in range(150):
+            before = tokens.requests
+            await asyncio.gather(*(token.headers() for _ in range(5)), return_exceptions=True)
+            if tokens.requests > before:
+                tried.append(now_ms)
+            now_ms += 1_000
+        assert tried == [0, 1_000, 3_000, 7_000, 15_000, 31_000, 63_000, 123_000]
+        if seconds < 0:
+            error = await refused(token)
+            assert (error.outcome, error.retry_after_ms) == ("unavailable", 183_000 - now_ms)
+        tokens.reply = tokens.token
+        now_ms = 183_000
+        assert dict(await token.headers())["authorization"] == f"Bearer token-{tokens.requests}"
+
+    monkeypatched = pytest.MonkeyPatch()
+    monkeypatched.setattr("google.auth._exponential_backoff.time.sleep", lambda seconds: None)
+    with monkeypatched.context():
+        run(check())
+    monkeypatched.undo()
+
+
 @pytest.mark.parametrize("reply", [(400, INVALID_GRANT), (200, b"<html>"), (200, {})])
 def test_a_token_that_is_good_for_a_while_is_used_when_no_new_one_comes(tokens, credentials, reply):
     async def check():
-        token = Token(credentials)
+        token = Token(credentials, a_minute_each())
         await token.headers()
         tokens.reply = lambda: reply
         ends_in(credentials, 60)
@@ -674,7 +775,7 @@ def test_no_error_shows_a_key_or_a_token(tokens, credentials, private_key):
     other = "eyJhbGciOiJSUzI1NiJ9." + "x" * 100
 
     async def check():
-        token = Token(credentials)
+        token = Token(credentials, a_minute_each())
         await token.headers()
         for reply in (
             lambda: (400, {"error": "invalid_grant", "error_description": tokens.assertions[-1]}),
@@ -715,12 +816,14 @@ def certificate(key):
 
 
 @asynccontextmanager
-async def tls_server(private_key, certificate_pem):
+async def tls_server(private_key, certificate_pem, refused=()):
     """Serve Vertex AI's methods over TLS; yield the port and the list of what came."""
     came = []
 
-    def seen(name, context):
+    async def seen(name, context):
         came.append((name, dict(context.invocation_metadata())))
+        if came[-1][1].get("authorization") in refused:
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "Request had invalid credentials.")
 
     def answer():
         response = messages.GenerateContentResponse()
@@ -728,15 +831,15 @@ async def tls_server(private_key, certificate_pem):
         return response.SerializeToString()
 
     async def generate(body, context):
-        seen("GenerateContent", context)
+        await seen("GenerateContent", context)
         return answer()
 
     async def stream(body, context):
-        seen("StreamGenerateContent", context)
+        await seen("StreamGenerateContent", context)
         yield answer()
 
     async def predict(body, context):
-        seen("Predict", context)
+        await seen("Predict", context)
         response = messages.PredictResponse()
         response.predictions.add().struct_value.fields["content"].string_value = "To repeal."
         return response.SerializeToString()
@@ -828,3 +931,131 @@ def test_calls_go_out_encrypted_with_a_token_and_once(
     tiers = [metadata.get("x-vertex-ai-llm-shared-request-type") for _, metadata in came]
     assert tiers == [None, None, None, "flex"]
     assert tokens.requests == 2
+
+
+REFUSED_CLIENT = """
+import asyncio, json, sys
+from crawler.protocol import Call, ProviderError
+from crawler.providers.vertex.access import Token, find_access
+from crawler.providers.vertex.channels import opened
+from crawler.providers.vertex.service import Service
+
+CALL = Call(1, 1, "abrogate", "vertex", "m", "Define abrogate.", "", {}, 10_000)
+
+async def main(port):
+    found = find_access("gemini-2.5-flash")
+    target = f"localhost:{port}"
+    async with opened(target, encrypted=True) as channels:
+        service = Service("m", found._replace(target=target), channels, Token(found.credentials))
+        async def one():
+            try:
+                return (await service.generate(CALL)).text
+            except ProviderError as error:
+                return error.outcome, error.kind, error.status_code
+        said = [await asyncio.gather(one(), one(), one()), await one(), await one()]
+    print(json.dumps(said))
+
+asyncio.run(main(sys.argv[1]))
+"""
+NEW_TOKEN = ["interrupted", "credentials", 401]
+
+
+@pytest.mark.parametrize(
+    ("refused_tokens", "after", "fetched"),
+    [
+        # Who was in flight with the token that is dropped does not pay for it, either.
+        ([1], ["To repeal."] * 2, 2),
+        # The second in its place is refused as well: then the credentials are in doubt.
+        ([1, 2], [["denied", "credentials", 401]] * 2, 2),
+    ],
+)
+def test_a_refused_token_is_fetched_anew_once(
+    tokens, use_key, private_key, tmp_path, monkeypatch, refused_tokens, after, fetched
+):
+    key = serialization.load_pem_private_key(private_key.encode(), None)
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(certificate(key))
+    use_key(tokens.uri)
+    monkeypatch.setenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", str(roots))
+
+    async def check():
+        bearers = [f"Bearer token-{number}" for number in refused_tokens]
+        async with tls_server(private_key, roots.read_bytes(), bearers) as (port, _):
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", REFUSED_CLIENT, str(port)), stdout=subprocess.PIPE
+            )
+            out, _ = await client.communicate()
+            assert client.returncode == 0
+            return json.loads(out)
+
+    assert run(check()) == [[NEW_TOKEN] * 3, *after]
+    assert tokens.requests == fetched
+
+
+ENDPOINT_CLIENT = """
+import asyncio, os
+from crawler.protocol import Call, ProviderError
+from crawler.providers.vertex.service import connect
+
+CALL = Call(1, 1, "abrogate", "vertex", "m", "Define abrogate.", "", {}, 10_000)
+
+async def main():
+    async with connect("gemini-2.5-flash") as service:
+        try:
+            print((await service.generate(CALL)).text)
+        except ProviderError as error:
+            print(error.outcome, error.reason)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_another_host_is_spoken_to_encrypted_with_a_key_and_nothing_else_is_on_standard_error(
+    private_key, tmp_path, monkeypatch, trusted
+):
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(certificate(serialization.load_pem_private_key(private_key.encode(), None)))
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(roots))
+
+    async def check():
+        async with tls_server(private_key, roots.read_bytes()) as (port, came):
+            monkeypatch.setenv("VERTEX_ENDPOINT", f"localhost:{port}")
+            client = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", ENDPOINT_CLIENT),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            out, err = await client.communicate()
+            assert (client.returncode, err.decode()) == (0, "")
+            return out.decode(), came
+
+    out, came = run(check())
+    if not trusted:
+        assert out.startswith("unavailable")
+        assert came == []
+        return
+    assert out == "To repeal.\n"
+    [(_, metadata)] = came
+    assert metadata["x-goog-api-key"] == "a-key"
+    assert "authorization" not in metadata
+    name = urllib.parse.quote(f"publishers/google/models/{MODEL}", safe="")
+    assert metadata["x-goog-request-params"] == f"model={name}"
+
+
+def test_a_file_of_certificates_that_is_none_is_told(monkeypatch, tmp_path):
+    monkeypatch.setenv("GOOGLE_API_KEY", "a-key")
+    monkeypatch.delenv("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", raising=False)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "away.pem"))
+
+    async def check():
+        with pytest.raises(CrawlerError, match="SSL_CERT_FILE"):
+            async with connect(MODEL):
+                raise AssertionError("there is nobody to ask")
+
+    run(check())

@@ -81,6 +81,55 @@ def test_thoughts_are_no_part_of_the_text():
     assert (error.answer.text, error.answer.thoughts) == ("", "hm")
 
 
+def candidates(*ends):
+    made = GenerateContentResponse()
+    for index, (text, finish) in enumerate(ends):
+        candidate = made.candidates.add(index=index, finish_reason=finish)
+        if text:
+            candidate.content.parts.add(text=text)
+    return made
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [("", FINISH.SAFETY), ("To repeal.", FINISH.STOP)],
+        [("To rep", FINISH.MAX_TOKENS), (" ", FINISH.STOP), ("To repeal.", FINISH.STOP)],
+        [("To repeal.", FINISH.STOP), ("Another.", FINISH.STOP)],
+    ],
+)
+def test_of_several_candidates_the_first_good_one_is_the_answer(ends):
+    assert read_generated(CALL, [candidates(*ends)]).text == "To repeal."
+
+
+def test_where_no_candidate_is_good_the_first_says_why():
+    ends = ("", FINISH.SAFETY), ("To rep", FINISH.MAX_TOKENS)
+    assert refused(candidates(*ends)).reason == "the answer was blocked: SAFETY"
+
+
+def test_thoughts_that_use_up_the_limit_are_told_with_what_helps():
+    call = CALL._replace(params={"max_output_tokens": 300})
+    error = refused(response("", finish=FINISH.MAX_TOKENS, usage=(5, 0, 299)), call=call)
+    assert error.reason == (
+        "the answer is cut off at max_output_tokens: thinking used 299 of 300:"
+        " `--param thinking=0` or a larger max_output_tokens"
+    )
+
+
+def test_what_else_is_said_of_an_answer_is_kept():
+    made = response("To repeal.")
+    made.response_id, made.candidates[0].avg_logprobs = "id-1", -0.25
+    made.usage_metadata.traffic_type = 3
+    name = GenerateContentResponse.UsageMetadata.TrafficType.Name(3)
+    assert read_generated(CALL, [made]).details == {
+        "response_id": "id-1",
+        "traffic_type": name,
+        "avg_logprobs": -0.25,
+    }
+    made.candidates[0].avg_logprobs = float("nan")
+    assert "avg_logprobs" not in read_generated(CALL, [made]).details
+
+
 def test_only_the_first_candidate_is_the_answer():
     two = response("first")
     two.candidates.add(finish_reason=FINISH.SAFETY).content.parts.add(text="second")

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from crawler.protocol import ProviderError
 from crawler.providers.vertex import messages, refusal
 from crawler.providers.vertex.access import Access
-from crawler.providers.vertex.channels import LARGEST_ANSWER, opened
+from crawler.providers.vertex.channels import LARGEST_ANSWER, MOST_REFUSED, opened
 from crawler.providers.vertex.service import Service
 from crawler.run.executor import LocalExecutor
 from tests.providers.vertex_call import CALL
@@ -299,6 +299,29 @@ def test_a_quota_of_the_minute_is_not_one_of_the_day():
     assert not refused(aborting("RESOURCE_EXHAUSTED", message)).daily
 
 
+@pytest.mark.parametrize(
+    ("metadata", "outcome", "kind"),
+    [
+        ({"quota_limit": "GenerateContentRequestsPerDayPerProject"}, "throttled", "throttled_day"),
+        ({"quota_limit": "RequestsPerMinutePerProject"}, "throttled", "throttled_minute"),
+        ({"quota_limit": "PerMinute", "quota_limit_value": "0"}, "refused", "permission_model"),
+        ({"quota_limit": "PerMinute", "quota_limit_value": "60"}, "throttled", "throttled_minute"),
+    ],
+)
+@pytest.mark.parametrize("message", ["Exhausted.", "You exceeded your current quota."])
+def test_the_limit_that_an_error_names_is_read(metadata, outcome, kind, message):
+    info = error_details_pb2.ErrorInfo(reason="RATE_LIMIT_EXCEEDED", metadata=metadata)
+    told = refused(aborting("RESOURCE_EXHAUSTED", message, info))
+    assert (told.outcome, told.kind) == (outcome, kind)
+
+
+def test_a_model_that_is_missing_may_be_served_elsewhere():
+    message = "Publisher Model `publishers/google/models/m` was not found or your project does not"
+    told = refused(aborting("NOT_FOUND", f"{message} have access to it."))
+    assert told.kind == "model_missing"
+    assert "GOOGLE_CLOUD_LOCATION" in told.reason
+
+
 def answering(response, target="127.0.0.1:0"):
     async def answer(context):
         return response
@@ -393,7 +416,24 @@ def test_a_stream_that_breaks_after_its_first_text_is_transient():
 def test_a_stream_that_was_refused_can_be_tried_at_once(method):
     refusing = http2_server(lambda stream: frame(RST_STREAM, 0, stream, (7).to_bytes(4, "big")))
     error = refused(refusing, by(method))
-    assert (error.outcome, error.status_code, error.retry_after_ms) == ("transient", 503, 0)
+    # It was not processed: no word pays for it.
+    assert (error.outcome, error.status_code, error.retry_after_ms) == ("interrupted", 503, 0)
+
+
+def test_a_server_that_refuses_every_stream_is_out_of_order():
+    refusing = http2_server(lambda stream: frame(RST_STREAM, 0, stream, (7).to_bytes(4, "big")))
+
+    async def check():
+        async with refusing as seen, opened(seen.target, encrypted=False) as channels:
+            service = Service("m", Access(seen.target, RESOURCE, None), channels, None)
+            outcomes = []
+            for _ in range(MOST_REFUSED + 2):
+                with pytest.raises(ProviderError) as caught:
+                    await service.generate(CALL)
+                outcomes.append(caught.value.outcome)
+            assert outcomes == ["interrupted"] * MOST_REFUSED + ["unavailable"] * 2
+
+    run(check())
 
 
 @pytest.mark.parametrize(
@@ -421,6 +461,9 @@ def test_a_server_that_goes_away_is_not_asked_twice_below(method):
         ("401", "denied"),
         ("403", "denied"),
         ("404", "refused"),
+        ("407", "refused"),
+        ("413", "rejected"),
+        ("429", "throttled"),
         ("500", "transient"),
         ("502", "transient"),
         ("503", "transient"),

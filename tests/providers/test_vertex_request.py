@@ -289,6 +289,35 @@ def quoted(field):
     )
 
 
+@pytest.mark.parametrize("capacity", ["dedicated", "shared"])
+def test_headers_name_the_capacity_that_was_bought_or_not(capacity):
+    found = shape(MODEL, RESOURCE, {"request_type": capacity}).headers
+    assert found == (quoted("model"), ("x-vertex-ai-llm-request-type", capacity))
+
+
+def test_tools_and_caches_are_passed_on():
+    cache = "projects/p/locations/l/cachedContents/1"
+    functions = {"function_calling_config": {"mode": "NONE"}}
+    params = {"cached_content": cache, "tool_config": functions, "google_search": True}
+    message = shape(MODEL, RESOURCE, params).message
+    assert message.cached_content == cache
+    assert message.tool_config.function_calling_config.mode == 3
+    assert message.tools[0].HasField("google_search")
+    assert not shape(MODEL, RESOURCE, {"google_search": False}).message.tools
+    several = {"tools": [{"code_execution": {}}], "google_search": {"exclude_domains": ["a.org"]}}
+    [code, search] = shape(MODEL, RESOURCE, several).message.tools
+    assert code.HasField("code_execution")
+    assert search.google_search.exclude_domains == ["a.org"]
+
+
+def test_names_may_be_those_of_rest():
+    ours = {"max_output_tokens": 9, "top_p": 0.5, "safety_settings": {"harassment": "off"}}
+    rest = {"maxOutputTokens": 9, "topP": 0.5, "safetySettings": {"harassment": "off"}}
+    assert shape(MODEL, RESOURCE, rest) == shape(MODEL, RESOURCE, ours)
+    with pytest.raises(ValueError, match="max_output_tokens is given twice"):
+        shape(MODEL, RESOURCE, {"maxOutputTokens": 9, "max_output_tokens": 8})
+
+
 @pytest.mark.parametrize("tier", ["flex", "priority"])
 def test_headers_name_the_model_and_the_tier(tier):
     assert shape(MODEL, RESOURCE, {}).headers == (quoted("model"),)
@@ -338,6 +367,10 @@ WRONG = [
     *[{"response_schema": value} for value in ([], "x", None, {"type": "THING"})],
     *[{"retry_temperature": value} for value in ("0.9", [], None, HUGE, float("nan"))],
     *[{"method": value} for value in ("ask", None, [], {}, 5)],
+    *[{"google_search": value} for value in ("yes", None, 1, {"depth": 1})],
+    *[{"tools": value} for value in ("x", {}, [1], [{"hammer": {}}])],
+    *[{"tool_config": value} for value in ("x", [], {"depth": 1})],
+    {"cached_content": 5},
     *[{"request_type": value} for value in ("fast", None, [], {})],
     {"temprature": 1},
     {"text_at": "content"},

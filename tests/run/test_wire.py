@@ -79,6 +79,20 @@ OF_ATTEMPT = (
 )
 
 
+@pytest.mark.parametrize(
+    ("details", "kept"),
+    [
+        ({"response_id": "ïd", "avg_logprobs": -0.5}, ("ïd", -0.5)),
+        *[(odd, (None, None)) for odd in (None, {}, "text", {"a": object()}, {"a": "x" * 5_000})],
+        ({"avg_logprobs": float("nan")}, (None, None)),
+    ],
+)
+def test_what_else_a_service_says_is_kept_as_json(details, kept):
+    asked = "SELECT details ->> 'response_id', details ->> 'avg_logprobs' FROM attempts"
+    _, attempts = crawl_of(Played(lambda call: Answer("t", details=details)), more=[asked])
+    assert attempts == [kept]
+
+
 def test_each_field_of_an_answer_is_in_its_row():
     answer = Answer(
         text="tëxt",
@@ -90,6 +104,7 @@ def test_each_field_of_an_answer_is_in_its_row():
         truncated=True,
         thoughts="hm",
         tokens_cached=9,
+        details={"response_id": "ïd"},
     )
     cached = "SELECT tokens_cached, reason_code FROM attempts"
     _, attempts, texts, more = crawl_of(

@@ -9,13 +9,13 @@ import asyncio
 import ipaddress
 import os
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import google.auth
-import google.auth.transport.requests
 from google.auth.credentials import TokenState
 from google.auth.exceptions import GoogleAuthError, TransportError
 
+from crawler.clock import since_boot_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import ProviderError
 from crawler.states import Outcome
@@ -25,9 +25,13 @@ DEFAULT_LOCATION = "global"
 EMULATED_PROJECT = "emulated"
 REASON_LENGTH = 300
 TOKEN_TIMEOUT_S = 30
+FIRST_PAUSE_MS = 1_000
+LONGEST_PAUSE_MS = 60_000
+"""Between two tries to fetch a token."""
 SECRET = re.compile(r"[\w.+/=%-]{60,}")
 """What looks like a token or a signature."""
 
+_ENDPOINT = re.compile(r"(?:https://)?([\w.-]+|\[[0-9a-fA-F:]+\])(?::([0-9]{1,5}))?/?", re.ASCII)
 _LOCATION = re.compile(r"[a-z0-9-]+")
 
 Headers = tuple[tuple[str, str], ...]
@@ -52,6 +56,11 @@ def find_access(model: str) -> Access:
     if emulator:
         require_loopback(emulator)
         return Access(emulator, resource_name(model, project or EMULATED_PROJECT, location), None)
+    import google.auth  # noqa: PLC0415 - an emulator needs none of it
+
+    key = os.environ.get("GOOGLE_API_KEY", "").strip()
+    if key and not project and not model.startswith("projects/"):
+        return Access(_endpoint() or _host("global"), express_name(model), _key_credentials(key))
     try:
         credentials, usual_project = google.auth.default(scopes=SCOPES)
     except Exception as error:  # a file may hold anything, and then the library raises anything
@@ -72,7 +81,50 @@ def find_access(model: str) -> Access:
             Exit.CONFIGURATION,
         )
     resource = resource_name(model, project, location)
-    return Access(_host(location_of(resource)), resource, credentials)
+    return Access(_endpoint() or _host(location_of(resource)), resource, credentials)
+
+
+def _endpoint() -> str | None:
+    """Return the ``host:port`` that VERTEX_ENDPOINT names, if it does. Raises CrawlerError."""
+    named = os.environ.get("VERTEX_ENDPOINT", "").strip()
+    if not named:
+        return None
+    match = _ENDPOINT.fullmatch(named)
+    if match is None or not 0 < int(match[2] or 443) < 2**16:
+        raise CrawlerError(
+            "VERTEX_ENDPOINT is no address",
+            "it has to be a host, or host:port; what is sent there is encrypted",
+            "export VERTEX_ENDPOINT=1234.europe-west4-567.prediction.vertexai.goog",
+            Exit.CONFIGURATION,
+        )
+    return f"{match[1]}:{match[2] or 443}"
+
+
+def express_name(model: str) -> str:
+    """Return the name of a model where a key takes the place of a project. Raises CrawlerError."""
+    if model.startswith(("endpoints/", "models/")):
+        raise CrawlerError(
+            "a model of your own needs a project",
+            "GOOGLE_API_KEY is set and GOOGLE_CLOUD_PROJECT is not, so that the key is used",
+            "export GOOGLE_CLOUD_PROJECT=your-project",
+            Exit.CONFIGURATION,
+        )
+    publisher, _, name = model.removeprefix("publishers/").replace("/models/", "/").rpartition("/")
+    return f"publishers/{publisher or 'google'}/models/{name}"
+
+
+def _key_credentials(key: str) -> Any:
+    import google.auth.api_key  # noqa: PLC0415 - an emulator needs none of it
+
+    if not (key.isascii() and key.isprintable()):
+        raise CrawlerError(
+            "GOOGLE_API_KEY is no key",
+            "a line break or a letter in it can't be sent",
+            "export GOOGLE_API_KEY=…",
+            Exit.DENIED,
+        )
+    made: Any = google.auth.api_key.Credentials
+    return made(key)
 
 
 def require_loopback(address: str) -> None:
@@ -121,14 +173,25 @@ def location_of(resource: str) -> str:
 
 
 class Token:
-    """The header that says who we are; no call waits for it but the first."""
+    """The header that says who we are; no call waits for it but the first.
 
-    def __init__(self, credentials: Any) -> None:
+    A refresh that fails is not tried again before a pause, which grows; meanwhile each call hears
+    what was said. A token that the service refuses is dropped, and the next call fetches another.
+    """
+
+    def __init__(self, credentials: Any, clock_ms: Callable[[], int] = since_boot_ms) -> None:
+        import google.auth.transport.requests  # noqa: PLC0415 - an emulator needs none of it
+
         self._credentials = credentials
         self._request = google.auth.transport.requests.Request()
         self._fetching = asyncio.Lock()
         self._headers: Headers = ()
         self._token: Any = None  # of which they were made
+        self._clock_ms = clock_ms
+        self._error: Exception | None = None  # of the last refresh
+        self._pause_ms = FIRST_PAUSE_MS
+        self._again_at_ms = 0
+        self._is_proven = True  # or it came in place of one that was refused
 
     async def headers(self) -> Headers:
         """Return the headers of a call. Raises ProviderError."""
@@ -140,6 +203,24 @@ class Token:
             if not self._is_current():
                 await self._fetch()
         return self._headers
+
+    def accepted(self) -> None:
+        """Take note that the service takes the token."""
+        self._is_proven = True
+
+    def drop(self, refused: Headers) -> bool:
+        """Drop a token that the service has refused; tell whether another is worth a try.
+
+        It is not where the refused one came in place of another that was refused.
+        """
+        if refused != self._headers:
+            return True  # an older one: another call has dropped it
+        if not self._is_proven or self._credentials.expiry is None:
+            return False  # a key never ends, and there is no other
+        self._is_proven = False
+        self._headers = ()
+        self._credentials.token = None
+        return True
 
     def secrets(self) -> list[str]:
         """Return what no reason may have in it."""
@@ -154,12 +235,24 @@ class Token:
         return bool(self._headers) and self._credentials.token_state is TokenState.STALE
 
     async def _fetch(self) -> None:
+        if self._error is None or self._clock_ms() >= self._again_at_ms:
+            await self._try_to_fetch()
+        if self._error is None or self._is_stale():
+            return  # where it is stale, it will do until a later call tries again
+        told = _no_token(self._error)
+        if told.outcome is Outcome.UNAVAILABLE:
+            told.retry_after_ms = max(0, self._again_at_ms - self._clock_ms())
+        raise told from None  # what it says besides may be secret
+
+    async def _try_to_fetch(self) -> None:
         try:
             await asyncio.to_thread(self._refresh)
         except Exception as error:  # noqa: BLE001 - a token server may say anything
-            if self._is_stale():
-                return  # the old one will do until the next call tries again
-            raise _no_token(error) from None  # what it says besides may be secret
+            self._error = error
+            self._again_at_ms = self._clock_ms() + self._pause_ms
+            self._pause_ms = min(2 * self._pause_ms, LONGEST_PAUSE_MS)
+        else:
+            self._error, self._pause_ms = None, FIRST_PAUSE_MS
 
     def _refresh(self) -> None:
         if self._credentials.token_state is not TokenState.FRESH:

@@ -5,6 +5,7 @@ first. Thoughts are no part of the text.
 """
 
 from collections.abc import Iterable
+from math import isfinite
 from typing import Any, NamedTuple
 
 from crawler.protocol import Answer, Call, ProviderError
@@ -31,45 +32,55 @@ class Gathered(NamedTuple):
     block_message: str
     usage: Any
     model_version: str
+    response_id: str
+    avg_logprobs: float
 
 
 def text_of(message: Any) -> str:
     """Return the text in one message, without the model's thoughts."""
-    candidate = _first(message)
-    if candidate is None:
-        return ""
-    return "".join([part.text for part in candidate.content.parts if not part.thought])
+    candidate = _candidate(message, 0)
+    return "" if candidate is None else _text(candidate)
 
 
-def _thoughts_of(message: Any) -> str:
-    candidate = _first(message)
-    if candidate is None:
-        return ""
-    return "".join([part.text for part in candidate.content.parts if part.thought])
+def _text(candidate: Any, *, thoughts: bool = False) -> str:
+    return "".join([part.text for part in candidate.content.parts if part.thought == thoughts])
 
 
-def _first(message: Any) -> Any:
-    """Return the first answer; others to the same question may come in messages of their own."""
+def _candidate(message: Any, number: int) -> Any:
+    """Return one of the answers; others to the same question may come in messages of their own."""
     for candidate in message.candidates:
-        if candidate.index == 0:
+        if candidate.index == number:
             return candidate
     return None
 
 
 def gather(messages: Iterable[Any]) -> Gathered:
-    """Read the messages of one answer."""
+    """Read the messages of one answer: of several candidates the first good one, else the first."""
+    told = list(messages)
+    numbers = {candidate.index for message in told for candidate in message.candidates}
+    found = [_gathered(told, number) for number in sorted(numbers or {0})]
+    return next(filter(_is_good, found), found[0])
+
+
+def _is_good(found: Gathered) -> bool:
+    return end_of_vertex(found.finish_reason) is End.GOOD and bool(found.text.strip())
+
+
+def _gathered(messages: Iterable[Any], number: int) -> Gathered:
     text = thoughts = ""
     finish_reason = block_reason = None
-    finish_message = block_message = model_version = ""
-    usage = None
+    finish_message = block_message = model_version = response_id = ""
+    usage, avg_logprobs = None, 0.0
     for message in messages:
-        text += text_of(message)
-        thoughts += _thoughts_of(message)
-        candidate = _first(message)
+        candidate = _candidate(message, number)
+        if candidate is not None:
+            text += _text(candidate)
+            thoughts += _text(candidate, thoughts=True)
         if candidate is not None:
             if candidate.finish_reason or finish_reason is None:
                 finish_reason = _name(Candidate.FinishReason, candidate.finish_reason)
             finish_message = candidate.finish_message or finish_message
+            avg_logprobs = candidate.avg_logprobs or avg_logprobs
         feedback = message.prompt_feedback
         if feedback.block_reason:
             block_reason = _name(_BLOCKED_REASON, feedback.block_reason)
@@ -77,6 +88,7 @@ def gather(messages: Iterable[Any]) -> Gathered:
         if message.HasField("usage_metadata"):
             usage = message.usage_metadata  # of all so far
         model_version = message.model_version or model_version
+        response_id = message.response_id or response_id
     return Gathered(
         text,
         thoughts,
@@ -86,9 +98,13 @@ def gather(messages: Iterable[Any]) -> Gathered:
         block_message,
         usage,
         model_version,
+        response_id,
+        avg_logprobs,
     )
 
 
+_LONGEST_ID = 200
+_TRAFFIC_TYPE = GenerateContentResponse.UsageMetadata.TrafficType
 _BLOCKED_REASON = GenerateContentResponse.PromptFeedback.BlockedReason
 
 
@@ -112,7 +128,20 @@ def _written(found: Gathered) -> Written:
         found.finish_reason,
         usage=vertex_usage(found.usage),
         model_version=found.model_version or None,
+        details=_details(found),
     )
+
+
+def _details(found: Gathered) -> dict[str, Any] | None:
+    """Return what else is said of an answer; what is not set is left out."""
+    details: dict[str, Any] = {}
+    if found.response_id:
+        details["response_id"] = found.response_id[:_LONGEST_ID]
+    if found.usage is not None and found.usage.traffic_type:
+        details["traffic_type"] = _name(_TRAFFIC_TYPE, found.usage.traffic_type)
+    if found.avg_logprobs and isfinite(found.avg_logprobs):
+        details["avg_logprobs"] = found.avg_logprobs
+    return details or None
 
 
 def _refusal(found: Gathered, written: Written) -> Refusal | None:

@@ -4,6 +4,7 @@ Rule: by the status code and by what it says, never by an exception's class. Her
 itself says on this side of the connection; what a service says is read where all others are.
 """
 
+import re
 from collections.abc import Sequence
 
 import grpc
@@ -19,6 +20,8 @@ from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
 REASON_LENGTH = 300
+BAD_REQUEST = 400
+_ELSEWHERE = " (is it served where GOOGLE_CLOUD_LOCATION says? global has most)"
 
 TOO_LARGE = "larger than max"  # said by our own side of the connection
 NOBODY_THERE = (
@@ -28,6 +31,16 @@ NOBODY_THERE = (
     "ping timeout",  # it is frozen, or the way to it is gone
     "keepalive watchdog timeout",
 )
+
+
+NEVER_PROCESSED = "RST_STREAM with error code 7"  # REFUSED_STREAM of RFC 9113, section 8.7
+_HTTP_STATUS = re.compile(r"http2 header with status: (\d{3})\b")
+"""Of who answers without gRPC: a proxy, a front end."""
+
+
+def is_never_processed(error: grpc.aio.AioRpcError) -> bool:
+    """Tell whether the other side has said that it did nothing with the call."""
+    return NEVER_PROCESSED in (error.details() or "")
 
 
 def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> ProviderError:
@@ -41,5 +54,17 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
         told.status_code = 503
         return told
     details = details_of(error.trailing_metadata())
-    asked = Said(None, {}, said, name, details, "vertex", now_ms=wall_ms(), secrets=secrets)
-    return error_of(refusal_of(asked)._replace(reason=reason))
+    status, code = _http_status(said), name
+    if status is not None:
+        code = ""  # gRPC's own is a guess, made of the status
+    asked = Said(status, {}, said, code, details, "vertex", now_ms=wall_ms(), secrets=secrets)
+    found = refusal_of(asked)
+    if found.kind is Kind.MODEL_MISSING:
+        reason = f"{reason[: REASON_LENGTH - len(_ELSEWHERE)]}{_ELSEWHERE}"
+    return error_of(found._replace(reason=reason))
+
+
+def _http_status(said: str) -> int | None:
+    found = _HTTP_STATUS.search(said)
+    # A redirect, or a 400 of who speaks no gRPC, says less of the call than gRPC's own code.
+    return int(found[1]) if found and int(found[1]) > BAD_REQUEST else None

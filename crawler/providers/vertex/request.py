@@ -4,7 +4,8 @@ Rule: whatever the parameters say is understood once, before the first call; a c
 prompt.
 
 Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``max_output_tokens``,
-``top_p``, ``stop_sequences``, ``seed``, ``response_mime_type`` …) and of our own:
+``top_p``, ``stop_sequences``, ``seed``, ``response_mime_type`` …), also by the names that REST has
+(``maxOutputTokens``), and of our own:
 
 - ``method``: ``generate``, ``stream`` or ``predict``; by the model's name where it is not said.
 - ``system``: the system instruction.
@@ -12,7 +13,9 @@ Parameters are the fields of Vertex AI's GenerationConfig (``temperature``, ``ma
 - ``response_schema``: JSON Schema, or Vertex AI's own kind with types in upper case.
 - ``safety_settings``: {category: threshold}, e.g. {"harassment": "block_only_high"}.
 - ``labels``: {name: value}, for the bill.
-- ``request_type``: ``flex`` or ``priority``.
+- ``request_type``: ``flex`` or ``priority``; ``dedicated`` or ``shared`` of provisioned throughput.
+- ``google_search``: true, or the fields of the tool; ``tools``, ``tool_config`` and
+  ``cached_content`` as the service has them.
 - ``allow_truncated``, ``checks``, ``retry_temperature``: as everywhere.
 - for ``predict``: ``instance``, what is sent, with "{prompt}" where the prompt goes ({"content":
   "{prompt}"}); ``text_at``, where the text is in a prediction ("content"; dots and numbers lead
@@ -32,6 +35,7 @@ from crawler.answer_schema import SCHEMA, nodes
 from crawler.protocol import Call
 from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
 from crawler.providers.vertex.messages import (
+    CAPACITY_HEADER,
     GENERATE,
     PREDICT,
     REQUEST_TYPE_HEADER,
@@ -44,11 +48,22 @@ from crawler.providers.vertex.messages import (
 METHODS = {"generate": GENERATE, "stream": STREAM, "predict": PREDICT}
 PREDICTING_MODELS = ("chat-bison", "code-bison", "text-bison", "text-unicorn")
 """Served by Predict; all that came after them by GenerateContent."""
-REQUEST_TYPES = ("flex", "priority")
+REQUEST_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "flex": REQUEST_TYPE_HEADER,
+        "priority": REQUEST_TYPE_HEADER,
+        "dedicated": CAPACITY_HEADER,
+        "shared": CAPACITY_HEADER,
+    }
+)
+PASSED = ("cached_content", "tool_config", "tools")
+"""Fields of the request itself that are sent as they are."""
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
         "checks",
+        *PASSED,
+        "google_search",
         "labels",
         "method",
         "request_type",
@@ -60,17 +75,24 @@ OWN_PARAMS = frozenset(
     }
 )
 PREDICT_PARAMS = frozenset({"instance", "parameters", "text_at"})
-UNPREDICTABLE = ("safety_settings", "system", "thinking")
+UNPREDICTABLE = (*PASSED, "google_search", "safety_settings", "system", "thinking")
 PROMPT = "{prompt}"
 KINDS: Mapping[str, tuple[Any, str]] = MappingProxyType(
     {
+        "cached_content": (str, "name of a cache"),
+        "google_search": ((bool, Mapping), "true, false or object"),
         "parameters": (Mapping, "object"),
+        "tool_config": (Mapping, "object"),
+        "tools": (list, "list"),
         SCHEMA: (Mapping, "object"),
         "retry_temperature": ((int, float), "number"),
         "system": (str, "text"),
         "thinking": ((int, str, Mapping), "budget, level or ThinkingConfig"),
     }
 )
+
+
+_CONFIG_FIELDS = GenerationConfig.DESCRIPTOR.fields_by_name
 
 
 class Shape(NamedTuple):
@@ -184,6 +206,7 @@ def _method(model: str, params: Mapping[str, Any]) -> str:
 
 
 def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
+    params = _as_ours(params)
     _require_own(params)
     config = {name: value for name, value in params.items() if name not in OWN_PARAMS}
     _require_known(config)
@@ -197,10 +220,24 @@ def _generate_message(resource: str, params: Mapping[str, Any]) -> Any:
         "generation_config": config,
         "safety_settings": _safety_settings(params.get("safety_settings", {})),
         "labels": params.get("labels", {}),
+        **{name: params[name] for name in PASSED if name in params},
     }
+    if params.get("google_search", False) is not False:
+        search = {} if params["google_search"] is True else params["google_search"]
+        whole["tools"] = [*params.get("tools", []), {"google_search": search}]
     if "system" in params:
         whole["system_instruction"] = {"parts": [{"text": params["system"]}]}
     return json_format.ParseDict(whole, GenerateContentRequest())
+
+
+def _as_ours(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return parameters by the names that they have here, where they are named as in REST."""
+    known = {_camel(name): name for name in (*_CONFIG_FIELDS, *OWN_PARAMS)}
+    named = {known.get(name, name): value for name, value in params.items()}
+    if len(named) < len(params):
+        twice = next(known[name] for name in params if known.get(name, name) != name)
+        raise ValueError(f"{twice} is given twice, by both of its names")
+    return named
 
 
 def _require_own(params: Mapping[str, Any]) -> None:
@@ -211,7 +248,7 @@ def _require_own(params: Mapping[str, Any]) -> None:
 
 
 def _require_known(config: Mapping[str, Any]) -> None:
-    known = GenerationConfig.DESCRIPTOR.fields_by_name
+    known = _CONFIG_FIELDS
     for name in config:
         if name not in known:
             close = difflib.get_close_matches(name, [*known, *OWN_PARAMS], 1)
@@ -251,11 +288,13 @@ def _headers(method: str, resource: str, params: Mapping[str, Any]) -> tuple[tup
     # By this header, and not by the message, the service finds the model.
     headers = [("x-goog-request-params", f"{field}={quote(resource, safe='')}")]
     if "request_type" in params:
-        if params["request_type"] not in REQUEST_TYPES:
+        wanted = params["request_type"]
+        header = REQUEST_TYPES.get(wanted) if isinstance(wanted, str) else None
+        if header is None:
             raise ValueError(
                 f"request_type is {params['request_type']!r}; it can be {', '.join(REQUEST_TYPES)}"
             )
-        headers.append((REQUEST_TYPE_HEADER, params["request_type"]))
+        headers.append((header, wanted))
     return tuple(headers)
 
 

@@ -17,11 +17,11 @@ import grpc
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.answer_check import OK, require_checks
-from crawler.providers.vertex.access import Access, Token, find_access, resource_name
+from crawler.providers.vertex.access import Access, Headers, Token, find_access, resource_name
 from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
-from crawler.providers.vertex.refusal import REASON_LENGTH, refused
+from crawler.providers.vertex.refusal import REASON_LENGTH, is_never_processed, refused
 from crawler.providers.vertex.request import Shape, request, shape
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
@@ -76,8 +76,9 @@ class Service:
         made = self._shape(call.params)
         if made.method == STREAM:
             return await self._stream(call, made, lambda _: None)
-        asked, metadata = _request(made, call), await self._metadata(made)
-        with self._refusals(), self._channels.use() as channel:
+        asked, bearer = _request(made, call), await self._bearer()
+        metadata = made.headers + bearer
+        with self._refusals(bearer), self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
             message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
         _require_read(message)
@@ -94,10 +95,11 @@ class Service:
         return await self._stream(call, made, on_text)
 
     async def _stream(self, call: Call, made: Shape, on_text: Callable[[str], None]) -> Answer:
-        asked, metadata = _request(made, call), await self._metadata(made)
+        asked, bearer = _request(made, call), await self._bearer()
+        metadata = made.headers + bearer
         messages: list[Any] = []
         try:
-            with self._refusals(), self._channels.use() as channel:
+            with self._refusals(bearer), self._channels.use() as channel:
                 async for message in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
@@ -110,10 +112,8 @@ class Service:
             raise
         return read_generated(call, messages)
 
-    async def _metadata(self, made: Shape) -> tuple[tuple[str, str], ...]:
-        if self._token is None:
-            return made.headers
-        return made.headers + await self._token.headers()
+    async def _bearer(self) -> Headers:
+        return () if self._token is None else await self._token.headers()
 
     def _shape(self, params: Mapping[str, Any]) -> Shape:
         """Return what the calls with these parameters have in common, made once."""
@@ -131,15 +131,38 @@ class Service:
         return made
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _refusals(self, bearer: Headers) -> Iterator[None]:
         """Raise what an error of gRPC says of the attempt in its place."""
         try:
             yield
+            if self._token is not None:
+                self._token.accepted()
         except grpc.aio.AioRpcError as error:
             told = refused(error, [] if self._token is None else self._token.secrets())
             if self._emulator is not None and told.outcome is Outcome.UNAVAILABLE:
                 told.reason = _no_emulator(self._emulator, told.reason)
+            if is_never_processed(error):
+                told = self._unprocessed(told)
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED and self._is_worth_a_token(bearer):
+                told.outcome = Outcome.INTERRUPTED
+                told.reason = f"a new token is fetched: {told.reason}"[:REASON_LENGTH]
             raise told from None  # its traceback is 40 frames of a library
+
+    def _unprocessed(self, told: ProviderError) -> ProviderError:
+        """Return what becomes of a call with which the server did nothing: no word pays for it."""
+        is_away, code = self._channels.is_refused, told.status_code
+        if is_away:
+            return ProviderError(Outcome.UNAVAILABLE, told.reason, status_code=code, kind=told.kind)
+        return ProviderError(
+            Outcome.INTERRUPTED,
+            told.reason,
+            status_code=code,
+            retry_after_ms=0,
+            kind=told.kind,
+        )
+
+    def _is_worth_a_token(self, bearer: Headers) -> bool:
+        return self._token is not None and self._token.drop(bearer)
 
 
 def _no_emulator(address: str, reason: str) -> str:
