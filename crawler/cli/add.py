@@ -11,7 +11,7 @@ from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.options import database_option, found, named_prompt
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.intake import Added, Prompt, add_words
 from crawler.lists.words import SUFFIXES, read_list, word_of
 from crawler.protocol import Word
@@ -64,7 +64,7 @@ def _read(source: str, column: str | None) -> list[Word]:
         raise CrawlerError(
             f"{source} is a directory",
             "a list is a file",
-            f"crawler add {source.rstrip('/')}/LIST",
+            f"crawler add {quoted(source.rstrip('/') + '/LIST')}",
             Exit.USAGE,
         )
     if path.suffix.lower() in SUFFIXES or "/" in source:

@@ -11,11 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.protocol import Word
 
 DEFAULT_COLUMN = "word"
 NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words
+MOST_QUOTED = 200
+"""Characters of a list that an error quotes."""
 SUFFIXES = (".csv", ".jsonl", ".tsv", ".txt")
 
 
@@ -82,11 +84,12 @@ def _read_table(rows: Iterable[list[str]], name: str, column: str | None) -> Ite
     header = [title.strip().strip("\ufeff") for title in next(lines, [])]
     wanted = column or DEFAULT_COLUMN
     if wanted not in header:
-        columns = ", ".join(header) or "none"
+        columns = cut(", ".join(header)) or "none"
+        first = quoted(cut(header[0])) if header else "NAME"
         raise CrawlerError(
-            f"{name} has no column {wanted!r}",
+            f"{name} has no column {cut(wanted)!r}",
             f"its first line names these columns: {columns}",
-            f"name the column of the words: --column {header[0] if header else 'NAME'}",
+            f"name the column of the words: --column {first}",
             Exit.USAGE,
         )
     for number, row in enumerate(lines, 2):
@@ -112,6 +115,11 @@ def _read_json_lines(lines: TextIO, name: str, column: str | None) -> Iterator[W
             yield word_of(word, {k: _as_text(v) for k, v in item.items() if v not in (None, "")})
         else:
             raise _unreadable(name, f"line {number} has no text {wanted!r}")
+
+
+def cut(text: str) -> str:
+    """Return as much of a text as an error quotes."""
+    return text if len(text) <= MOST_QUOTED else f"{text[:MOST_QUOTED]}…"
 
 
 def _as_text(value: Any) -> str:

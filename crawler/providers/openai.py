@@ -10,6 +10,7 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 ``stream``: that is up to whether somebody reads along.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,9 +38,11 @@ from crawler.providers.openai_reply import (
 )
 from crawler.providers.openai_stream import Gathering
 from crawler.providers.proxy import proxy_for
-from crawler.redaction import redacted_answer
+from crawler.redaction import HeldBack, redacted_answer
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+LARGE = 2**20
+"""Bytes of an answer above which it is read in a thread."""
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
@@ -66,7 +69,7 @@ async def connect(model: str) -> AsyncIterator[Provider]:
     _require_key(base_url, key)
     proxy = proxy_for(base_url, os.environ)
     async with connected(base_url, key, proxy) as http:
-        yield Server(http, base_url, [key, _password(base_url), _password(proxy or "")])
+        yield Server(http, base_url, [key, *_credentials(base_url), *_credentials(proxy or "")])
 
 
 def _require_address(base_url: str) -> None:
@@ -117,8 +120,11 @@ def _require_key(base_url: str, key: str) -> None:
     raise CrawlerError(what, why, hint, Exit.DENIED)
 
 
-def _password(url: str) -> str:
-    return unquote(urlsplit(url).password or "")
+def _credentials(url: str) -> list[str]:
+    """Return what is secret in an address: a key may stand in the place of the user, too."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    return [user, password, f"{user}:{password}"] if user or password else []
 
 
 class Server:
@@ -135,7 +141,7 @@ class Server:
         require_checks(call)
         content = json.dumps(request_body(call)).encode()
         async with self._http.post(self._url(call), content, call.timeout_ms) as response:
-            return answer_in(call, await self._arrived(response), self._secrets)
+            return await self._answer(call, response)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -146,7 +152,7 @@ class Server:
         ) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            answer = answer_in(call, await self._arrived(response), self._secrets)
+            answer = await self._answer(call, response)
             on_text(answer.text.removeprefix(call.prefill))
             return answer
 
@@ -154,16 +160,27 @@ class Server:
         self, call: Call, response: Response, on_text: Callable[[str], None]
     ) -> Answer:
         gathering = Gathering("text" if _is_completion(call) else "content", self._secrets)
+        told = HeldBack(self._secrets, on_text)
         try:
-            await _gather(response, gathering, on_text)
+            await _gather(response, gathering, told.read)
+            told.end()
         except ProviderError as error:
             error.answer = draft_in(call, self._gathered(response, gathering))  # it was paid for
             raise
         return answer_in(call, self._gathered(response, gathering), self._secrets)
 
-    async def _arrived(self, response: Response) -> Arrived:
-        body = self._clean(await response.body())
-        return Arrived(response.status, response.headers, body, self._host)
+    async def _answer(self, call: Call, response: Response) -> Answer:
+        body = await response.body()
+        arrived = Arrived(response.status, response.headers, body, self._host)
+        if len(body) <= LARGE:
+            return self._read(call, arrived)
+        # Others wait for the loop.
+        arrived = arrived._replace(headers=dict(arrived.headers))
+        return await asyncio.to_thread(self._read, call, arrived)
+
+    def _read(self, call: Call, arrived: Arrived) -> Answer:
+        arrived = arrived._replace(body=self._clean(arrived.body))
+        return answer_in(call, arrived, self._secrets)
 
     def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
         body = self._clean(gathering.body())
