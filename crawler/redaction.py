@@ -7,7 +7,7 @@ as part of an address. It is left out before a text is cut, since the beginning 
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from urllib.parse import quote, quote_plus
 
@@ -19,7 +19,8 @@ _ESCAPED = re.compile(rb"\\(?:[\\/]|u00([2-7][0-9a-fA-F]))")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]+")
 _UNSEEN_IN_JSON = re.compile(
     rb"(?:\\(?:u00[018][0-9a-fA-F]|u009[0-9a-fA-F]|u007[fF]|u00[aA][dD]|u20(?:0[b-fB-F]|6[0-9a-fA-F])"
-    rb"|u[fF][eE][fF][fF]|[bfnrt]))+"
+    rb"|u[fF][eE][fF][fF]|[bfnrt])"
+    rb"|\x7f|\xc2[\x80-\x9f\xad]|\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf)+"
 )
 _HEX = re.compile("%[0-9A-F]{2}")
 _NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
@@ -77,10 +78,11 @@ def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
     long = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
     if long and b"\\" in body:
         body = _ESCAPED.sub(_plain, body)
+    may_hide = b"\\u" in body or b"\x7f" in body or not body.isascii()
     for secret in long:
         for form in _forms(secret):
             body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
-        if b"\\u" in body and secret.encode() in _UNSEEN_IN_JSON.sub(b"", body):
+        if may_hide and secret.encode() in _UNSEEN_IN_JSON.sub(b"", body):
             body = _spread_in_json(secret).sub(b"...", body)
     return body
 
