@@ -1,5 +1,5 @@
-"""Text from outside: a reader takes a large text of every awkward shape in linear time (1 MB of it in
-the long form), what is quoted in a command stays a word, a key that comes in pieces is held back."""
+"""Text from outside: a reader takes a large text of every awkward shape in linear time (1 MB of it
+in the long form), what is quoted stays one word, a key that comes in pieces is held back."""
 
 import asyncio
 import io
@@ -30,6 +30,7 @@ from crawler.providers.json_answer import without_fence
 from crawler.providers.local import _environment
 from crawler.providers.openai import _credentials
 from crawler.providers.openai_stream import Gathering
+from crawler.providers.proxy import exposed_to
 from crawler.providers.refusal import refusal_of
 from crawler.providers.refusal_text import Said
 from crawler.providers.thoughts import split_thoughts
@@ -114,7 +115,7 @@ READERS = {
     "quoted": quoted,
 }
 LARGE = 10**6 if os.environ.get("CRAWLER_TEST_PROFILE") == "long" else 10**5
-MOST_TIMES = 100
+MOST_TIMES = 400
 """How much longer than counting its letters a reader takes for a text, at the most."""
 
 
@@ -157,7 +158,7 @@ def test_no_hint_runs_what_a_list_or_a_file_calls_its_own(tmp_path, name):
         crawler("--db", db, "show", name).err,
     ]
     for hint in hints:
-        assert header[:3] in hint
+        assert header[:1] in hint
         command = re.split("hint: |with |words: ", hint)[-1].strip()
         script = f"crawler() {{ :; }}\n{command}"
         if not command.startswith("crawler"):
@@ -310,3 +311,32 @@ def test_the_local_models_server_gets_no_key_of_ours(monkeypatch):
     monkeypatch.setenv("LLAMA_ARG_HOST", "0.0.0.0")
     assert {"OPENAI_API_KEY", "LLAMA_ARG_HOST"}.isdisjoint(_environment())
     assert _environment()["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "exposed"),
+    [
+        ("http://models.example/v1", KEY, "models.example"),
+        ("http://me:secret@models.example/v1", "", "models.example"),
+        ("http://models.example/v1", "", ""),
+        ("https://models.example/v1", KEY, ""),
+        ("http://127.0.0.1:8080/v1", KEY, ""),
+        ("http://localhost/v1", KEY, ""),
+        ("http://[::1]/v1", KEY, ""),
+        ("", KEY, ""),
+    ],
+)
+def test_a_key_that_leaves_this_machine_in_plain_text_is_known(url, key, exposed):
+    assert exposed_to({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key}) == exposed
+
+
+def test_a_key_that_leaves_this_machine_in_plain_text_is_told_once(tmp_path, monkeypatch):
+    db = tmp_path / "x.db"
+    asked = ["--template", "{word}", "--provider", "openai", "--model", "m"]
+    assert crawler("--db", db, "prompt", "add", "p", *asked).code == 0
+    assert crawler("--db", db, "add", "cat", "dog", "--prompt", "p").code == 0
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://models.invalid/v1")
+    ran = crawler("--db", db, "run", "--limit", "1", "--deadline", "2s")
+    assert ran.err.count("key_exposed") == 1, ran.err
+    assert KEY not in ran.err
