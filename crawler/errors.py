@@ -5,12 +5,14 @@ a hint is a command, each word of it that somebody else may have chosen is `quot
 """
 
 import shlex
+import unicodedata
 from enum import IntEnum
 
 JOINERS = "\u200c\u200d"
 """Unseen, but some words are spelt with them."""
 
 
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and signs that are blanks to look at."""
 
@@ -34,13 +36,16 @@ def quoted(text: object) -> str:
 
     In double quotes where they do, as people write them. What can't be seen is spelt out.
     """
-    text = "".join(
-        char if char.isprintable() or char in JOINERS else char.encode("unicode_escape").decode()
-        for char in str(text)
-    )
+    text = "".join(map(_spelt, str(text)))
     if shlex.quote(text) == text:
         return text
     return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _spelt(char: str) -> str:
+    if unicodedata.category(char) not in _UNSEEN or char in JOINERS:
+        return char
+    return " " if char == "\t" else char.encode("unicode_escape").decode()
 
 
 class CrawlerError(Exception):

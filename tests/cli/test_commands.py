@@ -20,8 +20,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.cli.terminal import as_json, printable, quoted
-from crawler.errors import Exit
+from crawler.cli.terminal import as_json, printable
+from crawler.errors import Exit, quoted
 from tests.program import crawler, crawler_process, crawler_terminal, told
 
 SCRIPTED = ("--provider", "scripted", "--template")
