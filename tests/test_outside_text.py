@@ -11,6 +11,7 @@ import subprocess
 import time
 import unicodedata
 from base64 import b64encode
+from pathlib import Path
 
 import grpc
 import grpc.aio
@@ -340,3 +341,15 @@ def test_a_key_that_leaves_this_machine_in_plain_text_is_told_once(tmp_path, mon
     ran = crawler("--db", db, "run", "--limit", "1", "--deadline", "2s")
     assert ran.err.count("key_exposed") == 1, ran.err
     assert KEY not in ran.err
+
+
+LOCKED = Path(__file__).parent.parent / "scripts" / "locked"
+
+
+@pytest.mark.parametrize("path", sorted(LOCKED.glob("*.txt")), ids=lambda path: path.stem)
+def test_what_the_scripts_install_is_named_by_version_and_hash_alone(path):
+    lines = path.read_text("utf-8").splitlines()
+    named = re.compile(
+        r"[a-z0-9._-]+(\[[a-z,-]+\])?==[^ ]+( ; .*)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
+    )
+    assert [line for line in lines if not named.fullmatch(line)] == []
