@@ -921,7 +921,7 @@ class TestHostileText:
         do(
             "prompt",
             "add",
-            HOSTILE,
+            "p",  # a name like that is refused by now, and earlier files have some
             *SCRIPTED,
             template,
             "--model",
@@ -930,11 +930,12 @@ class TestHostileText:
             f"x={HOSTILE}",
         )
         (tmp_path / "list.jsonl").write_text(json.dumps({"word": HOSTILE, "gloss": HOSTILE}))
-        do("add", "list.jsonl", "--prompt", HOSTILE)
+        do("add", "list.jsonl", "--prompt", "p")
         assert do("run").code == Exit.DONE
         quoted = HOSTILE.replace("'", "''")
         change(
             f"DROP TRIGGER attempts_end_once; UPDATE attempts SET reason = '{quoted}';"
+            f"DROP TRIGGER prompts_are_immutable; UPDATE prompts SET name = '{quoted}';"
             f"UPDATE runs SET host = '{quoted}', ended_at_ms = NULL, reason = NULL;"
             f"UPDATE limits SET name = '{quoted}', gate_reason = '{quoted}',"
             " gate_cause = 'quota', gate_opens_at_ms = 9000000000000, gate_strikes = 1;"
