@@ -13,6 +13,7 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 import asyncio
 import json
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -124,7 +125,8 @@ def _credentials(url: str) -> list[str]:
     """Return what is secret in an address: a key may stand in the place of the user, too."""
     parts = urlsplit(url)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return [user, password, f"{user}:{password}"] if user or password else []
+    sent = b64encode(f"{user}:{password}".encode()).decode().rstrip("=")  # in its header
+    return [user, password, sent] if user or password else []
 
 
 class Server:
