@@ -1,9 +1,20 @@
 """What a person is told when something can't be done: what, why, what to do next.
 
-Rule: an error that a user can cause is a CrawlerError with all three lines and an exit code.
+Rule: an error that a user can cause is a CrawlerError with all three lines and an exit code. Where
+a hint is a command, each word of it that somebody else may have chosen is `quoted`.
 """
 
+import shlex
+import unicodedata
 from enum import IntEnum
+
+JOINERS = "\u200c\u200d"
+"""Unseen, but some words are spelt with them."""
+
+
+_UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+"""Letters and signs that are blanks to look at."""
 
 
 class Exit(IntEnum):
@@ -18,6 +29,23 @@ class Exit(IntEnum):
     WORK_LEFT = 75  # stopped with work left: run again
     DENIED = 77
     CONFIGURATION = 78  # bad configuration, or a newer schema
+
+
+def quoted(text: object) -> str:
+    """Return a text as the shell takes it for one word of a command, and nobody for anything else.
+
+    In double quotes where they do, as people write them. What can't be seen is spelt out.
+    """
+    text = "".join(map(_spelt, str(text)))
+    if shlex.quote(text) == text:
+        return text
+    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
+
+
+def _spelt(char: str) -> str:
+    if unicodedata.category(char) not in _UNSEEN or char in JOINERS:
+        return char
+    return " " if char == "\t" else char.encode("unicode_escape").decode()
 
 
 class CrawlerError(Exception):
@@ -43,3 +71,16 @@ class CrawlerError(Exception):
             " ".join(line.splitlines()) for line in (self.what, self.cause, self.hint)
         )
         return f"error: {what}\n  cause: {cause}\n  hint: {hint}"
+
+
+def require_name(name: str) -> None:
+    """Refuse a name that can't be seen, or only in part. Raises CrawlerError."""
+    seen = "".join(char for char in name if char not in JOINERS)
+    if seen.isprintable() and seen.strip(f" {_BLANK}"):
+        return
+    raise CrawlerError(
+        f"{name!r} is no name",
+        "it has characters in it that can't be seen, or nothing else",
+        "name it in letters, digits and signs",
+        Exit.USAGE,
+    )

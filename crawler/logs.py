@@ -19,6 +19,7 @@ EVENTS = frozenset(
         "attempt_failed",
         "attempts_abandoned",
         "gate_closed",
+        "key_exposed",
         "late_answers_refused",
         "leases_released",
         "progress_reported",

@@ -7,7 +7,7 @@ as part of an address. It is left out before a text is cut, since the beginning 
 import os
 import re
 from base64 import b64encode
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from urllib.parse import quote, quote_plus
 
@@ -16,6 +16,12 @@ SHORTEST = 8
 """What is shorter is a word that a server on this machine wants instead of a key."""
 SHORTEST_IN_ANSWER = 16
 _ESCAPED = re.compile(rb"\\(?:[\\/]|u00([2-7][0-9a-fA-F]))")
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]+")
+_UNSEEN_IN_JSON = re.compile(
+    rb"(?:\\(?:u00[018][0-9a-fA-F]|u009[0-9a-fA-F]|u007[fF]|u00[aA][dD]|u20(?:0[b-fB-F]|6[0-9a-fA-F])"
+    rb"|u[fF][eE][fF][fF]|[bfnrt])"
+    rb"|\x7f|\xc2[\x80-\x9f\xad]|\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf)+"
+)
 _HEX = re.compile("%[0-9A-F]{2}")
 _NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
@@ -26,7 +32,45 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
         if len(secret) >= SHORTEST:
             for form in _forms(secret):
                 text = text.replace(form, LEFT_OUT)
+            if not text.isprintable() and secret in _UNSEEN.sub("", text):
+                text = _spread(secret).sub(LEFT_OUT, text)
     return text
+
+
+class HeldBack:
+    """Tells a text that comes in pieces without some secrets: what may begin one waits.
+
+    Args:
+        secrets: what is left out.
+        on_text: is told what is left.
+
+    """
+
+    def __init__(self, secrets: Iterable[str], on_text: Callable[[str], None]) -> None:
+        self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
+        self._forms = [form for secret in self._secrets for form in _forms(secret)]
+        self._on_text = on_text
+        self._waits = ""
+
+    def read(self, piece: str) -> None:
+        """Tell what can be told of a piece."""
+        text = redacted(self._waits + piece, self._secrets)
+        waits = max((_begun(text, form) for form in self._forms), default=0)
+        self._waits = text[len(text) - waits :]
+        if len(text) > waits:
+            self._on_text(text[: len(text) - waits])
+
+    def end(self) -> None:
+        """Tell what has waited: nothing follows it."""
+        if self._waits:
+            self._on_text(self._waits)
+            self._waits = ""
+
+
+def _begun(text: str, form: str) -> int:
+    """Return how much of a form a text ends with."""
+    longest = min(len(form) - 1, len(text))
+    return next((n for n in range(longest, 0, -1) if text.endswith(form[:n])), 0)
 
 
 def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
@@ -34,9 +78,12 @@ def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
     long = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
     if long and b"\\" in body:
         body = _ESCAPED.sub(_plain, body)
+    may_hide = b"\\u" in body or b"\x7f" in body or not body.isascii()
     for secret in long:
         for form in _forms(secret):
             body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
+        if may_hide and secret.encode() in _UNSEEN_IN_JSON.sub(b"", body):
+            body = _spread_in_json(secret).sub(b"...", body)
     return body
 
 
@@ -55,6 +102,18 @@ def _forms(secret: str) -> tuple[str, ...]:
     quoted = {quote(secret), quote(secret, safe=""), quote_plus(secret)}
     lower = {_HEX.sub(lambda code: code[0].lower(), text) for text in quoted}
     return (secret, *sorted(quoted | lower), *inner)
+
+
+@cache
+def _spread(secret: str) -> re.Pattern[str]:
+    """Return a secret with characters between its own that can't be seen."""
+    return re.compile(f"(?:{_UNSEEN.pattern})?+".join(map(re.escape, secret)))
+
+
+@cache
+def _spread_in_json(secret: str) -> re.Pattern[bytes]:
+    between = b"(?:" + _UNSEEN_IN_JSON.pattern + b")?+"
+    return re.compile(between.join(re.escape(char.encode()) for char in secret))
 
 
 def _plain(escaped: re.Match[bytes]) -> bytes:

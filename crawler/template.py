@@ -12,11 +12,10 @@ and it is part of the result. Any other brace is an ordinary character.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_OPTIONAL = re.compile(r"\[\[(.*?)\]\]", re.DOTALL)
 _ANSWER = "{answer}"
 
 
@@ -69,13 +68,22 @@ def _read(text: str) -> list[_Piece]:
     """Split a text at its optional sections; one that has no name in it is ordinary text."""
     pieces = []
     end = 0
-    for match in _OPTIONAL.finditer(text):
-        if _NAME.search(match[1]):
-            pieces.append(_Piece(_NAME.split(text[end : match.start()]), optional=False))
-            pieces.append(_Piece(_NAME.split(match[1]), optional=True))
-            end = match.end()
+    for start, stop in _sections(text):
+        section = text[start + 2 : stop - 2]
+        if _NAME.search(section):
+            pieces.append(_Piece(_NAME.split(text[end:start]), optional=False))
+            pieces.append(_Piece(_NAME.split(section), optional=True))
+            end = stop
     pieces.append(_Piece(_NAME.split(text[end:]), optional=False))
     return pieces
+
+
+def _sections(text: str) -> Iterator[tuple[int, int]]:
+    """Yield where each ``[[ … ]]`` begins and ends, in linear time."""
+    end = 0
+    while (start := text.find("[[", end)) >= 0 and (stop := text.find("]]", start + 2)) >= 0:
+        end = stop + 2
+        yield start, end
 
 
 def _fill(pieces: Sequence[_Piece], values: Mapping[str, str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.terminal import nowhere, tell_error
+from crawler.cli.terminal import nowhere, tell, tell_error
 from crawler.errors import CrawlerError, Exit
 
 
@@ -148,6 +148,7 @@ def _explain(error: Exception) -> int:
             Exit.UNEXPECTED,
         )
     if "--debug" in sys.argv:
-        traceback.print_exception(error)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            tell(line)
     tell_error(told)
     return told.exit_code

@@ -9,8 +9,9 @@ from crawler.cli.add import check_fields
 from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
-from crawler.cli.terminal import moment, print_line, printable, printable_lines, quoted, tell
+from crawler.cli.terminal import moment, print_line, printable, printable_lines, tell
 from crawler.clock import wall_ms
+from crawler.errors import quoted
 from crawler.ledger.control import word_id
 from crawler.ledger.intake import Prompt
 from crawler.ledger.results import answer

@@ -8,10 +8,10 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import MOST, Moment, Number, database_option, found
-from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, quoted, tell
+from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
 from crawler.cli.why import held_line
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import current_prompt, prompts
@@ -83,7 +83,7 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
             writer.run(control.pause, name, now_ms, until_ms)
     ends = f" until {moment(until)}" if until is not None else ""
     earlier = "earlier with" if ends else "with"
-    command = f"crawler resume {limit or ''}".rstrip()
+    command = f"crawler resume {quoted(limit)}" if limit else "crawler resume"
     tell(f"{_told(limit, names)} paused{ends}; go on {earlier} {command}")
 
 

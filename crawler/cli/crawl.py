@@ -10,9 +10,11 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from crawler.cli.builtin import WORD_LIST
 from crawler.cli.live import Live
@@ -21,7 +23,7 @@ from crawler.errors import CrawlerError
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.status import Status
 from crawler.ledger.status import status as status_of
-from crawler.logs import Log, json_lines, silent
+from crawler.logs import Log, heard, json_lines
 from crawler.policy import Policy
 from crawler.run.ending import EXIT_CODES, Ending, Reason, RunOptions, error_of, exit_code
 from crawler.run.loop import Loop
@@ -52,7 +54,7 @@ def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
 async def _crawl(
     db: Path, policy: Policy, options: RunOptions, live: Live | None
 ) -> tuple[Ending, Status]:
-    log = silent() if live else json_lines()
+    log = heard(partial(tell_exposed, live.say)) if live else json_lines()
 
     def on_start(run: Loop) -> None:
         freeze_imports()
@@ -71,6 +73,12 @@ async def _crawl(
         if live:
             live.show(status)
         return ending, status
+
+
+def tell_exposed(say: Callable[[str], None], event: str, fields: Mapping[str, Any]) -> None:
+    """Tell a person that the key leaves this machine in plain text, if that is what was logged."""
+    if event == "key_exposed":
+        say(f"the key goes to {fields['host']} in plain text: OPENAI_BASE_URL begins with http://")
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:

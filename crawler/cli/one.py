@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from crawler.cli.crawl import freeze_imports, install_signal_handlers
-from crawler.cli.terminal import quoted, tell
+from crawler.cli.crawl import freeze_imports, install_signal_handlers, tell_exposed
+from crawler.cli.terminal import tell
 from crawler.cli.why import held_line, is_soon
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.control import ask_for
 from crawler.ledger.intake import Prompt, add_words
 from crawler.ledger.results import Result, result
@@ -58,7 +58,8 @@ def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: in
         raise CrawlerError(
             f"prompt {prompt.name!r} can't be asked from here",
             "a Python function answers it, and only the program that has it can call it",
-            f"crawler.crawl(…) in Python, or crawler prompt add {prompt.name} --provider NAME",
+            "crawler.crawl(…) in Python, or"
+            f" crawler prompt add {quoted(prompt.name)} --provider NAME",
             Exit.USAGE,
         )
     add_words(conn, prompt.id, [word], now_ms)
@@ -118,6 +119,7 @@ class _Aside:
             self._reader.read(call, text)
 
     def hear(self, event: str, fields: Mapping[str, Any]) -> None:
+        tell_exposed(self.say, event, fields)
         if event != "attempt_failed":
             return
         self._is_read = False

@@ -14,9 +14,8 @@ from typing import Any
 import click
 
 from crawler.cli.builtin import STUDY_NOTES, study_notes
-from crawler.cli.terminal import quoted
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.intake import Prompt, current_prompt, default_limit, put_prompt
 from crawler.ledger.limits import put_limit
 from crawler.providers import kind_of

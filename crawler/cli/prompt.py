@@ -20,7 +20,7 @@ from crawler.cli.terminal import (
     tell,
 )
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger import control
 from crawler.ledger.intake import (
     Prompt,
@@ -148,7 +148,7 @@ def _put(
         raise CrawlerError(
             f"this version of {printable(spec.name)} is there already, with another limit",
             f"it shares {printable(prompt.limit)}, and a version never changes",
-            f"crawler limit {printable(prompt.limit)} --per-minute N, or change the prompt, too",
+            f"crawler limit {quoted(prompt.limit)} --per-minute N, or change the prompt, too",
             Exit.USAGE,
         )
     words = control.supersede(conn, old.id, prompt.id) if old and old.id != prompt.id else 0

@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, study_notes
 from crawler.cli.options import found
-from crawler.cli.terminal import quoted, tell
+from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
+from crawler.errors import quoted
 from crawler.ledger import control
 from crawler.ledger.intake import (
     Prompt,
@@ -96,7 +97,7 @@ def report_changed(done: Sequence[Changed]) -> None:
         if old.id == new.id:
             continue
         back = (
-            f"crawler run --prompt {quoted(old.name)} --provider {old.provider}"
+            f"crawler run --prompt {quoted(old.name)} --provider {quoted(old.provider)}"
             f" --model {quoted(old.model)}"
         )
         if sys.stderr.isatty():

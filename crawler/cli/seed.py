@@ -23,9 +23,9 @@ from crawler.cli.options import (
     named_value,
     one_text,
 )
-from crawler.cli.terminal import printable, quoted, tell
+from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.control import cancel, word_id
 from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, default_limit, put_prompt
 from crawler.ledger.limits import put_limit

@@ -15,11 +15,10 @@ from crawler.cli.terminal import (
     print_line,
     printable,
     printable_lines,
-    quoted,
     span,
 )
 from crawler.cli.why import long
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.results import TimelineRow, timeline
 from crawler.ledger.runs import live_runs

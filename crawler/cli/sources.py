@@ -12,8 +12,8 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.terminal import quoted, tell
-from crawler.errors import CrawlerError, Exit
+from crawler.cli.terminal import tell
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.form import SUFFIXES, Reading
 from crawler.lists.reading import read_list
 from crawler.lists.source import HEAD
@@ -101,7 +101,7 @@ def _refuse_names(source: str, path: Path) -> None:
         raise CrawlerError(
             f"{source} is a directory",
             "a list is a file",
-            f"crawler add {source.rstrip('/')}/LIST",
+            f"crawler add {quoted(source.rstrip('/') + '/LIST')}",
             Exit.USAGE,
         )
     nearest = _nearest(path)

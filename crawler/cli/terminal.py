@@ -7,7 +7,7 @@ title or turns the reading direction.
 import io
 import json
 import os
-import shlex
+import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +16,27 @@ from typing import Any, TextIO
 
 from crawler.errors import CrawlerError
 
-_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+_UNSEEN = (
+    *(0xAD, *range(0x600, 0x606), 0x61C, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x180E, 0x200B),
+    *(0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF),
+    *(*range(0xFFF9, 0xFFFC), 0x110BD, 0x110CD, *range(0x13430, 0x13440)),
+    *(*range(0x1BCA0, 0x1BCA4), *range(0x1D173, 0x1D17B), *range(0xE0000, 0xE0080)),
+)
+"""Format characters (category Cf), which hide text or turn it; without the two joiners, with which
+some words are spelt."""
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What begins a formula in some spreadsheet; the last four are the wide forms of the first."""
+_FORMULA = re.compile(
+    rf"(?:\A|(?<=[;\t|])|(?<=[;\t|][\"']))(?=[{re.escape(''.join(_FORMULA_SIGNS))}])"
+)
+"""Where a cell begins that may be one, for a spreadsheet that takes another separator than ours."""
 _ACTIVE = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0xD800, 0xE000))
 """Control characters, line and paragraph separators, halves of characters."""
-_IN_JSON = {code: f"\\u{code:04x}" for code in (*_ACTIVE, *map(ord, _BIDI)) if code != ord("\n")}
+_IN_JSON = {
+    code: f"\\u{code:04x}" if code < 2**16 else json.dumps(chr(code))[1:-1]
+    for code in (*_ACTIVE, *_UNSEEN)
+    if code != ord("\n")
+}
 _IN_LINES = {code: chr(code).encode("unicode_escape").decode() for code in _IN_JSON}
 _IN_LINES[ord("\t")] = " "
 _IN_A_LINE = {**_IN_LINES, ord("\n"): "\\n"}
@@ -37,17 +52,6 @@ def printable_lines(value: object) -> str:
     """Return a value as text of one line or several, that can do nothing but be read."""
     text = "" if value is None else str(value)
     return text if text.isprintable() else text.translate(_IN_LINES)
-
-
-def quoted(text: str) -> str:
-    """Return a text as the shell takes it for one word of a command, and nobody for anything else.
-
-    In double quotes where they do, as people write them.
-    """
-    text = printable(text)
-    if shlex.quote(text) == text:
-        return text
-    return shlex.quote(text) if set(text) & set('"$`\\!') else f'"{text}"'
 
 
 def print_line(text: str = "") -> None:
@@ -135,8 +139,7 @@ def safe_cell(value: object) -> object:
         return value
     if sys.stdout.isatty():
         value = printable_lines(value)
-    if value.startswith(_FORMULA):
-        value = f"'{value}"
+    value = _FORMULA.sub("'", value)
     # Python before 3.13 does not quote a cell with a CR in it, and what follows would be a new row.
     return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
 

@@ -3,7 +3,8 @@
 Rule: what is true is `ledger.why`'s to say; here it gets its words, the same on every screen.
 """
 
-from crawler.cli.terminal import moment, printable, quoted, span
+from crawler.cli.terminal import moment, printable, span
+from crawler.errors import quoted
 from crawler.ledger.status import LimitStatus
 from crawler.ledger.why import MOST_AHEAD, Why
 
@@ -43,7 +44,7 @@ def short(why: Why, limit: str, now_ms: int) -> str:
     match why.code:
         case "paused":
             until = f" until {moment(why.until_ms)}" if why.until_ms else ""
-            return f"paused{until}: crawler resume {printable(limit)}"
+            return f"paused{until}: crawler resume {quoted(limit)}"
         case "gate":
             closed = _closed(why)
             return f"{closed}: waits{soon}, then one call tries ({printable(why.detail)})"

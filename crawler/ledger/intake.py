@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.answer_schema import SCHEMA
+from crawler.errors import require_name
 from crawler.ledger.prompt_views import put_view
 from crawler.protocol import Word
 
@@ -57,6 +58,7 @@ def put_prompt(
     Returns it, and whether it is new. Raises CrawlerError where it can't have a view.
     """
     params = _canonical(spec.params)
+    require_name(spec.name)
     identity = (spec.name, spec.template, spec.provider, spec.model, params)
     known = conn.execute(
         "SELECT id FROM prompts"

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from crawler.errors import require_name
 from crawler.quota.pace import Pace, Quota
 
 RATE_STEP = 1.05
@@ -68,7 +69,8 @@ def _limit(row: Sequence[Any], guard_ms: int) -> Limit:
 
 
 def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
-    """Return the id of a limit; a new one gets the given concurrency."""
+    """Return the id of a limit; a new one gets the given concurrency. Raises CrawlerError."""
+    require_name(name)
     conn.execute(
         "INSERT INTO limits (name, concurrency) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
         (name, concurrency),

@@ -5,12 +5,11 @@ empty are left out without a word.
 """
 
 import csv
-import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.source import no_list
 from crawler.lists.words import word_of
 from crawler.protocol import Word
@@ -172,4 +171,4 @@ def _refuse_repeated(titles: Sequence[str], name: str) -> None:
 
 def _quoted(text: str) -> str:
     """Return the name of a column for the shell, unless it is long or can't be printed."""
-    return shlex.quote(text) if text.isprintable() and len(text) <= SHOWN else "NAME"
+    return quoted(text) if text.isprintable() and len(text) <= SHOWN else "NAME"

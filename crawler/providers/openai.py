@@ -10,8 +10,10 @@ streamed; for its tokens unless it says otherwise). All others go to the server 
 ``stream``: that is up to whether somebody reads along.
 """
 
+import asyncio
 import json
 import os
+from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -39,9 +41,11 @@ from crawler.providers.openai_stream import Gathering
 from crawler.providers.proxy import proxy_for
 from crawler.providers.refusal_text import Said
 from crawler.providers.renamed_params import learned, other_name, renamed
-from crawler.redaction import redacted_answer
+from crawler.redaction import HeldBack, redacted_answer
 
 DEFAULT_BASE_URL = "https://api.openai.com/v1"
+LARGE = 2**20
+"""Bytes of an answer above which it is read in a thread."""
 OWN_PARAMS = frozenset(
     {
         "allow_truncated",
@@ -68,7 +72,7 @@ async def connect(model: str) -> AsyncIterator[Provider]:
     _require_key(base_url, key)
     proxy = proxy_for(base_url, os.environ)
     async with connected(base_url, key, proxy) as http:
-        yield Server(http, base_url, [key, _password(base_url), _password(proxy or "")])
+        yield Server(http, base_url, [key, *_credentials(base_url), *_credentials(proxy or "")])
 
 
 def _require_address(base_url: str) -> None:
@@ -119,8 +123,12 @@ def _require_key(base_url: str, key: str) -> None:
     raise CrawlerError(what, why, hint, Exit.DENIED)
 
 
-def _password(url: str) -> str:
-    return unquote(urlsplit(url).password or "")
+def _credentials(url: str) -> list[str]:
+    """Return what is secret in an address: a key may stand in the place of the user, too."""
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    sent = b64encode(f"{user}:{password}".encode()).decode().rstrip("=")  # in its header
+    return [user, password, sent] if user or password else []
 
 
 class Server:
@@ -138,7 +146,7 @@ class Server:
         require_checks(call)
         body = renamed(request_body(call), self._names)
         async with self._post(call, body) as response:
-            return self._answer(call, body, await self._arrived(response))
+            return await self._answer(call, body, response)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -147,7 +155,7 @@ class Server:
         async with self._post(call, body, in_pieces=True) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            answer = self._answer(call, body, await self._arrived(response))
+            answer = await self._answer(call, body, response)
             on_text(answer.text.removeprefix(call.prefill))
             return answer
 
@@ -163,11 +171,21 @@ class Server:
             served_before=call.served_before,
         )
 
-    def _answer(self, call: Call, body: Mapping[str, Any], arrived: Arrived) -> Answer:
+    async def _answer(self, call: Call, body: Mapping[str, Any], response: Response) -> Answer:
+        content = await response.body()
+        arrived = Arrived(response.status, response.headers, content, self._host)
+        if len(content) <= LARGE:
+            return self._read(call, body, arrived)
+        # Others wait for the loop.
+        arrived = arrived._replace(headers=dict(arrived.headers))
+        return await asyncio.to_thread(self._read, call, body, arrived)
+
+    def _read(self, call: Call, body: Mapping[str, Any], arrived: Arrived) -> Answer:
         """Return the answer that came. Raises ProviderError; a name that it teaches costs nothing.
 
         What was sent before a name was known is asked again under it, like the first.
         """
+        arrived = arrived._replace(body=self._clean(arrived.body))
         if not is_success(arrived.status):
             said = Said(arrived.status, arrived.headers, arrived.body, secrets=self._secrets)
             name = other_name(said, body.keys())
@@ -180,16 +198,14 @@ class Server:
         self, call: Call, response: Response, on_text: Callable[[str], None]
     ) -> Answer:
         gathering = Gathering("text" if _is_completion(call) else "content", self._secrets)
+        told = HeldBack(self._secrets, on_text)
         try:
-            await _gather(response, gathering, on_text)
+            await _gather(response, gathering, told.read)
+            told.end()
         except ProviderError as error:
             error.answer = draft_in(call, self._gathered(response, gathering))  # it was paid for
             raise
         return answer_in(call, self._gathered(response, gathering), self._secrets)
-
-    async def _arrived(self, response: Response) -> Arrived:
-        body = self._clean(await response.body())
-        return Arrived(response.status, response.headers, body, self._host)
 
     def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
         body = self._clean(gathering.body())

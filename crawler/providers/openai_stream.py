@@ -46,7 +46,7 @@ class Gathering:
             self.ended = True
             return ""
         try:
-            content = json.loads(event)
+            content = json.loads(event.decode())
         except (RecursionError, ValueError) as error:
             raise no_form(Kind.HALF) from error
         try:

@@ -37,6 +37,14 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, environ.get(name.upper(), "")).strip()
 
 
+def exposed_to(environ: Mapping[str, str]) -> str:
+    """Return the host that gets the key in plain text, over the network; else nothing."""
+    parts = urlsplit(environ.get("OPENAI_BASE_URL", ""))
+    sent = environ.get("OPENAI_API_KEY") or parts.username or parts.password
+    host = parts.hostname or ""
+    return host if sent and parts.scheme == "http" and not _is_here(host) else ""
+
+
 def _is_usable(proxy: str) -> bool:
     try:
         parts = urlsplit(proxy)

@@ -4,6 +4,7 @@ Rule: the only place that knows all of them.
 """
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 
@@ -15,6 +16,7 @@ from crawler.ledger.work import work
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import Provider, ProviderError
+from crawler.providers.proxy import exposed_to
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
 from crawler.run.loop import Loop
@@ -62,9 +64,13 @@ async def crawl_store(
         log=log,
         on_status=on_status,
     )
+    exposed: str | bool = ""
     try:
         for prompt in await store.run(_prompts_with_work, options):
             await _connect(executor, prompt.provider, prompt.model)
+            exposed = exposed or (prompt.provider == "openai" and exposed_to(os.environ))
+        if exposed:
+            log.warning("key_exposed", host=exposed)
         if on_start is not None:
             on_start(loop)
         return await loop.run()

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.failpoints import failpoint
 from crawler.storage.locks import LockTimeout, WriteLock
 from crawler.storage.upgrade import inspect, migrate, newest_version
@@ -188,7 +188,7 @@ def require_database(path: Path) -> int:
         raise CrawlerError(
             f"there is no database at {path}",
             "nothing has been added yet, or it is elsewhere",
-            f"crawler --db {path} add WORDS",
+            f"crawler --db {quoted(path)} add WORDS",
             Exit.CONFIGURATION,
         )
     with explained(path):
@@ -197,7 +197,7 @@ def require_database(path: Path) -> int:
         raise CrawlerError(
             f"the database at {path} is empty",
             "nothing has been added yet",
-            f"crawler --db {path} add WORDS",
+            f"crawler --db {quoted(path)} add WORDS",
             Exit.CONFIGURATION,
         )
     return version

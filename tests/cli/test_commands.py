@@ -21,9 +21,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.cli.terminal import as_json, printable, quoted
+from crawler.cli.terminal import as_json, printable
 from crawler.clock import boot_id, since_boot_ms, wall_ms
-from crawler.errors import Exit
+from crawler.errors import Exit, quoted
 from tests.program import crawler, crawler_process, crawler_terminal, told
 
 SCRIPTED = ("--provider", "scripted", "--template")
@@ -1003,7 +1003,7 @@ class TestHostileText:
         do(
             "prompt",
             "add",
-            HOSTILE,
+            "p",  # a name like that is refused by now, and earlier files have some
             *SCRIPTED,
             template,
             "--model",
@@ -1012,11 +1012,12 @@ class TestHostileText:
             f"x={HOSTILE}",
         )
         (tmp_path / "list.jsonl").write_text(json.dumps({"word": HOSTILE, "gloss": HOSTILE}))
-        do("add", "list.jsonl", "--prompt", HOSTILE)
+        do("add", "list.jsonl", "--prompt", "p")
         assert do("run").code == Exit.DONE
         quoted = HOSTILE.replace("'", "''")
         change(
             f"DROP TRIGGER attempts_end_once; UPDATE attempts SET reason = '{quoted}';"
+            f"DROP TRIGGER prompts_are_immutable; UPDATE prompts SET name = '{quoted}';"
             f"UPDATE runs SET host = '{quoted}', ended_at_ms = NULL, reason = NULL;"
             f"UPDATE limits SET name = '{quoted}', gate_reason = '{quoted}',"
             " gate_cause = 'quota', gate_opens_at_ms = 9000000000000, gate_strikes = 1;"

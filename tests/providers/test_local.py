@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -123,6 +125,40 @@ def test_nobody_at_the_childs_address_is_no_outage_of_a_server():
     with pytest.raises(ProviderError, match="process died") as error:
         asyncio.run(ask())
     assert error.value.outcome is Outcome.TRANSIENT
+
+
+@needs_model
+def test_nobody_else_uses_the_models_server():
+    def status(url, key, body=None):
+        headers = {"Origin": "http://evil.example", "Authorization": f"Bearer {key}"}
+        asked = urllib.request.Request(url, body, headers | {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(asked, timeout=20) as said:
+                return said.status, said.headers["Access-Control-Allow-Origin"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.headers["Access-Control-Allow-Origin"]
+
+    async def ask():
+        async with connect(EMBEDDED_MODEL) as provider:
+            url = provider._server._base_url.removesuffix("/v1")
+            argv = Path(f"/proc/{provider._child.pid}/cmdline").read_bytes()
+            environ = Path(f"/proc/{provider._child.pid}/environ").read_bytes()
+            key = provider._key
+            assert key.encode() not in argv + environ
+            calls = [
+                (url + "/slots", ""),
+                (url + "/props", ""),
+                (url + "/v1/models", "guessed"),
+                (url + "/completion", "guessed", b'{"prompt": "a"}'),
+                (url + "/slots", key),
+                (url + "/props", key, b"{}"),
+            ]
+            return [await asyncio.to_thread(status, *call) for call in calls]
+
+    found = asyncio.run(ask())
+    assert [code for code, _ in found] == [401, 401, 401, 401, 501, 501]
+    assert {allowed for _, allowed in found} <= {"", None}
 
 
 @needs_model

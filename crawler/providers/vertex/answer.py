@@ -4,7 +4,7 @@ Rule: an answer in one message and an answer in many are read alike: the message
 first. Thoughts are no part of the text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from crawler.providers.thoughts import cut_thoughts
 from crawler.providers.token_usage import vertex_usage
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
 from crawler.providers.written import Written, made, refusal_of_end
+from crawler.redaction import redacted
 from crawler.states import Outcome
 from crawler.states.kinds import Kind, Refusal
 
@@ -108,16 +109,27 @@ _TRAFFIC_TYPE = GenerateContentResponse.UsageMetadata.TrafficType
 _BLOCKED_REASON = GenerateContentResponse.PromptFeedback.BlockedReason
 
 
-def read_generated(call: Call, messages: Iterable[Any]) -> Answer:
+def read_generated(call: Call, messages: Iterable[Any], secrets: Sequence[str] = ()) -> Answer:
     """Return the answer in the messages of a call. Raises ProviderError if there is none."""
-    found = gather(messages)
+    found = _clean(gather(messages), secrets)
     written = _written(found)
     return answer_of(call, written, _refusal(found, written))
 
 
-def read_draft(call: Call, messages: Iterable[Any]) -> Answer:
+def read_draft(call: Call, messages: Iterable[Any], secrets: Sequence[str] = ()) -> Answer:
     """Return what there is of an answer that broke off."""
-    return draft_of(call, _written(gather(messages)))
+    return draft_of(call, _written(_clean(gather(messages), secrets)))
+
+
+def _clean(found: Gathered, secrets: Sequence[str]) -> Gathered:
+    """Return what was said without some secrets."""
+    return found._replace(
+        text=redacted(found.text, secrets),
+        thoughts=redacted(found.thoughts, secrets),
+        finish_message=redacted(found.finish_message, secrets),
+        block_message=redacted(found.block_message, secrets),
+        model_version=redacted(found.model_version, secrets),
+    )
 
 
 def _written(found: Gathered) -> Written:
@@ -160,7 +172,7 @@ def _refusal(found: Gathered, written: Written) -> Refusal | None:
     return refusal._replace(reason=_reason(refusal.reason, found.finish_message))
 
 
-def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
+def read_predicted(call: Call, message: Any, text_at: str, secrets: Sequence[str] = ()) -> Answer:
     """Return the answer of Predict. Raises ProviderError if there is none."""
     if not message.predictions:
         reason = "there is no prediction"
@@ -174,10 +186,10 @@ def read_predicted(call: Call, message: Any, text_at: str) -> Answer:
         raise ProviderError(Outcome.REFUSED, reason, status_code=OK, kind=Kind.PARAMETER)
     metadata = _plain(message.metadata)
     written = Answer(
-        text,
+        redacted(text, secrets),
         _tokens(metadata, "input"),
         _tokens(metadata, "output"),
-        model_version=message.model_version_id or None,
+        model_version=redacted(message.model_version_id, secrets) or None,
     )
     blocked = _at(prediction, "safetyAttributes.blocked") is True
     return accepted(call, written, "the answer was blocked for safety" if blocked else None)

@@ -19,12 +19,16 @@ from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.answer_check import OK, require_checks
 from crawler.providers.vertex.access import Access, Headers, Token, find_access, resource_name
 from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
-from crawler.providers.vertex.channels import Channels, opened
+from crawler.providers.vertex.channels import LARGEST_ANSWER, Channels, opened
 from crawler.providers.vertex.messages import PREDICT, STREAM
 from crawler.providers.vertex.refusal import REASON_LENGTH, is_never_processed, refused
 from crawler.providers.vertex.request import Shape, request, shape
+from crawler.redaction import HeldBack
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
+
+MESSAGE_BYTES = 512
+"""What a message costs in memory beside its content."""
 
 
 @asynccontextmanager
@@ -83,8 +87,8 @@ class Service:
             message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
         _require_read(message)
         if made.method == PREDICT:
-            return read_predicted(call, message, made.text_at)
-        return read_generated(call, (message,))
+            return read_predicted(call, message, made.text_at, self._secrets())
+        return read_generated(call, (message,), self._secrets())
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -98,19 +102,26 @@ class Service:
         asked, bearer = _request(made, call), await self._bearer()
         metadata = made.headers + bearer
         messages: list[Any] = []
+        size, told = 0, HeldBack(self._secrets(), on_text)
         try:
             with self._refusals(bearer), self._channels.use() as channel:
                 async for message in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
                     _require_read(message)
+                    size += message.ByteSize() + MESSAGE_BYTES
+                    _require_end(size)
                     messages.append(message)
-                    on_text(text_of(message))
+                    told.read(text_of(message))
         except ProviderError as error:
             if messages:
-                error.answer = read_draft(call, messages)  # it was paid for
+                error.answer = read_draft(call, messages, self._secrets())  # it was paid for
             raise
-        return read_generated(call, messages)
+        told.end()
+        return read_generated(call, messages, self._secrets())
+
+    def _secrets(self) -> list[str]:
+        return [] if self._token is None else self._token.secrets()
 
     async def _bearer(self) -> Headers:
         return () if self._token is None else await self._token.headers()
@@ -138,7 +149,7 @@ class Service:
             if self._token is not None:
                 self._token.accepted()
         except grpc.aio.AioRpcError as error:
-            told = refused(error, [] if self._token is None else self._token.secrets())
+            told = refused(error, self._secrets())
             if self._emulator is not None and told.outcome is Outcome.UNAVAILABLE:
                 told.reason = _no_emulator(self._emulator, told.reason)
             if is_never_processed(error):
@@ -176,6 +187,13 @@ def _request(made: Shape, call: Call) -> Any:
     except ValueError as error:
         # It will never do, however often it is tried.
         raise ProviderError(Outcome.REJECTED, f"the prompt can't be sent: {error}") from error
+
+
+def _require_end(size: int) -> None:
+    """Refuse an answer that would go on for ever."""
+    if size > LARGEST_ANSWER:
+        reason = f"the answer is longer than {LARGEST_ANSWER >> 20} MiB"
+        raise ProviderError(Outcome.REJECTED, reason, kind=Kind.WORD)
 
 
 def _require_read(message: Any) -> None:

@@ -1,0 +1,355 @@
+"""Text from outside: a reader takes a large text of every awkward shape in linear time (1 MB of it
+in the long form), what is quoted stays one word, a key that comes in pieces is held back."""
+
+import asyncio
+import io
+import json
+import os
+import re
+import shlex
+import subprocess
+import time
+import unicodedata
+from base64 import b64encode
+from pathlib import Path
+
+import grpc
+import grpc.aio
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from crawler.cli.terminal import as_json, printable, printable_lines
+from crawler.errors import CrawlerError, quoted, require_name
+from crawler.lists.model_list import read_items
+from crawler.lists.words import read_list
+from crawler.protocol import Call, ProviderError
+from crawler.providers.answer_check import examine
+from crawler.providers.body_values import body_of, merged
+from crawler.providers.event_stream import EventReader
+from crawler.providers.json_answer import without_fence
+from crawler.providers.local import _environment
+from crawler.providers.openai import _credentials
+from crawler.providers.openai_stream import Gathering
+from crawler.providers.proxy import exposed_to
+from crawler.providers.refusal import refusal_of
+from crawler.providers.refusal_text import Said
+from crawler.providers.thoughts import split_thoughts
+from crawler.providers.vertex.access import Access
+from crawler.providers.vertex.answer import read_draft, read_generated
+from crawler.providers.vertex.channels import opened
+from crawler.providers.vertex.messages import (
+    STREAM,
+    GenerateContentRequest,
+    GenerateContentResponse,
+)
+from crawler.providers.vertex.service import Service
+from crawler.redaction import HeldBack, redacted, redacted_answer
+from crawler.template import Template
+from tests.program import crawler
+
+KEY = "sk-canary/4f2c9a7d1e5b8036+deadbeef"
+PARAMS = {"response_schema": {"type": "object"}, "checks": ["ends_as_sentence", "mentions_word"]}
+
+SHAPES = (
+    *("[[", "[[{a}", "]]", "{", "[", "{a", '{"a":', '"', "\\\\", "\\u0041", "```json\n", "`", "~"),
+    *("\n", " ", "\r", "\t", "\0", "(", "a (", "a)(", "1. ", "1) ", "- ", "a - ", "* ", "__", "."),
+    *("a. ", "a,", ",", ";", ": [", "aa bb ", " and ", "<", "<think>", "</think>", "\n <think>"),
+    *(
+        "<|channel|>",
+        "<|channel|>final<|message|>",
+        "<|end|>",
+        "[THINK]",
+        "\u25c1",
+        "\u0300",
+        "data: {}\n\n",
+    ),
+    *("data:", "analysisassistantfinal", "x", "1", "sk-canary", "\x00s", "Retry in 1", "per day "),
+)
+
+
+def _events(text):
+    reader = EventReader()
+    gathering = Gathering("content", [KEY])
+    for at in range(0, len(text), 4096):
+        for event in reader.feed(text[at : at + 4096].encode()):
+            try:
+                gathering.add(event)
+            except ProviderError:
+                continue
+
+
+def _held(text):
+    held = HeldBack([KEY], lambda _: None)
+    for at in range(0, len(text), 4096):
+        held.read(text[at : at + 4096])
+    held.end()
+
+
+def _list(name):
+    def read(text):
+        try:
+            read_list(io.StringIO(text), name, None)
+        except CrawlerError:
+            return
+
+    return read
+
+
+READERS = {
+    "template": Template,
+    "thoughts": split_thoughts,
+    "fence": without_fence,
+    "answer": lambda text: examine(PARAMS, "word", text),
+    "items": lambda text: read_items(text, truncated=True),
+    "body": lambda text: merged(body_of(text.encode()).values),
+    "refusal": lambda text: refusal_of(Said(429, {}, text.encode(), secrets=[KEY])),
+    "events": _events,
+    "held back": _held,
+    "redacted": lambda text: redacted(text, [KEY]),
+    "redacted answer": lambda text: redacted_answer(text.encode(), [KEY]),
+    "words.txt": _list("words.txt"),
+    "words.csv": _list("words.csv"),
+    "words.tsv": _list("words.tsv"),
+    "words.jsonl": _list("words.jsonl"),
+    "printable": printable_lines,
+    "quoted": quoted,
+}
+LARGE = 10**6 if os.environ.get("CRAWLER_TEST_PROFILE") == "long" else 10**5
+MOST_TIMES = 400
+"""How much longer than counting its letters a reader takes for a text, at the most."""
+
+
+def _spent(read, text):
+    began = time.thread_time()
+    read(text)
+    return time.thread_time() - began
+
+
+def _once(text):
+    """Read a text once, letter by letter."""
+    sum(map(str.isalnum, text))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_each_reader_takes_every_awkward_shape_in_linear_time(reader):
+    for shape in SHAPES:
+        text = shape * (LARGE // len(shape))
+        assert _spent(READERS[reader], text) <= MOST_TIMES * _spent(_once, text), shape
+
+
+@given(st.text())
+def test_what_is_quoted_is_one_word_of_a_command(text):
+    [word] = shlex.split(quoted(text))
+    if text.isprintable():
+        assert word == text
+
+
+@pytest.mark.parametrize("name", ["$(touch pwned)", "`touch pwned`", "a; touch pwned", "a\"b'c"])
+def test_no_hint_runs_what_a_list_or_a_file_calls_its_own(tmp_path, name):
+    db, words = tmp_path / "x.db", tmp_path / "l.csv"
+    header = name.replace('"', "")
+    words.write_text(f"{header}\nx\n", "utf-8")
+    asked = ["--template", "{word}", "--provider", "scripted", "--limit", name]
+    assert crawler("--db", db, "prompt", "add", name, *asked).code == 0
+    hints = [
+        crawler("--db", db, "add", words, "--prompt", name).err,
+        crawler("--db", db, "pause", name).err,
+        crawler("--db", tmp_path / name, "status").err,
+        crawler("--db", db, "show", name).err,
+    ]
+    for hint in hints:
+        assert header[:1] in hint
+        command = re.split("hint: |with |words: ", hint)[-1].strip()
+        script = f"crawler() {{ :; }}\n{command}"
+        if not command.startswith("crawler"):
+            script = f": {command}"
+        subprocess.run(["/bin/sh", "-c", script], cwd=tmp_path, capture_output=True, check=False)
+    assert not (tmp_path / "pwned").exists()
+
+
+UNSEEN = [
+    chr(code)
+    for code in range(0x110000)
+    if unicodedata.category(chr(code)) == "Cf" and code not in (0x200C, 0x200D)
+]
+
+
+def test_what_hides_in_a_text_is_spelt_out():
+    for char in UNSEEN:
+        assert printable(f"a{char}b").isascii(), hex(ord(char))
+        assert as_json(char).isascii()
+        assert json.loads(as_json(char)) == char
+    assert printable("a\u200db\u200c") == "a\u200db\u200c"
+
+
+@pytest.mark.parametrize(
+    "name", ["", " ", "\u200b", "\u200d", "a\u200b", "\u3164", "a\nb", "\U000e0041"]
+)
+def test_a_name_is_seen(tmp_path, name):
+    with pytest.raises(CrawlerError):
+        require_name(name)
+    db = tmp_path / "x.db"
+    asked = ["--template", "{word}", "--provider", "scripted"]
+    assert crawler("--db", db, "prompt", "add", name, *asked).code == 2
+    assert crawler("--db", db, "prompt", "add", "p", *asked, "--limit", name).code == 2
+
+
+def test_a_traceback_is_only_read(tmp_path):
+    ran = crawler("--debug", "--db", tmp_path / "x.db", "add", f"{tmp_path}/\x1b[2Jx.csv")
+    assert "Traceback" in ran.err
+    assert "\x1b" not in ran.err
+
+
+def test_an_error_quotes_the_beginning_of_a_long_first_line(tmp_path):
+    words = tmp_path / "l.csv"
+    words.write_text("x" * 300_000 + "\nabate\n", "utf-8")
+    ran = crawler("--db", tmp_path / "x.db", "add", words)
+    assert ran.code == 2
+    assert len(ran.err) < 1500
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize("form", [KEY, b64encode(KEY.encode()).decode(), KEY.replace("/", "%2F")])
+def test_a_key_that_comes_in_pieces_is_never_told(form, size):
+    said = f"so sk-can {form} and {form[:-1]}. {form}"
+    told = []
+    held = HeldBack([KEY], told.append)
+    for at in range(0, len(said), size):
+        held.read(said[at : at + size])
+    held.end()
+    whole = "".join(told)
+    assert whole == redacted(said, [KEY])
+    assert whole.startswith("so sk-can ")
+
+
+def test_what_begins_no_key_is_told_at_once():
+    told = []
+    HeldBack([KEY], told.append).read("a word")
+    assert told == ["a word"]
+
+
+@pytest.mark.parametrize("between", ["\0", "\x1b", "\u200b", "\x7f", "\u200b\0\x08"])
+def test_a_key_with_what_is_not_seen_between_its_letters_is_left_out(between):
+    spread = between.join(KEY)
+    assert redacted(f"a {spread} b", [KEY]) == "a … b"
+    assert json.loads(redacted_answer(json.dumps([spread]).encode(), [KEY])) == ["..."]
+
+
+def test_all_of_an_address_that_lets_somebody_in_is_secret():
+    for user, password in ((KEY, ""), ("me", KEY), ("someone", "password")):
+        secrets = _credentials(
+            f"http://{user.replace('/', '%2F')}:{password.replace('/', '%2F')}@h/v1"
+        )
+        sent = b64encode(f"{user}:{password}".encode()).decode()
+        assert sent.rstrip("=")[:-1] not in redacted(f"Basic {sent}", secrets)
+        assert KEY not in redacted(f"{user} {password}", secrets)
+
+
+def test_an_event_in_utf_16_is_none():
+    with pytest.raises(ProviderError):
+        Gathering("content", [KEY]).add(json.dumps({"choices": []}).encode("utf-16-le"))
+
+
+def _message(text):
+    answer = GenerateContentResponse(model_version=KEY)
+    candidate = answer.candidates.add(finish_reason=1)
+    candidate.content.parts.add().text = text
+    return answer
+
+
+VERTEX = Call(1, 1, "w", "vertex", "m", "About w.", "", {}, 60_000)
+
+
+def test_what_vertex_sends_back_of_a_token_is_left_out():
+    for read in (read_generated, read_draft):
+        assert KEY not in repr(read(VERTEX, [_message(f"a {KEY[:9]}"), _message(KEY[9:])], [KEY]))
+
+
+class Endless(grpc.GenericRpcHandler):
+    """Sends pieces of an answer and never ends it."""
+
+    sent = 0
+
+    def __init__(self, piece):
+        self._piece = _message(piece).SerializeToString()
+
+    def service(self, details):
+        assert details.method == STREAM
+        return grpc.unary_stream_rpc_method_handler(
+            self._answer, request_deserializer=GenerateContentRequest.FromString
+        )
+
+    async def _answer(self, request, context):
+        while True:
+            self.sent += len(self._piece)
+            yield self._piece
+
+
+@pytest.mark.parametrize("piece", ["x" * 2**20, "x" * 9000])
+def test_a_stream_without_end_is_ended(piece):
+    async def main():
+        handler = Endless(piece)
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((handler,))
+        port = server.add_insecure_port("127.0.0.1:0")
+        await server.start()
+        try:
+            target = f"127.0.0.1:{port}"
+            async with opened(target, encrypted=False) as channels:
+                service = Service("m", Access(target, "m", None), channels, None)
+                with pytest.raises(ProviderError, match="longer than 32 MiB"):
+                    await service.stream(VERTEX, lambda _: None)
+        finally:
+            await server.stop(0)
+        return handler.sent
+
+    assert asyncio.run(main()) < 80 * 2**20
+
+
+def test_the_local_models_server_gets_no_key_of_ours(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("LLAMA_ARG_HOST", "0.0.0.0")
+    assert {"OPENAI_API_KEY", "LLAMA_ARG_HOST"}.isdisjoint(_environment())
+    assert _environment()["PATH"] == os.environ["PATH"]
+
+
+@pytest.mark.parametrize(
+    ("url", "key", "exposed"),
+    [
+        ("http://models.example/v1", KEY, "models.example"),
+        ("http://me:secret@models.example/v1", "", "models.example"),
+        ("http://models.example/v1", "", ""),
+        ("https://models.example/v1", KEY, ""),
+        ("http://127.0.0.1:8080/v1", KEY, ""),
+        ("http://localhost/v1", KEY, ""),
+        ("http://[::1]/v1", KEY, ""),
+        ("", KEY, ""),
+    ],
+)
+def test_a_key_that_leaves_this_machine_in_plain_text_is_known(url, key, exposed):
+    assert exposed_to({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key}) == exposed
+
+
+def test_a_key_that_leaves_this_machine_in_plain_text_is_told_once(tmp_path, monkeypatch):
+    db = tmp_path / "x.db"
+    asked = ["--template", "{word}", "--provider", "openai", "--model", "m"]
+    assert crawler("--db", db, "prompt", "add", "p", *asked).code == 0
+    assert crawler("--db", db, "add", "cat", "dog", "--prompt", "p").code == 0
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://models.invalid/v1")
+    ran = crawler("--db", db, "run", "--limit", "1", "--deadline", "2s")
+    assert ran.err.count("key_exposed") == 1, ran.err
+    assert KEY not in ran.err
+
+
+LOCKED = Path(__file__).parent.parent / "scripts" / "locked"
+
+
+@pytest.mark.parametrize("path", sorted(LOCKED.glob("*.txt")), ids=lambda path: path.stem)
+def test_what_the_scripts_install_is_named_by_version_and_hash_alone(path):
+    lines = path.read_text("utf-8").splitlines()
+    named = re.compile(
+        r"[a-z0-9._-]+(\[[a-z,-]+\])?==[^ ]+( ; .*)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
+    )
+    assert [line for line in lines if not named.fullmatch(line)] == []
