@@ -1,5 +1,7 @@
 """Refusals over HTTP on loopback, through whole runs: what is asked, what is left, which code."""
 
+import json
+
 import pytest
 
 from crawler.errors import Exit
@@ -131,3 +133,19 @@ def test_a_word_that_is_throttled_alone_fails_and_lets_the_others_in(do, monkeyp
     assert asked.count("long") <= 10
     ((reason,),) = rows(do.path, "SELECT reason FROM failures")
     assert reason.startswith("its prompt is larger than the tokens a minute allow")
+
+
+def test_json_in_a_fence_is_read_and_its_schema_checked(do, monkeypatch, tmp_path):
+    schema = tmp_path / "s.json"
+    kept = {"type": "object", "properties": {"n": {"type": "integer", "maximum": 5}}}
+    schema.write_text(json.dumps(kept | {"required": ["n"]}))
+    told = iter(['```json\n{"n": 9}\n```', 'Here: ```json\n{"n": 3}\n``` so'])
+
+    with answering(lambda body: chat(next(told, '```json\n{"n": 4}\n```'))) as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        spec = ("--template", "{word}", "--provider", "openai", "--model", "m", "--schema")
+        assert do("prompt", "add", "p", *spec, f"@{schema}").code == Exit.DONE
+        assert do("add", "a", "--prompt", "p").code == Exit.DONE
+        assert do("run").code == Exit.DONE
+        assert len(server.asked) == 3
+    assert rows(do.path, "SELECT n FROM p") == [(4,)]
