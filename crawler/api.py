@@ -15,10 +15,10 @@ from crawler.answer_schema import require_schema
 from crawler.clock import wall_ms
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.intake import PromptSpec, add_words, default_limit, put_prompt
-from crawler.ledger.limits import put_limit
+from crawler.ledger.intake import PromptSpec, add_words, put_prompt
 from crawler.ledger.results import Result, result
 from crawler.ledger.runs import Selection
+from crawler.ledger.takeover import put_default_limit
 from crawler.lists.words import word_of
 from crawler.logs import json_lines
 from crawler.policy import Policy
@@ -112,7 +112,7 @@ def _put(
     usual = (
         FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
     )
-    limit_id = put_limit(conn, default_limit(conn, spec), usual)
+    limit_id = put_default_limit(conn, spec, usual)
     prompt, _ = put_prompt(conn, spec, limit_id, now_ms)
     if setting.concurrency is not None:
         control.set_concurrency(conn, prompt.limit, setting.concurrency)

@@ -23,6 +23,7 @@ EVENTS = frozenset(
         "late_answers_refused",
         "leases_released",
         "progress_reported",
+        "limits_set",
         "prompt_changed",
         "run_ended",
         "run_started",

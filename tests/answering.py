@@ -1,9 +1,15 @@
 """An OpenAI-compatible server on loopback that answers as a function says and keeps requests."""
 
 import json
+import os
+import socket
+import struct
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+
+RESET = object()
+"""In place of an answer: the connection is reset, as by a firewall or a server that has crashed."""
 
 
 class Answering:
@@ -26,7 +32,7 @@ def answering(reply):
     """Serve until the end of the block.
 
     ``reply(body)`` is an answer, or (status, answer), or (status, answer, headers); an answer in
-    bytes is sent as it is.
+    bytes is sent as it is. It may be RESET.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -35,6 +41,11 @@ def answering(reply):
             server.asked.append(body)
             server.paths.append(self.path)
             told = reply(body)
+            if told is RESET:
+                at_once = struct.pack("ii", 1, 0)
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+                os.close(self.connection.detach())
+                return
             status, answer, *more = told if isinstance(told, tuple) else (200, told)
             self.send_response(status)
             for name, value in (more[0] if more else {}).items():

@@ -7,6 +7,7 @@ most runs have no terminal.
 from contextlib import suppress
 
 from crawler.cli.status import progress_line
+from crawler.cli.terminal import printable
 from crawler.cli.why import held_line
 from crawler.ledger.status import Status
 
@@ -64,9 +65,10 @@ def facts(status: Status) -> str:
     parts.append(f"{sum(limit.in_flight for limit in status.limits)} in flight")
     parts.append(progress_line(status))
     for limit in status.limits:
+        name = f"{printable(limit.limit)}: " if len(status.limits) > 1 else ""
         if limit.per_minute is not None:
-            parts.append(f"{limit.started_last_minute}/{limit.per_minute} this minute")
+            parts.append(f"{name}{limit.started_last_minute}/{limit.per_minute} this minute")
         held = held_line(limit, status.now_ms)
         if held:
-            parts.append(held)
+            parts.append(f"{name}{held}")
     return " · ".join(parts)

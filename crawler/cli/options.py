@@ -16,8 +16,8 @@ import click
 from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
-from crawler.ledger.intake import Prompt, current_prompt, default_limit, put_prompt
-from crawler.ledger.limits import put_limit
+from crawler.ledger.intake import Prompt, current_prompt, put_prompt
+from crawler.ledger.takeover import put_default_limit
 from crawler.providers import kind_of
 from crawler.storage.database import Writer
 
@@ -196,8 +196,7 @@ def named_prompt(writer: Writer, name: str) -> Prompt:
     prompt = writer.run(current_prompt, name)
     if prompt is None and name == STUDY_NOTES:
         spec = study_notes("local", None)
-        limit = writer.run(default_limit, spec)
-        limit_id = writer.run(put_limit, limit, kind_of("local").concurrency)
+        limit_id = writer.run(put_default_limit, spec, kind_of("local").concurrency)
         prompt, _ = writer.run(put_prompt, spec, limit_id, wall_ms())
     return found(prompt, name)
 

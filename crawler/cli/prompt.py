@@ -26,11 +26,11 @@ from crawler.ledger.intake import (
     Prompt,
     PromptSpec,
     current_prompt,
-    default_limit,
     prompts,
     put_prompt,
 )
 from crawler.ledger.limits import put_limit
+from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for
 from crawler.storage.database import reading, writing
 from crawler.template import Template
@@ -141,10 +141,13 @@ def _put(
     conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int
 ) -> tuple[Prompt, bool, int]:
     """Add a prompt; return it, whether it is new, and how many words it takes over."""
-    limit = named or default_limit(conn, spec)
     old = current_prompt(conn, spec.name)
-    prompt, new = put_prompt(conn, spec, put_limit(conn, limit, concurrency), wall_ms())
-    if prompt.limit != limit:
+    if named:
+        limit_id = put_limit(conn, named, concurrency)
+    else:
+        limit_id = put_default_limit(conn, spec, concurrency)
+    prompt, new = put_prompt(conn, spec, limit_id, wall_ms())
+    if named and prompt.limit != named:
         raise CrawlerError(
             f"this version of {printable(spec.name)} is there already, with another limit",
             f"it shares {printable(prompt.limit)}, and a version never changes",

@@ -20,11 +20,10 @@ from crawler.ledger.intake import (
     Prompt,
     PromptSpec,
     current_prompt,
-    default_limit,
     prompts,
     put_prompt,
 )
-from crawler.ledger.limits import put_limit
+from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for
 
 
@@ -85,7 +84,7 @@ def require_reachable(planned: Iterable[Change]) -> None:
 def put_change(conn: sqlite3.Connection, change: Change) -> Changed:
     """Make a prompt ask somebody else, about the same words."""
     old, spec = change
-    limit_id = put_limit(conn, default_limit(conn, spec), kind_of(spec.provider).concurrency)
+    limit_id = put_default_limit(conn, spec, kind_of(spec.provider).concurrency)
     new, _ = put_prompt(conn, spec, limit_id, wall_ms())
     words = control.supersede(conn, old.id, new.id) if new.id != old.id else 0
     return Changed(old, new, words)

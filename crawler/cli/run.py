@@ -5,6 +5,8 @@ everybody else.
 """
 
 import sqlite3
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -25,6 +27,7 @@ from crawler.cli.retarget import (
     report_changed,
     require_reachable,
 )
+from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import control
@@ -190,3 +193,17 @@ def _set_limit(
             control.set_concurrency(conn, limit, concurrency)
         if per_minute is not None:
             control.set_per_minute(conn, limit, per_minute, file_ms(conn))
+    if len(names) > 1:
+        set_to = {"per_minute": per_minute, "concurrency": concurrency}
+        _tell_set(names, {what: value for what, value in set_to.items() if value is not None})
+
+
+def _tell_set(names: list[str], settings: Mapping[str, int]) -> None:
+    """Tell which limits were set; beside the display, or as a line of the log."""
+    if sys.stderr.isatty():
+        said = ", ".join(f"{value} {what}" for what, value in settings.items())
+        tell(f"{said} for each of {len(names)} limits: {', '.join(names)}")
+    else:
+        from crawler.logs import json_lines  # noqa: PLC0415 - what only a crawl needs
+
+        json_lines().info("limits_set", limits=names, **settings)

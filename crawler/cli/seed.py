@@ -27,9 +27,10 @@ from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.control import cancel, word_id
-from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, default_limit, put_prompt
+from crawler.ledger.intake import Added, Prompt, PromptSpec, add_words, put_prompt
 from crawler.ledger.limits import put_limit
 from crawler.ledger.results import Result, has_answers, last_answered, result, results
+from crawler.ledger.takeover import put_default_limit
 from crawler.lists.model_list import CUT_OFF, REPEATED, LeftOut, read_items
 from crawler.lists.words import word_of
 from crawler.protocol import Word
@@ -115,7 +116,7 @@ def _put_lister(
     wanted = model_for(name, model or (usual.model if name == usual.provider else None))
     spec = word_list(name, wanted, params)
     check_params(spec.provider, spec.model, spec.params)
-    limit_id = put_limit(conn, default_limit(conn, spec), kind_of(name).concurrency)
+    limit_id = put_default_limit(conn, spec, kind_of(name).concurrency)
     prompt, _ = put_prompt(conn, spec, limit_id, wall_ms())
     return prompt
 

@@ -77,7 +77,7 @@ def long(why: Why, prompt: str, limit: str) -> str:
         "in_flight": f"it is being asked{since}",
         "superseded": f"the prompt {name} has a newer version, and only that is asked",
         "function": "a Python function answers it: only the program that has it asks",
-        "no_run": f"no run is at work{_last(why)}: crawler run",
+        "no_run": _no_run(why, limit, until),
         "not_selected": f"the run at work asks something else ({printable(why.detail)})",
         "paused": f"the limit {printable(limit)} is paused{since}{until}",
         "doubt": f"the prompt {name} is stopped: {_rejected(why)}",
@@ -95,6 +95,15 @@ def long(why: Why, prompt: str, limit: str) -> str:
 
 def _closed(why: Why) -> str:
     return _GATES.get(why.cause or "", _GATES[""])
+
+
+def _no_run(why: Why, limit: str, until: str) -> str:
+    if not why.is_paused:
+        return f"no run is at work{_last(why)}: crawler run"
+    paused = f"the limit {printable(limit)} is paused{until}"
+    return (
+        f"no run is at work{_last(why)}, and {paused}: crawler resume {quoted(limit)}, crawler run"
+    )
 
 
 def _last(why: Why) -> str:

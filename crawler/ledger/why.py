@@ -31,7 +31,8 @@ class Why(NamedTuple):
     - ``in_flight``: it is being asked, since ``since_ms``
     - ``superseded``: there is a newer version of its prompt
     - ``function``: only the Python program that has its function can ask it
-    - ``no_run``: no run is at work; ``cause`` is why the last one ended
+    - ``no_run``: no run is at work; ``cause`` is why the last one ended. Where its limit is paused
+      ``is_paused`` is true, and ``until_ms`` says until when
     - ``not_selected``: the runs at work ask something else
     - ``paused``: since ``since_ms``, until ``until_ms`` or until somebody resumes
     - ``doubt``: the server rejects every word of its prompt; ``detail`` is what it said
@@ -50,6 +51,7 @@ class Why(NamedTuple):
     detail: str | None = None
     cost: float = 0.0
     left: float = 0.0
+    is_paused: bool = False
     ahead: int = 0
 
 
@@ -89,7 +91,7 @@ def why_not(
     at_work = [run for run in live_runs(conn) if run.id in alive]
     asking = [run for run in at_work if _asks(run, request)]
     if not asking:
-        return _unasked(conn, request, at_work)
+        return _unasked(conn, request, at_work, now_ms)
     limit = limits(conn, policy.guard_ms)[request.limit_id]
     asked = [prompt for prompt in work(conn, EVERYTHING) if prompt.limit_id == limit.id]
     used = usage(conn, limit, [prompt.prompt_id for prompt in asked], now_ms)
@@ -139,7 +141,9 @@ def _asks(run: LiveRun, request: _Request) -> bool:
     return by_itself and options.get("prompt", request.prompt) == request.prompt
 
 
-def _unasked(conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun]) -> Why:
+def _unasked(
+    conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun], now_ms: int
+) -> Why:
     if not request.current:
         return Why("superseded")
     if request.provider == "function":
@@ -147,7 +151,11 @@ def _unasked(conn: sqlite3.Connection, request: _Request, at_work: list[LiveRun]
     if at_work:
         return Why("not_selected", detail=_selected(at_work[0].options))
     last = last_end(conn)
-    return Why("no_run", since_ms=last.at_ms, cause=last.reason)
+    why = Why("no_run", since_ms=last.at_ms, cause=last.reason)
+    limit = limits(conn, 0)[request.limit_id]
+    if limit.is_paused(now_ms):
+        why = why._replace(is_paused=True, until_ms=limit.paused_until_ms)
+    return why
 
 
 def _selected(options: Mapping[str, Any]) -> str:

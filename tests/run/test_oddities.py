@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from crawler.errors import Exit
-from tests.answering import answering, chat
+from tests.answering import RESET, answering, chat
 from tests.crawls import Crawl
 
 WORDS = 300
@@ -79,6 +79,7 @@ ASKED_AGAIN = {
     "429 in words": refused(429, "Rate limit reached. Please try again in 20ms."),
     "503": refused(503, "capacity or connection trouble, try again"),
     "a web page": lambda text: (502, b"<html><title>502 Bad Gateway</title></html>"),
+    "a reset": lambda text: RESET,
     "cut off": lambda text: (200, b'{"choices": [', {"Content-Length": "500"}),
 }
 """No answer, and none of the word's fault: one more call."""

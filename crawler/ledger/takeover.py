@@ -1,0 +1,63 @@
+"""The limit of a prompt for which nobody has named one, and what it takes over.
+
+Rule: a new limit is no way around what a person has set for the one before it.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+
+from crawler.ledger import control
+from crawler.ledger.clocks import file_ms
+from crawler.ledger.intake import PromptSpec, current_prompt, default_limit
+from crawler.ledger.limits import Change, Limit, limit_names, limits, note, put_limit
+
+
+def put_default_limit(conn: sqlite3.Connection, spec: PromptSpec, concurrency: int) -> int:
+    """Return the id of a prompt's limit where nobody has named one; make it where it is missing.
+
+    A new one has for each setting what a person has set for the limit that the prompt has had so
+    far, and is paused if that is. The concurrency is taken over from the same provider alone: it
+    is what a machine, or a server, can do.
+
+    Args:
+        conn: the ledger; the prompt's new version is not on record yet.
+        spec: what the prompt is to be.
+        concurrency: the usual one of its provider.
+
+    """
+    name = default_limit(conn, spec)
+    is_known = name in limit_names(conn)
+    limit_id = put_limit(conn, name, concurrency)
+    old = current_prompt(conn, spec.name)
+    if old is None or is_known:
+        return limit_id
+    before = next(limit for limit in limits(conn, 0).values() if limit.name == old.limit)
+    usual = concurrency if old.provider == spec.provider else None
+    now_ms = file_ms(conn)
+    taken = list(_take_over(conn, name, before, usual, now_ms))
+    if taken:
+        why = f"taken over from {before.name}: {', '.join(taken)}"
+        note(conn, limit_id, [Change("set", None, None, why)], now_ms)
+    return limit_id
+
+
+def _take_over(
+    conn: sqlite3.Connection, name: str, before: Limit, usual: int | None, now_ms: int
+) -> Iterator[str]:
+    """Set for a limit what a person has set for another one; tell each setting."""
+    quota = before.quota
+    if quota.per_minute is not None:
+        control.set_per_minute(conn, name, quota.per_minute, now_ms)
+        yield "per_minute"
+    if quota.tokens_per_minute is not None:
+        control.set_tokens_per_minute(conn, name, quota.tokens_per_minute, now_ms)
+        yield "tokens_per_minute"
+    if not quota.adaptive:
+        control.set_adaptive(conn, name, now_ms, adaptive=False)
+        yield "adaptive"
+    if usual is not None and before.concurrency != usual:
+        control.set_concurrency(conn, name, before.concurrency)
+        yield "concurrency"
+    if before.is_paused(now_ms):
+        control.pause(conn, name, now_ms, before.paused_until_ms)
+        yield "pause"
