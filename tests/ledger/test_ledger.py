@@ -23,7 +23,7 @@ from crawler.ledger.check import check
 from crawler.ledger.finish import end_run, released
 from crawler.ledger.turn import turn
 from crawler.policy import Policy
-from crawler.quota.pace import WINDOW_MS
+from crawler.quota.state import WINDOW_MS
 from crawler.states import Outcome
 from tests.conftest import PROFILE, Ledger
 from tests.expected import CLOSES_GATE, COUNTS_AS_FAILURE, FINAL, OPENS_GATE, OUTCOMES

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from crawler.quota.pace import WINDOW_MS, Pace, Quota, free_starts, most_in_flight, window_cap
+from crawler.quota.state import WINDOW_MS, Pace, Quota, free_starts, most_in_flight, window_cap
 from crawler.quota.plan import Usage, plan
 
 NOW_MS = 10_000_000
