@@ -13,7 +13,7 @@ from crawler.quota.rate import Refusal
 from crawler.quota.state import CHANCE, GAP_MS, SAMPLE, US, WINDOW_MS, Quota, State, surprise
 
 STRIKES = 4  # Refused probes that show a window to be used up
-GAP_MOST_MS, PARKED_MS = 12_000, 900_000  # How late it is tried; where a day's quota is gone
+PARKED_MS = 900_000  # How late a gate is tried where a day's quota is gone
 
 
 class Failure(NamedTuple):
@@ -68,11 +68,11 @@ def _taught(s: State, q: Quota, r: Refusal) -> State:
 
 def _pause_ms(s: State, q: Quota) -> float:
     """Return how long to wait before the next probe, where the server says nothing."""
-    starts_ms = 4 * WINDOW_MS / (s.rate or q.ceiling)
-    first_ms = min(GAP_MOST_MS / 2, max(GAP_MS, starts_ms))
+    starts_ms, most_ms = 4 * WINDOW_MS / (s.rate or q.ceiling), 40 * GAP_MS
+    first_ms = min(most_ms / 2, max(GAP_MS, starts_ms))
     if s.tat_us is None:  # a whole window, it seems
         return min(WINDOW_MS, first_ms * 3.0 ** (s.gate_strikes - 1))
-    return min(max(GAP_MOST_MS, starts_ms), first_ms * 2.0 ** (s.gate_strikes - 1))
+    return min(max(most_ms, starts_ms), first_ms * 2.0 ** (s.gate_strikes - 1))
 
 
 def _closed(s: State, q: Quota, r: Refusal) -> State:

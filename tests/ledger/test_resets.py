@@ -9,7 +9,7 @@ from tests import expected
 from tests.conftest import Ledger
 
 OUTAGE_AFTER = 11
-"""Where nothing is known of the server: by chance half of its calls fail, and not so many in a row."""
+"""Where nothing is known of the server: half of its calls may fail by chance, not so many."""
 
 
 def end(ledger, *outcomes, **facts):

@@ -9,7 +9,7 @@ import sys
 from statistics import mean
 from typing import NamedTuple
 
-from crawler.quota.pace import Quota
+from crawler.quota.state import Quota
 from tests.simulation.client import Client
 from tests.simulation.world import KINDS, Server, Tenants, World, bursty, constant, steps
 
@@ -192,7 +192,7 @@ def restart(seeds):
                 world.run(90_000)
                 left = first.kill()
                 world.run(91_000)
-                again = Client(world, server, left, 40, quota, pace=first.pace, starts=first.starts)
+                again = Client(world, server, left, 40, quota, first.state, first.tries)
                 world.run(151_000)
                 refused.append(again.refused)
             cells.append(f"{mean(refused):.1f}")
