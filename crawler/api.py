@@ -30,8 +30,6 @@ from crawler.run.session import crawl_store
 from crawler.storage.store import open_store
 from crawler.template import Template
 
-FUNCTION_CONCURRENCY = 10
-
 
 class Setting(NamedTuple):
     """How fast and how patient; None keeps what the database has."""
@@ -109,9 +107,7 @@ def _put(
 ) -> int:
     """Put words and prompt on record; return the prompt's id."""
     now_ms = wall_ms()
-    usual = (
-        FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
-    )
+    usual = None if spec.provider == "function" else kind_of(spec.provider).concurrency
     # A function's quota is its own: named after it.
     limit = spec.model if spec.provider == "function" else spec.provider
     prompt, _ = put_prompt(conn, spec, put_limit(conn, limit, usual), now_ms)

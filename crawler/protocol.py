@@ -38,6 +38,19 @@ class Call(NamedTuple):
     """Its prompt has had an answer: what is refused now may be the word's fault."""
 
 
+class Told(NamedTuple):
+    """A quota that a server tells of."""
+
+    what: str
+    """What it counts: ``requests`` or ``tokens``."""
+    limit: int
+    per: str | None
+    """In which window: ``minute`` or ``day``; None: that is not known, so the limit is a hint."""
+    remaining: int | None = None
+    reset_ms: int | None = None
+    """How long it takes until the quota is full again."""
+
+
 class Answer(NamedTuple):
     """What a call brought."""
 
@@ -57,6 +70,8 @@ class Answer(NamedTuple):
     """What the model thought before the text; no part of it."""
     tokens_cached: int | None = None
     """Of the tokens of the question: those that a cache had."""
+    told: tuple[Told, ...] = ()
+    """What the server tells of its quotas."""
 
 
 class Lease(NamedTuple):
@@ -109,6 +124,7 @@ class Finish(NamedTuple):
     """What kind of refusal it is: see `states.kinds.Kind`."""
     thoughts: str = ""
     tokens_cached: int | None = None
+    told: tuple[Told, ...] = ()
 
 
 class ProviderError(Exception):
@@ -150,6 +166,8 @@ class ProviderError(Exception):
         self.answer = answer
         self.daily = daily
         self.kind = kind
+        self.told: tuple[Told, ...] = ()
+        """What the server tells of its quotas."""
 
 
 class Provider(Protocol):

@@ -131,7 +131,7 @@ def show(name: str, db: Path) -> None:
 
 
 def _put(
-    conn: sqlite3.Connection, spec: PromptSpec, limit: str, concurrency: int
+    conn: sqlite3.Connection, spec: PromptSpec, limit: str, concurrency: int | None
 ) -> tuple[Prompt, bool, int]:
     """Add a prompt; return it, whether it is new, and how many words it takes over."""
     old = current_prompt(conn, spec.name)

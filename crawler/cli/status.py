@@ -11,6 +11,7 @@ from crawler.cli.terminal import (
     print_json,
     print_line,
     printable,
+    quoted,
     span,
 )
 from crawler.cli.why import held_line
@@ -79,7 +80,11 @@ def progress_line(now: Status) -> str:
 def limit_line(limit: LimitStatus, now_ms: int) -> str:
     """Return what a limit allows and what holds back more."""
     per_minute = f" of {limit.per_minute}" if limit.per_minute is not None else ""
-    learned = f", the pace is {limit.rate:.3g} a minute" if limit.rate is not None else ""
+    learned = ""
+    if limit.rate is not None:
+        learned = f", the pace is {limit.rate:.3g} a minute"
+        learned += " (learned from refusals: it may be below the real quota, which is set with"
+        learned += f" crawler limit {quoted(limit.limit)} --per-minute N)"
     line = (
         f"limit {printable(limit.limit)}: {limit.in_flight} of {limit.concurrency} in flight,"
         f" {limit.started_last_minute}{per_minute} started in the last minute{learned}"

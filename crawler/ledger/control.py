@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.limits import Change, limits, note, write
-from crawler.quota.state import US, WINDOW_MS, State
+from crawler.ledger.limits import Change, forgotten, limits, note, write
 from crawler.states import TRANSITIONS, RequestState
 
 _IN_FLIGHT = (
@@ -107,23 +106,10 @@ def _set_quota(
     ).fetchall()
     for (limit_id,) in changed:
         known = limits(conn, 0)[limit_id]
-        write(conn, known._replace(state=_forgotten(known.state, now_ms)))
+        write(conn, known._replace(state=forgotten(known.state, now_ms)))
         rate = float(value) if name == "per_minute" and value is not None else None
         told = "none" if value is None else value
         note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
-
-
-def _forgotten(state: State, now_ms: int) -> State:
-    """Return a new state with the gate, the width and the tokens in use of an old one."""
-    return state._replace(
-        rate=None,
-        plateau=0.0,
-        tat_us=None,
-        noise=0.0,
-        trial=0.0,
-        gate_opens_at_ms=0,
-        tokens_tat_us=min(state.tokens_tat_us, (now_ms + WINDOW_MS) * US),
-    )
 
 
 def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:

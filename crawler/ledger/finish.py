@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.evidence import is_worn_out, judged
-from crawler.ledger.limits import Limit
+from crawler.ledger.limits import Limit, told
 from crawler.ledger.pacing import Ended, Lesson, is_busy, learned
 from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import learn_tokens
@@ -57,6 +57,8 @@ def record(
         [(finish.request_id,) for finish in succeeded],
     )
     for finish, attempt in closed:
+        if finish.told:
+            limits[attempt.limit_id] = told(limits[attempt.limit_id], finish.told, now_ms)
         limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
             continue  # the usual case, by the thousand: it teaches nothing

@@ -12,8 +12,9 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from crawler.protocol import Told
 from crawler.quota.rate import is_noisy
-from crawler.quota.state import Quota, State
+from crawler.quota.state import US, WINDOW_MS, Quota, State
 
 RATE_STEP = 1.05
 """A rate that grows by this factor is worth a row."""
@@ -81,6 +82,37 @@ def _lower(one: int | None, other: int | None) -> int | None:
     return min((n for n in (one, other) if n is not None), default=None)
 
 
+def forgotten(state: State, now_ms: int) -> State:
+    """Return a state that has learned nothing, with the gate, the width and the tokens in use."""
+    return state._replace(
+        rate=None,
+        plateau=0.0,
+        tat_us=None,
+        noise=0.0,
+        trial=0.0,
+        gate_opens_at_ms=0,
+        tokens_tat_us=min(state.tokens_tat_us, (now_ms + WINDOW_MS) * US),
+    )
+
+
+def told(limit: Limit, quotas: Sequence[Told], now_ms: int) -> Limit:
+    """Return a limit with what its server tells: known as if somebody had set it.
+
+    What was learned of another quota is forgotten. A limit whose window is not known is none.
+    """
+    found = {quota.what: quota.limit for quota in quotas if quota.per == "minute"}
+    per_minute = found.get("requests", limit.told_per_minute)
+    tokens = found.get("tokens", limit.told_tokens_per_minute)
+    if (per_minute, tokens) == (limit.told_per_minute, limit.told_tokens_per_minute):
+        return limit
+    after = in_force(limit._replace(told_per_minute=per_minute, told_tokens_per_minute=tokens))
+    if after.quota == limit.quota:
+        return after
+    opens_at_ms = limit.state.gate_opens_at_ms
+    state = forgotten(limit.state, now_ms)._replace(gate_opens_at_ms=opens_at_ms)
+    return after._replace(state=state)
+
+
 def put_limit(conn: sqlite3.Connection, name: str, concurrency: int | None) -> int:
     """Return the id of a limit; a new one gets the given concurrency (None: it finds itself)."""
     conn.execute(
@@ -111,11 +143,13 @@ def save(
 
 def write(conn: sqlite3.Connection, limit: Limit) -> None:
     """Write down what a limit has learned, and where its gate stands."""
-    conn.execute(_WRITE, (limit.started, limit.gate_reason, *limit.state, limit.id))
+    own = limit.started, limit.gate_reason, limit.told_per_minute, limit.told_tokens_per_minute
+    conn.execute(_WRITE, (*own, *limit.state, limit.id))
 
 
 _WRITE = (
-    "UPDATE limits SET started = ?, gate_reason = ?, "
+    "UPDATE limits SET started = ?, gate_reason = ?, told_per_minute = ?,"
+    " told_tokens_per_minute = ?, "
     + ", ".join(f"{name} = ?" for name in State._fields)
     + " WHERE id = ?"
 )
@@ -142,18 +176,29 @@ def note(conn: sqlite3.Connection, limit_id: int, changes: Sequence[Change], now
 def _changes(before: Limit, after: Limit) -> list[Change]:
     """Return what has changed of a limit that matters, and why."""
     old, new = before.state, after.state
-    changes = []
+    changes = _told_changes(before, after)
     rate = new.rate if new.tat_us is not None else None
     if new.gate_cause and new.gate_closed_at_ms != old.gate_closed_at_ms:
         why = f"{new.gate_cause}: {after.gate_reason}"
         changes.append(Change("gate_closed", rate, new.gate_opens_at_ms, why))
     if old.gate_cause and not new.gate_cause:
         changes.append(Change("gate_opened", rate, None, f"{old.gate_cause}: it serves again"))
-    if _step(old.rate) != _step(new.rate):
+    if new.rate is not None and _step(old.rate) != _step(new.rate):
         reason = after.gate_reason or before.gate_reason
         changes.append(Change(*_rate_change(old, new, reason)))
     if int(old.width) != int(new.width):
         changes.append(_width_change(old, new, after.gate_reason))
+    return changes
+
+
+def _told_changes(before: Limit, after: Limit) -> list[Change]:
+    changes = []
+    if after.told_per_minute not in (None, before.told_per_minute):
+        count = after.told_per_minute
+        changes.append(Change("told", count, None, f"the server allows {count} requests a minute"))
+    if after.told_tokens_per_minute not in (None, before.told_tokens_per_minute):
+        count = after.told_tokens_per_minute
+        changes.append(Change("told", None, None, f"the server allows {count} tokens a minute"))
     return changes
 
 

@@ -39,9 +39,14 @@ class LimitStatus(NamedTuple):
 
     limit: str
     concurrency: int
+    concurrency_from: str
+    """Who says so: ``you``, or ``learned``."""
     in_flight: int
     per_minute: int | None
+    per_minute_from: str | None
+    """``you``, or ``server``; None: nobody has set it, and no server has told."""
     tokens_per_minute: int | None
+    tokens_from: str | None
     adaptive: bool
     rate: float | None
     """Calls a minute that it has learned to be right; None: nothing learned yet."""
@@ -142,9 +147,12 @@ def _limit_status(
     return LimitStatus(
         limit=limit.name,
         concurrency=at_once(limit.state, limit.quota),
+        concurrency_from="learned" if limit.quota.concurrency is None else "you",
         in_flight=used.in_flight,
         per_minute=limit.quota.per_minute,
+        per_minute_from=_origin(limit.quota.per_minute, limit.per_minute),
         tokens_per_minute=limit.quota.tokens_per_minute,
+        tokens_from=_origin(limit.quota.tokens_per_minute, limit.tokens_per_minute),
         adaptive=limit.quota.adaptive,
         rate=limit.state.rate,
         started_last_minute=started,
@@ -154,6 +162,12 @@ def _limit_status(
         cause=held.cause if held else None,
         reason=held.detail if held else None,
     )
+
+
+def _origin(in_force: int | None, own: int | None) -> str | None:
+    if in_force is None:
+        return None
+    return "you" if in_force == own else "server"
 
 
 def _rate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> tuple[int, float]:

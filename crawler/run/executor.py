@@ -15,7 +15,7 @@ from typing import Protocol
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.policy import PATIENCE_MS
-from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider
+from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider, Told
 from crawler.providers import kind_of
 from crawler.redaction import redacted, secrets_of_environment
 from crawler.states import Outcome
@@ -235,6 +235,7 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         retry_after_ms=_pause(error.retry_after_ms),
         daily=bool(error.daily),
         reason_code=_note(error.kind),
+        told=_told(error.told),
     )
     return finish if error.answer is None else _with_answer(finish, error.answer)
 
@@ -250,6 +251,7 @@ def _with_answer(finish: Finish, answer: Answer) -> Finish:
         truncated=bool(answer.truncated),
         thoughts=_storable(answer.thoughts)[:MOST_THOUGHTS],
         tokens_cached=_count(answer.tokens_cached),
+        told=_told(answer.told) or finish.told,
     )
 
 
@@ -277,6 +279,11 @@ def _count(value: object) -> int | None:
 def _note(value: object) -> str | None:
     """Return a short text that can be stored; a server may send anything."""
     return _storable(value)[:NOTE_LENGTH] if isinstance(value, str) and value else None
+
+
+def _told(value: object) -> tuple[Told, ...]:
+    """Return what a server tells of its quotas; a provider may hand over anything."""
+    return value if isinstance(value, tuple) and all(isinstance(x, Told) for x in value) else ()
 
 
 def _pause(value: object) -> int | None:

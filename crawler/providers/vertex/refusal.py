@@ -13,6 +13,7 @@ from crawler.protocol import ProviderError
 from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said
 from crawler.providers.reply import error_of
+from crawler.providers.told import told_of
 from crawler.providers.vertex.status_details import details_of
 from crawler.redaction import redacted
 from crawler.states import Outcome
@@ -21,6 +22,8 @@ from crawler.states.kinds import Kind
 REASON_LENGTH = 300
 
 TOO_LARGE = "larger than max"  # said by our own side of the connection
+LOST = ("socket closed", "connection reset", "broken pipe", "goaway", "stream removed")
+"""Said by our own side of a connection that was lost, with all the calls on it."""
 NOBODY_THERE = (
     "failed to connect to all addresses",
     "errors resolving",
@@ -42,4 +45,8 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
         return told
     details = details_of(error.trailing_metadata())
     asked = Said(None, {}, said, name, details, "vertex", now_ms=wall_ms(), secrets=secrets)
-    return error_of(refusal_of(asked)._replace(reason=reason))
+    found = error_of(refusal_of(asked)._replace(reason=reason))
+    found.told = told_of(asked)
+    if name == "UNAVAILABLE" and any(sign in said.lower() for sign in LOST):
+        found.status_code, found.kind = None, Kind.TRANSIENT  # no server has said that
+    return found
