@@ -4,6 +4,7 @@ Rule: nothing here writes. A limit is a value, and each function returns the nex
 needs is counted only where it can change something, so that a calm answer costs nothing.
 """
 
+import json
 import sqlite3
 from typing import NamedTuple
 
@@ -105,8 +106,8 @@ def round_over(conn: sqlite3.Connection, limit: Limit, in_flight: int, now_ms: i
     ok, lost = conn.execute(
         "SELECT count(*), coalesce(sum(outcome = 'transient' OR reason_code = 'overloaded'), 0)"
         " FROM attempts INDEXED BY attempts_started WHERE limit_id = ? AND started_at_ms > ?"
-        " AND finished_at_ms IS NOT NULL AND outcome NOT IN"
-        " ('throttled', 'unavailable', 'interrupted', 'abandoned')",
+        " AND finished_at_ms IS NOT NULL AND (reason_code IS 'overloaded'"
+        " OR outcome NOT IN ('throttled', 'unavailable', 'interrupted', 'abandoned'))",
         (limit.id, state.round_at_ms),
     ).fetchone()
     state = widened(state, ok - lost, lost, first.at_ms, in_flight, now_ms)
@@ -302,9 +303,11 @@ def _words(conn: sqlite3.Connection, row: list[_Try]) -> int:
     times: dict[int, int] = {}
     for one in row:
         times[one.request_id] = times.get(one.request_id, 0) + 1
-    marks = ", ".join("?" * len(times))
     failures = dict(
-        conn.execute(f"SELECT id, failures FROM requests WHERE id IN ({marks})", list(times))
+        conn.execute(
+            "SELECT id, failures FROM json_each(?) CROSS JOIN requests ON requests.id = value",
+            (json.dumps(list(times)),),
+        )
     )
     witnesses = {word for word, n in times.items() if failures[word] - n < TRIES}
     lost = {one.request_id: (one.finished_at_ms or 0) // MOMENT_MS for one in row if one.lost}

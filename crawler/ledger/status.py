@@ -39,14 +39,9 @@ class LimitStatus(NamedTuple):
 
     limit: str
     concurrency: int
-    concurrency_from: str
-    """Who says so: ``you``, or ``learned``."""
     in_flight: int
     per_minute: int | None
-    per_minute_from: str | None
-    """``you``, or ``server``; None: nobody has set it, and no server has told."""
     tokens_per_minute: int | None
-    tokens_from: str | None
     adaptive: bool
     rate: float | None
     """Calls a minute that it has learned to be right; None: nothing learned yet."""
@@ -59,6 +54,11 @@ class LimitStatus(NamedTuple):
     cause: str | None
     """Of a closed gate: ``quota``, ``day`` or ``outage``."""
     reason: str | None
+    concurrency_from: str = "you"
+    """Who says so: ``you``, or ``learned``."""
+    per_minute_from: str | None = None
+    """``you``, or ``server``; None: nobody has set it, and no server has told."""
+    tokens_from: str | None = None
 
 
 class Status(NamedTuple):

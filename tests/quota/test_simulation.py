@@ -10,7 +10,15 @@ from crawler.quota.state import Quota
 from crawler.states import Outcome
 from tests.conftest import Ledger
 from tests.simulation.client import Client
-from tests.simulation.quota import KINDS, crawl, slots_for
+from tests.simulation.quota import (
+    KINDS,
+    SCENES,
+    crawl,
+    plain_of,
+    scene_of,
+    slots_for,
+    speed_of,
+)
 from tests.simulation.world import Server, World
 
 
@@ -63,6 +71,38 @@ def test_a_day_that_is_used_up_is_waited_for():
     run = crawl(60, "fixed", daily=(600, 7_200_000))
     assert run.client.day_refused <= 20
     assert (run.client.left, run.client.lost) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "scene", [scene for scene in SCENES if scene.length_s <= 300], ids=lambda scene: scene.name
+)
+def test_what_is_no_quota_is_not_taken_for_one(scene):
+    run = scene_of(scene, 101)
+    done = len(run.done_at_ms)
+    assert done >= 0.75 * (plain_of(scene, 101)[0] if scene.plain else scene.items)
+    assert run.lost <= len(scene.server.get("poison", ()))
+
+
+@pytest.mark.parametrize("told", [600, None])
+def test_a_retry_after_that_lies_costs_its_time_and_little_more(told):
+    """One 429 at call 40 and never again: no minute is learned from it."""
+    (scene,) = [scene for scene in SCENES[:2] if scene.told == told]
+    run = scene_of(scene, 101)
+    assert run.finished_at_ms < (125_000 if told else 80_000)
+    assert run.refused == 1
+
+
+@pytest.mark.parametrize("kind", ["fixed", "sliding", "bucket"])
+def test_a_quota_that_the_server_tells_is_used_and_nothing_is_refused(kind):
+    run = crawl(600, kind, told=False, minutes=10, tells=True)
+    assert run.client.refused == 0
+    assert run.efficiency >= 98
+
+
+@pytest.mark.parametrize("kind", ["queue", "rising", "429", "503"])
+def test_a_concurrency_that_nobody_sets_is_found(kind):
+    best = max(speed_of(kind, 64, 200, slots, 101, 60) for slots in (48, 56, 64, 73, 83))
+    assert speed_of(kind, 64, 200, None, 101, 60) >= 0.88 * best
 
 
 class ByTurns(Client):
