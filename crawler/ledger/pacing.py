@@ -303,12 +303,11 @@ def _words(conn: sqlite3.Connection, row: list[_Try]) -> int:
     times: dict[int, int] = {}
     for one in row:
         times[one.request_id] = times.get(one.request_id, 0) + 1
-    failures = dict(
-        conn.execute(
-            "SELECT id, failures FROM json_each(?) CROSS JOIN requests ON requests.id = value",
-            (json.dumps(list(times)),),
-        )
+    found = conn.execute(
+        "SELECT requests.id, failures FROM json_each(?) CROSS JOIN requests ON requests.id = value",
+        (json.dumps(list(times)),),
     )
+    failures = dict(found.fetchall())
     witnesses = {word for word, n in times.items() if failures[word] - n < TRIES}
     lost = {one.request_id: (one.finished_at_ms or 0) // MOMENT_MS for one in row if one.lost}
     return len({("lost", lost[word]) if word in lost else word for word in witnesses})
