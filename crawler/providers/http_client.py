@@ -69,6 +69,9 @@ class _Headers(Mapping[str, str]):
             raise KeyError(name)
         return text
 
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name in self._response.headers
+
     def __iter__(self) -> Iterator[str]:
         headers = self._response.headers
         return (name for name in headers if _text(headers, name) is not None)

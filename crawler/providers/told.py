@@ -58,6 +58,8 @@ def told_of(said: Said) -> tuple[Told, ...]:
 
 def _in_headers(said: Said) -> Iterator[Told]:
     for name, remaining_name, reset_name, what, named in _HEADERS:
+        if name not in said.headers:
+            continue
         limit = _number(said.headers.get(name))
         if not 0 < limit <= MOST:
             continue
@@ -82,6 +84,8 @@ def _window(limit: int, remaining: int, reset_ms: int | None) -> str | None:
 
 def _in_policies(headers: Mapping[str, str]) -> Iterator[Told]:
     """Read the IETF's drafts: ``RateLimit-Policy: "default";q=100;w=60``, ``100, 100;w=60``."""
+    if "ratelimit-policy" not in headers and "ratelimit-limit" not in headers:
+        return
     policies = _POLICY.findall((headers.get("ratelimit-policy") or "")[:1_000])
     policies += _OLD_POLICY.findall((headers.get("ratelimit-limit") or "")[:1_000])
     for number, seconds in policies:
