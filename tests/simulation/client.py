@@ -19,6 +19,8 @@ from crawler.states import Outcome, RequestState
 
 MINUTE_MS = 60_000
 NEVER_MS = 10**15
+HOPELESS = 1e-6
+"""A word that is refused so much more often than others are has failed."""
 
 
 class Try:
@@ -47,6 +49,7 @@ class Client:
         self._starts = deque(at_ms for at_ms in self._times if at_ms >= since_ms)
         self._fresh, self._waiting = items, []
         self._failures, self._refusals, self._first_refused_ms = {}, {}, {}
+        self._hopeless = set()
         self._ids, self._numbers = itertools.count(), {}
         self._flying = {}  # id: its attempt
         self._wake_ms, self._refusal_ms = None, 0
@@ -279,10 +282,13 @@ class Client:
             in_flight=len(self._flying) + 1,
         )
         self.state = refused(self.state, self._quota, facts)
+        share = (facts.others_refused + 1) / (facts.others + 2)
+        if facts.times >= self._policy.max_throttled and share**facts.times < HOPELESS:
+            self._hopeless.add(one.item)
         return facts.times if is_own(facts) else int(self.state.gate_cause is None)
 
     def _settle(self, item, outcome, alone):
-        is_final = self._refusals.get(item, 0) >= self._policy.max_throttled and alone > 1
+        is_final = item in self._hopeless
         found = verdict(
             self._policy,
             Outcome.REJECTED if is_final else outcome,

@@ -264,7 +264,7 @@ def scenes(seeds):
                 f"{done:.0f} in {end_s:.1f}",
                 f"{calls[0]:.0f}",
                 f"{calls[1]:.0f}",
-                mean(run.lost for run in runs),
+                f"{mean(run.lost for run in runs):.1f}",
                 beside if plain else "",
             )
         )
