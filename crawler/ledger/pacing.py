@@ -288,7 +288,7 @@ _TRIES = (
     "SELECT request_id, started_at_ms, finished_at_ms, coalesce(reason_code = 'overloaded', 0)"
     " OR coalesce(outcome = 'unavailable', 0)"
     " OR (coalesce(outcome = 'transient', 0) AND retry_after_ms IS NOT 0),"
-    " status_code IS NULL AND reason_code IS 'transient'"
+    " reason_code IS 'transient' AND coalesce(status_code, 503) = 503"
     " FROM attempts INDEXED BY attempts_started WHERE limit_id = ? AND nth >= 0"
     " AND (outcome IS NULL OR outcome NOT IN ('interrupted', 'abandoned', 'denied', 'no_money'))"
     " ORDER BY started_at_ms DESC, nth DESC LIMIT ?"

@@ -70,7 +70,8 @@ class _Headers(Mapping[str, str]):
         return text
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and name in self._response.headers
+        headers = self._response.headers
+        return isinstance(name, str) and name in headers and _text(headers, name) is not None
 
     def __iter__(self) -> Iterator[str]:
         headers = self._response.headers

@@ -48,5 +48,5 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
     found = error_of(refusal_of(asked)._replace(reason=reason))
     found.told = told_of(asked)
     if name == "UNAVAILABLE" and any(sign in said.lower() for sign in LOST):
-        found.status_code, found.kind = None, Kind.TRANSIENT  # no server has said that
+        found.kind = Kind.TRANSIENT  # no server has said that
     return found
