@@ -492,3 +492,26 @@ def test_four_processes_may_make_a_file_at_once(tmp_path):
             words = {text for (text,) in conn.execute("SELECT text FROM words")}
         assert words == {"w0", "w1", "w2", "w3"}
         assert crawler("--db", path, "check").code == Exit.DONE
+
+
+def test_a_file_keeps_its_limits_and_what_they_have_learned(empty, known, monkeypatch):
+    known(*migrations()[:6])
+    migrate(empty, 1)
+    empty.executescript("""
+        INSERT INTO limits
+            (name, concurrency, per_minute, rate, plateau, bursting, tat_us, doubling)
+        VALUES ('even', 50, NULL, 300, 350, 0, 77, 0), ('window', 7, 20, 590, 590, 1, 5, 0),
+               ('young', 1, NULL, 80, 80, 0, 9, 1), ('new', 10, 60, NULL, 0, 1, 0, 0);
+    """)
+    monkeypatch.undo()
+    migrate(empty, 2)
+    kept = empty.execute(
+        "SELECT name, concurrency, per_minute, rate, plateau, tat_us FROM limits ORDER BY id"
+    ).fetchall()
+    assert kept == [
+        ("even", 50, None, 300, 350, 77),
+        ("window", 7, 20, 590, 590, None),
+        ("young", 1, None, 80, 0, 9),
+        ("new", 10, 60, None, 0, None),
+    ]
+    assert [finding for finding in check(empty) if finding.broken] == []
