@@ -36,7 +36,7 @@ def widened(s: State, ok: int, failed: int, since_ms: int, in_flight: int, now_m
     if not up:
         return s._replace(width=max(1.0, s.width / STEP), speed=-speed)
     step = STEP**2 if speed > s.speed * far > 0 else STEP
-    return s._replace(width=s.width * step, speed=speed)
+    return s._replace(width=min(500.0, s.width * step), speed=speed)  # files that may be open
 
 
 def narrowed(s: State, in_flight: int, now_ms: int) -> State:

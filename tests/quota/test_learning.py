@@ -318,6 +318,10 @@ class TestConcurrency:
         idle = widened(State(), 20, 0, NOW_MS - 2_000, 7, NOW_MS)
         assert idle == State(round_at_ms=NOW_MS)
 
+    def test_it_never_wants_more_files_than_may_be_open(self):
+        wide = State(width=450.0, speed=600.0)
+        assert widened(wide, 900, 0, NOW_MS - 2_000, 450, NOW_MS).width == 500
+
     def test_failures_stop_growth_and_cut_nothing(self):
         state = widened(State(), 20, 5, NOW_MS - 2_000, 10, NOW_MS)
         assert int(state.width) == 10
