@@ -30,8 +30,6 @@ from crawler.run.session import crawl_store
 from crawler.storage.store import open_store
 from crawler.template import Template
 
-FUNCTION_CONCURRENCY = 10
-
 
 class Setting(NamedTuple):
     """How fast and how patient; None keeps what the database has."""
@@ -109,9 +107,7 @@ def _put(
 ) -> int:
     """Put words and prompt on record; return the prompt's id."""
     now_ms = wall_ms()
-    usual = (
-        FUNCTION_CONCURRENCY if spec.provider == "function" else kind_of(spec.provider).concurrency
-    )
+    usual = None if spec.provider == "function" else kind_of(spec.provider).concurrency
     limit_id = put_default_limit(conn, spec, usual)
     prompt, _ = put_prompt(conn, spec, limit_id, now_ms)
     if setting.concurrency is not None:

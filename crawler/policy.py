@@ -78,7 +78,7 @@ FEWEST_ANSWERED = 2
 
 BY_CHANCE = 1e-8
 """A sequence of refusals of one word that is as unlikely as this, seen from how often others were
-refused meanwhile, is no chance: a list of 20,000 words is to have none."""
+refused meanwhile, is no chance. How often that is wrong: see docs/quota.md."""
 
 
 class Verdict(NamedTuple):
@@ -116,6 +116,7 @@ def verdict(
     no_answers: int = 0,
     worn_out: bool = False,
     outage: bool = False,
+    alone: int = 0,
 ) -> Verdict:
     """Judge an attempt: the next state of its request, its failures so far, when it is due.
 
@@ -130,6 +131,7 @@ def verdict(
         no_answers: the request's answers that were no good before this attempt.
         worn_out: this answer was no good in a way that ends it earlier: see `Policy`.
         outage: the server is known to be out of order; then its failures are no request's.
+        alone: how often the request was refused by itself, so that no gate holds it.
 
     """
     if outcome is Outcome.SUCCEEDED:
@@ -144,6 +146,9 @@ def verdict(
         # The server is well: there is nothing to wait for but a moment.
         due_at_ms = now_ms + draw(0, policy.backoff_base_ms)
         return Verdict(RequestState.PENDING, failures, due_at_ms, no_answers)
+    if outcome is Outcome.THROTTLED and alone:
+        pause_ms = max(backoff_ms(policy, alone, draw), retry_after_ms or 0)
+        return Verdict(RequestState.PENDING, failures, now_ms + pause_ms, no_answers)
     return _after_failure(
         policy, outcome, failures, retry_after_ms, now_ms, draw, outage=outage
     )._replace(no_answers=no_answers)
@@ -160,7 +165,7 @@ def _after_failure(
     outage: bool,
 ) -> Verdict:
     if outcome not in COUNTS_AS_FAILURE:
-        # Due now. After a 429 or an outage the gate of its limit holds it: see quota/learning.py.
+        # Due now. After a 429 or an outage the gate of its limit holds it: see quota/gate.py.
         return Verdict(RequestState.PENDING, failures, now_ms)
     if outage and is_out_of_order(outcome, retry_after_ms):
         # Not at once, so that another one tries next: this one may fail whatever the server does.

@@ -38,6 +38,19 @@ class Call(NamedTuple):
     """Its prompt has had an answer: what is refused now may be the word's fault."""
 
 
+class Told(NamedTuple):
+    """A quota that a server tells of."""
+
+    what: str
+    """What it counts: ``requests`` or ``tokens``."""
+    limit: int
+    per: str | None
+    """In which window: ``minute`` or ``day``; None: that is not known, so the limit is a hint."""
+    remaining: int | None = None
+    reset_ms: int | None = None
+    """How long it takes until the quota is full again."""
+
+
 class Answer(NamedTuple):
     """What a call brought."""
 
@@ -59,6 +72,8 @@ class Answer(NamedTuple):
     """Of the tokens of the question: those that a cache had."""
     details: Mapping[str, Any] | None = None
     """What else the service says of it, in its names; JSON can hold it."""
+    told: tuple[Told, ...] = ()
+    """What the server tells of its quotas."""
 
 
 class Lease(NamedTuple):
@@ -113,6 +128,7 @@ class Finish(NamedTuple):
     tokens_cached: int | None = None
     details: str | None = None
     """What else the service said of the answer, as a JSON object."""
+    told: tuple[Told, ...] = ()
 
 
 class ProviderError(Exception):
@@ -154,6 +170,8 @@ class ProviderError(Exception):
         self.answer = answer
         self.daily = daily
         self.kind = kind
+        self.told: tuple[Told, ...] = ()
+        """What the server tells of its quotas."""
 
 
 class Provider(Protocol):

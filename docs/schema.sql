@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (8) leaves it. For readers; a database
+-- The schema of a database as the newest migration (9) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -303,69 +303,59 @@ CREATE TABLE clocks (
 
 -- A quota that prompts share, and what has been learned of it.
 CREATE TABLE limits (
-    id                 INTEGER PRIMARY KEY,
+    id                     INTEGER PRIMARY KEY,
 
     -- What a person sets.
-    name               TEXT NOT NULL UNIQUE CHECK (name <> ''),
-    concurrency        INTEGER NOT NULL CHECK (concurrency > 0),
-    per_minute         INTEGER CHECK (per_minute > 0),  -- NULL: no limit
-    paused_at_ms       INTEGER,                       -- NULL: not paused
+    name                   TEXT NOT NULL UNIQUE CHECK (name <> ''),
+    per_minute             INTEGER CHECK (per_minute > 0),  -- NULL: no limit
+    paused_at_ms           INTEGER,                   -- NULL: not paused
 
     -- The gate: a refusal or an outage closes it for all calls.
-    -- when it closed last: a call that started later is a probe
-    gate_closed_at_ms  INTEGER NOT NULL DEFAULT 0,
-    gate_opens_at_ms   INTEGER NOT NULL DEFAULT 0,    -- when a single call may try it
-    -- refusals in a row, probes and the first
-    gate_strikes       INTEGER NOT NULL DEFAULT 0 CHECK (gate_strikes >= 0),
-    gate_reason        TEXT,                          -- what the refusal or failure said
+    -- ... and last: a call that started later tries it
+    gate_closed_at_ms      INTEGER NOT NULL DEFAULT 0,
+    gate_opens_at_ms       INTEGER NOT NULL DEFAULT 0,  -- when a single call may try it
+    -- calls that have tried it in vain, and the first of all
+    gate_strikes           INTEGER NOT NULL DEFAULT 0 CHECK (gate_strikes >= 0),
+    gate_reason            TEXT,                      -- what the refusal or failure said
 
     -- What a person sets, continued.
-    tokens_per_minute  INTEGER CHECK (tokens_per_minute > 0),  -- NULL: none
+    tokens_per_minute      INTEGER CHECK (tokens_per_minute > 0),  -- NULL: none
     -- 1: it learns from refusals
-    adaptive           INTEGER NOT NULL DEFAULT 1 CHECK (adaptive IN (0, 1)),
-    paused_until_ms    INTEGER,                       -- NULL: until somebody resumes
+    adaptive               INTEGER NOT NULL DEFAULT 1 CHECK (adaptive IN (0, 1)),
+    paused_until_ms        INTEGER,                   -- NULL: until somebody resumes
 
     -- How many attempts have started under it, ever.
-    started            INTEGER NOT NULL DEFAULT 0,    -- attempts, ever
+    started                INTEGER NOT NULL DEFAULT 0,  -- attempts, ever
 
-    -- The pace: see crawler/quota/pace.py.
-    tat_us             INTEGER NOT NULL DEFAULT 0,    -- when the next start is due, at an even pace
-    -- when all tokens that were taken so far have flowed in again
-    tokens_tat_us      INTEGER NOT NULL DEFAULT 0,
-    -- calls a minute that are right now; NULL until a refusal has taught a rate
-    rate               REAL,
-    plateau            REAL NOT NULL DEFAULT 0,       -- the rate that is believed to be right
-    -- how long there have been starts at this pace since the last cut
-    age_ms             INTEGER NOT NULL DEFAULT 0,
-    grown_at_ms        INTEGER NOT NULL DEFAULT 0,    -- when the rate last had time to grow
-    -- a whole window may start at once
-    bursting           INTEGER NOT NULL DEFAULT 1 CHECK (bursting IN (0, 1)),
-    -- when the first start of the present burst was
-    burst_began_at_ms  INTEGER NOT NULL DEFAULT 0,
-    burst_starts       INTEGER NOT NULL DEFAULT 0,    -- the starts of that burst
-    -- calls that were let in, counted as long as it matters
-    served             INTEGER NOT NULL DEFAULT 0,
-    -- nothing is known of the rate but that it is too low
-    doubling           INTEGER NOT NULL DEFAULT 0 CHECK (doubling IN (0, 1)),
-    -- the plateau is a first guess
-    young              INTEGER NOT NULL DEFAULT 1 CHECK (young IN (0, 1)),
-    starts_since_cut   INTEGER NOT NULL DEFAULT 0,    -- since the last cut
-    refusals_since_cut INTEGER NOT NULL DEFAULT 0,    -- likewise
+    -- What is learned: see crawler/quota/state.py.
+    -- when all tokens that were taken have flowed in again
+    tokens_tat_us          INTEGER NOT NULL DEFAULT 0,
+    -- calls a minute that are right now; NULL: nothing was refused yet
+    rate                   REAL,
+    -- the rate believed to be right; 0: all that is known is that more is
+    plateau                REAL NOT NULL DEFAULT 0,
     -- when a window was last found to be used up
-    window_seen_at_ms  INTEGER NOT NULL DEFAULT -1000000000,
-    episode_cost       REAL NOT NULL DEFAULT 1.5,     -- refusals an episode, smoothed
-    episode_refusals   INTEGER NOT NULL DEFAULT 1,    -- refusals of the present episode
-    -- the most that was accepted within a minute of this episode
-    accepted           INTEGER NOT NULL DEFAULT 0,
-    refusal_ms         REAL NOT NULL DEFAULT 150,     -- how long a refusal takes to come, smoothed
-    failures           INTEGER NOT NULL DEFAULT 0,    -- in a row
+    window_seen_at_ms      INTEGER NOT NULL DEFAULT -1000000000,
 
     -- The gate, continued.
-    -- quota, day or outage; NULL: the gate is open
-    gate_cause         TEXT CHECK (gate_cause = 'quota' OR gate_cause = 'day' OR
-                       gate_cause = 'outage'),
-    gate_since_ms      INTEGER NOT NULL DEFAULT 0,    -- when it closed first
-    gate_gap_ms        INTEGER NOT NULL DEFAULT 0     -- the last pause
+    gate_cause             TEXT CHECK (gate_cause = 'quota' OR gate_cause = 'day' OR
+                           gate_cause = 'outage'),
+
+    -- when it closed first, ...
+    gate_since_ms          INTEGER NOT NULL DEFAULT 0,
+    concurrency            INTEGER CHECK (concurrency > 0),  -- NULL: it finds itself
+    -- when the next start is due; NULL: a window at once
+    tat_us                 INTEGER,
+    noise                  REAL NOT NULL DEFAULT 0,   -- share of refusals that no rate explains
+    trial                  REAL NOT NULL DEFAULT 0,   -- the rate at which it was seen; 0: believed
+    cut_at_ms              INTEGER NOT NULL DEFAULT -1000000000,  -- when the rate began anew
+    width                  REAL NOT NULL DEFAULT 10 CHECK (width >= 1),  -- found concurrency
+    round_at_ms            INTEGER NOT NULL DEFAULT -1000000000,  -- when its round began
+    speed                  REAL NOT NULL DEFAULT 0,   -- answers a minute of the round before
+
+    -- What the server has told; NULL: nothing.
+    told_per_minute        INTEGER CHECK (told_per_minute > 0),  -- by the server
+    told_tokens_per_minute INTEGER CHECK (told_tokens_per_minute > 0)
 ) STRICT;
 
 -- Each change of a limit, by whoever made it.
@@ -373,7 +363,7 @@ CREATE TABLE limit_changes (
     id       INTEGER PRIMARY KEY,
     limit_id INTEGER NOT NULL REFERENCES limits (id),
     at_ms    INTEGER NOT NULL,
-    -- set, paused, resumed, gate_closed, gate_opened, rate_raised, …
+    -- set, told, paused, gate_closed, rate_lowered, concurrency_raised, …
     what     TEXT NOT NULL,
     rate     REAL,                                    -- calls a minute, from here on
     until_ms INTEGER,                                 -- of a gate or a pause

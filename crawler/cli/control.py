@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import MOST, Moment, Number, database_option, found
+from crawler.cli.options import Moment, Number, database_option, found
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
 from crawler.cli.why import held_line
 from crawler.clock import wall_ms
@@ -111,7 +111,9 @@ Examples:
 @click.option(
     "--tokens-per-minute", type=Number(), metavar="N|none", help="Tokens of prompts and answers."
 )
-@click.option("--concurrency", type=click.IntRange(1, MOST), help="Calls in flight at once.")
+@click.option(
+    "--concurrency", type=Number(), metavar="N|none", help="Calls in flight at once; none: found."
+)
 @click.option(
     "--adaptive/--fixed",
     default=None,
@@ -150,9 +152,9 @@ def limit(
         [
             (
                 row.limit,
-                row.concurrency,
-                row.per_minute or "none",
-                row.tokens_per_minute or "none",
+                _from(row.concurrency, row.concurrency_from),
+                _from(row.per_minute, row.per_minute_from),
+                _from(row.tokens_per_minute, row.tokens_from),
                 "adaptive" if row.adaptive else "fixed",
                 "" if row.rate is None else f"{row.rate:.3g} a minute",
                 held_line(row, now_ms),
@@ -160,6 +162,11 @@ def limit(
             for row in rows
         ],
     )
+
+
+def _from(value: int | None, origin: str | None) -> str:
+    """Return a number, and whose it is where nobody has set it."""
+    return str(value or "none") if origin in (None, "you") else f"{value} ({origin})"
 
 
 def _set(
@@ -176,7 +183,7 @@ def _set(
     if tokens_per_minute is not None:
         control.set_tokens_per_minute(conn, name, tokens_per_minute or None, file_ms(conn))
     if concurrency is not None:
-        control.set_concurrency(conn, name, concurrency)
+        control.set_concurrency(conn, name, concurrency or None)
     if adaptive is not None:
         control.set_adaptive(conn, name, file_ms(conn), adaptive=adaptive)
 

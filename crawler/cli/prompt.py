@@ -138,7 +138,7 @@ def show(name: str, db: Path) -> None:
 
 
 def _put(
-    conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int
+    conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int | None
 ) -> tuple[Prompt, bool, int]:
     """Add a prompt; return it, whether it is new, and how many words it takes over."""
     old = current_prompt(conn, spec.name)

@@ -14,6 +14,7 @@ from crawler.cli.terminal import (
     span,
 )
 from crawler.cli.why import held_line
+from crawler.errors import quoted
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.runs import LiveRun, last_end
 from crawler.ledger.status import LimitStatus, OldestCall, Progress, Status
@@ -81,7 +82,11 @@ def progress_line(now: Status) -> str:
 def limit_line(limit: LimitStatus, now_ms: int) -> str:
     """Return what a limit allows and what holds back more."""
     per_minute = f" of {limit.per_minute}" if limit.per_minute is not None else ""
-    learned = f", the pace is {limit.rate:.3g} a minute" if limit.rate is not None else ""
+    learned = ""
+    if limit.rate is not None:
+        learned = f", the pace is {limit.rate:.3g} a minute"
+        learned += " (learned from refusals: it may be below the real quota, which is set with"
+        learned += f" crawler limit {quoted(limit.limit)} --per-minute N)"
     line = (
         f"limit {printable(limit.limit)}: {limit.in_flight} of {limit.concurrency} in flight,"
         f" {limit.started_last_minute}{per_minute} started in the last minute{learned}"

@@ -9,7 +9,7 @@ import sqlite3
 
 from crawler import clock
 from crawler.ledger.window import ledger_time_ms
-from crawler.quota.pace import WINDOW_MS
+from crawler.quota.state import WINDOW_MS
 
 IDLE_MS = WINDOW_MS + 10_000
 """After so long without a start the window is empty, whatever the guard."""

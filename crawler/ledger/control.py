@@ -7,8 +7,8 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.limits import Change, limits, note, write
-from crawler.quota.pace import US, WINDOW_MS, Pace
+from crawler.ledger.clocks import file_ms
+from crawler.ledger.limits import Change, forgotten, limits, note, write
 from crawler.states import TRANSITIONS, RequestState
 
 _IN_FLIGHT = (
@@ -59,15 +59,21 @@ def end_outage(conn: sqlite3.Connection, now_ms: int) -> None:
     """Open the gates that an outage has closed: the next run finds out by itself."""
     changed = conn.execute(
         "UPDATE limits SET gate_cause = NULL, gate_reason = NULL, gate_opens_at_ms = 0,"
-        " gate_strikes = 0, failures = 0 WHERE gate_cause = 'outage' RETURNING id"
+        " gate_strikes = 0 WHERE gate_cause = 'outage' RETURNING id"
     ).fetchall()
     for (limit_id,) in changed:
         note(conn, limit_id, [Change("gate_opened", None, None, "the run gave up")], now_ms)
 
 
-def set_concurrency(conn: sqlite3.Connection, limit: str, concurrency: int) -> None:
-    """Set how many calls may be in flight at once under a limit."""
-    conn.execute("UPDATE limits SET concurrency = ? WHERE name = ?", (concurrency, limit))
+def set_concurrency(conn: sqlite3.Connection, limit: str, concurrency: int | None) -> None:
+    """Set how many calls may be in flight at once under a limit; None: it finds itself."""
+    changed = conn.execute(
+        "UPDATE limits SET concurrency = ?1 WHERE name = ?2 AND concurrency IS NOT ?1 RETURNING id",
+        (concurrency, limit),
+    ).fetchall()
+    told = "none" if concurrency is None else concurrency
+    for (limit_id,) in changed:
+        note(conn, limit_id, [Change("set", None, None, f"concurrency = {told}")], file_ms(conn))
 
 
 def set_tokens_per_minute(
@@ -102,27 +108,10 @@ def _set_quota(
     ).fetchall()
     for (limit_id,) in changed:
         known = limits(conn, 0)[limit_id]
-        write(conn, known._replace(pace=_forgotten(known.pace, now_ms)))
+        write(conn, known._replace(state=forgotten(known.state, now_ms)))
         rate = float(value) if name == "per_minute" and value is not None else None
         told = "none" if value is None else value
         note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
-
-
-def _forgotten(pace: Pace, now_ms: int) -> Pace:
-    """Return a new pace with the gate and the tokens in use of an old one."""
-    return Pace(
-        tokens_tat_us=min(pace.tokens_tat_us, (now_ms + WINDOW_MS) * US),
-        gate_cause=pace.gate_cause,
-        gate_reason=pace.gate_reason,
-        gate_since_ms=pace.gate_since_ms,
-        gate_closed_at_ms=pace.gate_closed_at_ms,
-        gate_strikes=pace.gate_strikes,
-        gate_gap_ms=pace.gate_gap_ms,
-        failures=pace.failures,
-        refusal_ms=pace.refusal_ms,
-        accepted=pace.accepted,
-        grown_at_ms=pace.grown_at_ms,
-    )
 
 
 def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:

@@ -21,7 +21,7 @@ from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import Usual, usual
 from crawler.policy import Policy
 from crawler.protocol import Call, Lease
-from crawler.quota.pace import Quota
+from crawler.quota.state import Quota
 from crawler.template import MissingField, Template
 
 LOOKED_AT = 1_000

@@ -6,20 +6,18 @@ too late changes nothing.
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.evidence import is_worn_out, judged
-from crawler.ledger.limits import Limit
-from crawler.ledger.pacing import Ended, cut_off, learned
+from crawler.ledger.limits import Limit, told
+from crawler.ledger.pacing import Ended, Lesson, cut_off, is_busy, learned
 from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
 from crawler.protocol import Finish, Lease
-from crawler.quota.learning import is_calm, let_in
-from crawler.quota.pace import used_tokens
+from crawler.quota.tokens import used_tokens
 from crawler.states import SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 from crawler.states.kinds import Kind
 
@@ -59,26 +57,21 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
-    calm_answers: Counter[int] = Counter()
     away: list[Ended] = []
     for finish, attempt in closed:
-        answered = finish.outcome is Outcome.SUCCEEDED
-        if answered and attempt.tokens_reserved is None and is_calm(limits[attempt.limit_id].pace):
-            calm_answers[attempt.limit_id] += 1  # the usual case, by the thousand
-            continue
-        spent = _UNSPENT if answered else _spent_by(conn, finish.request_id)
-        ended = _ended(conn, finish, attempt, spent.failures)
-        limit = _learn(conn, limits[attempt.limit_id], finish, attempt, ended)
-        limits[attempt.limit_id] = limit
+        if finish.told:
+            limits[attempt.limit_id] = told(limits[attempt.limit_id], finish.told, now_ms)
+        limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
+        if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
+            continue  # the usual case, by the thousand: it teaches nothing
+        ended = _ended(finish, attempt, len(succeeded))
+        lesson = _learn(conn, limit, finish, attempt, ended)
+        limits[attempt.limit_id] = lesson.limit
         if not answered:
-            outage = limit.pace.gate_cause == "outage"
-            _next_state(conn, scope, finish, spent, now_ms, outage=outage)
+            _next_state(conn, scope, finish, now_ms, lesson)
         if finish.outcome is Outcome.UNAVAILABLE and finish.reason_code != Kind.MODEL_LOADING:
             away.append(ended)
     cut_off(conn, limits, away)
-    for limit_id, calls in calm_answers.items():
-        limit = limits[limit_id]
-        limits[limit_id] = limit._replace(pace=let_in(limit.pace, calls))
     return len(finished) - len(closed)
 
 
@@ -93,18 +86,6 @@ def released(lease: Lease, now_ms: int) -> Finish:
     return end._replace(tokens_in=0, tokens_out=0)
 
 
-def _first_failure(conn: sqlite3.Connection, finish: Finish, failures: int) -> bool:
-    """Tell whether a request had not failed before this, counted or not."""
-    if finish.outcome is not Outcome.TRANSIENT or failures:
-        return failures == 0
-    earlier = conn.execute(
-        "SELECT 1 FROM attempts WHERE request_id = ? AND number < ? AND outcome = 'transient'"
-        " LIMIT 1",
-        (finish.request_id, finish.number),
-    ).fetchone()
-    return earlier is None
-
-
 def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     """Return the tokens that a call has used, in and out; None where that is not known."""
     out_of_order = (finish.status_code or 0) >= SERVER_ERROR and finish.text is None
@@ -115,29 +96,32 @@ def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)
 
 
-def _ended(conn: sqlite3.Connection, finish: Finish, attempt: _Open, failures: int) -> Ended:
+def _ended(finish: Finish, attempt: _Open, together: int) -> Ended:
     return Ended(
+        finish.request_id,
+        finish.number,
         finish.outcome,
         attempt.started_at_ms,
         max(attempt.started_at_ms, finish.finished_at_ms),
         finish.reason or finish.outcome,
         finish.retry_after_ms,
         finish.daily,
-        finish.request_id,
-        first_failure=_first_failure(conn, finish, failures),
+        is_busy(finish.outcome, finish.reason_code),
+        together,
     )
 
 
 def _learn(
     conn: sqlite3.Connection, limit: Limit, finish: Finish, attempt: _Open, ended: Ended
-) -> Limit:
+) -> Lesson:
     """Return a limit with what the end of a call has taught it."""
-    pace = learned(conn, limit, ended)
-    if attempt.tokens_reserved is not None:
-        used = tokens_used(finish)
-        more = learn_tokens(conn, finish.request_id, *used, attempt.tokens_reserved)
-        pace = used_tokens(pace, limit.quota, more, finish.finished_at_ms)
-    return limit if pace is limit.pace else limit._replace(pace=pace)
+    lesson = learned(conn, limit, ended)
+    if attempt.tokens_reserved is None:
+        return lesson
+    more = learn_tokens(conn, finish.request_id, *tokens_used(finish), attempt.tokens_reserved)
+    limit = lesson.limit
+    state = used_tokens(limit.state, limit.quota, more, finish.finished_at_ms)
+    return lesson._replace(limit=limit._replace(state=state))
 
 
 def end_run(
@@ -164,7 +148,7 @@ def end_run(
         for request_id, number in open_attempts.fetchall()
     ]
     for finish, _ in _close(conn, run_id, left_open):
-        _next_state(conn, scope, finish, _spent_by(conn, finish.request_id), now_ms)
+        _next_state(conn, scope, finish, now_ms)
     conn.execute(
         "UPDATE runs SET ended_at_ms = max(started_at_ms, ?), reason = ?"
         " WHERE id = ? AND ended_at_ms IS NULL",
@@ -240,9 +224,6 @@ class _Spent(NamedTuple):
     """It is not to be tried again."""
 
 
-_UNSPENT = _Spent(0, 0, 0)
-
-
 def _spent_by(conn: sqlite3.Connection, request_id: int) -> _Spent:
     row = conn.execute(
         "SELECT failures, no_answers, cancelling FROM requests WHERE id = ?", (request_id,)
@@ -267,12 +248,11 @@ def _next_state(
     conn: sqlite3.Connection,
     scope: Scope,
     finish: Finish,
-    spent: _Spent,
     now_ms: int,
-    *,
-    outage: bool = False,
+    lesson: Lesson | None = None,
 ) -> None:
     """Write the next state of a request that was not answered, as the policy's verdict says."""
+    spent = _spent_by(conn, finish.request_id)
     state, failures, due_at_ms, no_answers = verdict(
         scope.policy,
         finish.outcome,
@@ -282,7 +262,8 @@ def _next_state(
         draw=scope.draw,
         no_answers=spent.no_answers,
         worn_out=is_worn_out(conn, scope, finish),
-        outage=outage,
+        outage=lesson is not None and lesson.limit.state.gate_cause == "outage",
+        alone=lesson.alone if lesson else 0,
     )
     if spent.cancelling and state is RequestState.PENDING:
         state = RequestState.CANCELLED

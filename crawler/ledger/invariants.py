@@ -213,7 +213,7 @@ _LIMITS = (
     Invariant(
         "pace_is_known",
         "a limit that keeps a pace knows which, and a pause that ends has begun",
-        "SELECT 'limit ' || id FROM limits WHERE (bursting = 0 AND rate IS NULL) OR rate <= 0"
+        "SELECT 'limit ' || id FROM limits WHERE (tat_us NOT NULL AND rate IS NULL) OR rate <= 0"
         " OR (paused_at_ms IS NULL AND paused_until_ms IS NOT NULL)",
     ),
 )

@@ -13,7 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.errors import require_name
-from crawler.quota.pace import Pace, Quota
+from crawler.protocol import Told
+from crawler.quota.rate import is_noisy
+from crawler.quota.state import US, WINDOW_MS, Quota, State
 
 RATE_STEP = 1.05
 """A rate that grows by this factor is worth a row."""
@@ -24,13 +26,20 @@ class Limit(NamedTuple):
 
     id: int
     name: str
-    concurrency: int
-    quota: Quota
+    per_minute: int | None
+    """What somebody has set; what counts is in ``quota``."""
+    tokens_per_minute: int | None
+    told_per_minute: int | None
+    """What the server has told."""
+    told_tokens_per_minute: int | None
     paused_at_ms: int | None
     paused_until_ms: int | None
     started: int
     """Attempts that have started under it, ever."""
-    pace: Pace
+    gate_reason: str | None
+    """What the refusal or failure has said that closed its gate."""
+    quota: Quota
+    state: State
 
     def is_paused(self, now_ms: int) -> bool:
         """Tell whether somebody has paused it."""
@@ -38,10 +47,10 @@ class Limit(NamedTuple):
         return self.paused_at_ms is not None and not ended
 
 
-_LIMIT = "id, name, concurrency, per_minute, tokens_per_minute, adaptive, paused_at_ms,"
-_COLUMNS = f"{_LIMIT} paused_until_ms, started, {', '.join(Pace._fields)}"
-_PACE_AT = 9
-_FLAGS = [Pace._fields.index(name) for name in ("bursting", "doubling", "young")]
+_LIMIT = "id, name, per_minute, tokens_per_minute, told_per_minute, told_tokens_per_minute,"
+_OWN = f"{_LIMIT} paused_at_ms, paused_until_ms, started, gate_reason"
+_COLUMNS = f"{_OWN}, concurrency, adaptive, {', '.join(State._fields)}"
+_STATE_AT = 12
 
 
 def limits(conn: sqlite3.Connection, guard_ms: int) -> dict[int, Limit]:
@@ -51,25 +60,65 @@ def limits(conn: sqlite3.Connection, guard_ms: int) -> dict[int, Limit]:
 
 
 def _limit(row: Sequence[Any], guard_ms: int) -> Limit:
-    limit_id, name, concurrency, per_minute, tokens, adaptive = row[:6]
-    paused_at_ms, paused_until_ms, started = row[6:_PACE_AT]
-    learned = list(row[_PACE_AT:])
-    for flag in _FLAGS:
-        learned[flag] = learned[flag] == 1
-    return Limit(
-        id=limit_id,
-        name=name,
-        concurrency=concurrency,
-        quota=Quota(per_minute, tokens, adaptive == 1, guard_ms),
-        paused_at_ms=paused_at_ms,
-        paused_until_ms=paused_until_ms,
-        started=started,
-        pace=Pace._make(learned),
+    concurrency, adaptive = row[_STATE_AT - 2 : _STATE_AT]
+    quota = Quota(None, None, adaptive == 1, guard_ms, concurrency)
+    return in_force(Limit._make((*row[: _STATE_AT - 2], quota, State._make(row[_STATE_AT:]))))
+
+
+def in_force(limit: Limit) -> Limit:
+    """Return a limit with the quota that counts: the lower of what was set and what was told.
+
+    Where it is to be kept as it is set, whatever the server says, that is what was set.
+    """
+    per_minute, tokens = limit.per_minute, limit.tokens_per_minute
+    if limit.quota.adaptive:
+        per_minute = _lower(per_minute, limit.told_per_minute)
+        tokens = _lower(tokens, limit.told_tokens_per_minute)
+    return limit._replace(
+        quota=limit.quota._replace(per_minute=per_minute, tokens_per_minute=tokens)
     )
 
 
-def put_limit(conn: sqlite3.Connection, name: str, concurrency: int) -> int:
-    """Return the id of a limit; a new one gets the given concurrency. Raises CrawlerError."""
+def _lower(one: int | None, other: int | None) -> int | None:
+    return min((n for n in (one, other) if n is not None), default=None)
+
+
+def forgotten(state: State, now_ms: int) -> State:
+    """Return a state that has learned nothing, with the gate, the width and the tokens in use."""
+    return state._replace(
+        rate=None,
+        plateau=0.0,
+        tat_us=None,
+        noise=0.0,
+        trial=0.0,
+        gate_opens_at_ms=0,
+        tokens_tat_us=min(state.tokens_tat_us, (now_ms + WINDOW_MS) * US),
+    )
+
+
+def told(limit: Limit, quotas: Sequence[Told], now_ms: int) -> Limit:
+    """Return a limit with what its server tells: known as if somebody had set it.
+
+    What was learned of another quota is forgotten. A limit whose window is not known is none.
+    """
+    found = {quota.what: quota.limit for quota in quotas if quota.per == "minute"}
+    per_minute = found.get("requests", limit.told_per_minute)
+    tokens = found.get("tokens", limit.told_tokens_per_minute)
+    if (per_minute, tokens) == (limit.told_per_minute, limit.told_tokens_per_minute):
+        return limit
+    after = in_force(limit._replace(told_per_minute=per_minute, told_tokens_per_minute=tokens))
+    if after.quota == limit.quota:
+        return after
+    opens_at_ms = limit.state.gate_opens_at_ms
+    state = forgotten(limit.state, now_ms)._replace(gate_opens_at_ms=opens_at_ms)
+    return after._replace(state=state)
+
+
+def put_limit(conn: sqlite3.Connection, name: str, concurrency: int | None) -> int:
+    """Return the id of a limit; a new one gets the given concurrency (None: it finds itself).
+
+    Raises CrawlerError for a name that is none.
+    """
     require_name(name)
     conn.execute(
         "INSERT INTO limits (name, concurrency) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
@@ -108,17 +157,19 @@ def save(
         if limit == old:
             continue
         write(conn, limit)
-        note(conn, limit_id, _changes(old.pace, limit.pace), now_ms)
+        note(conn, limit_id, _changes(old, limit), now_ms)
 
 
 def write(conn: sqlite3.Connection, limit: Limit) -> None:
     """Write down what a limit has learned, and where its gate stands."""
-    conn.execute(_WRITE, (limit.started, *limit.pace, limit.id))
+    own = limit.started, limit.gate_reason, limit.told_per_minute, limit.told_tokens_per_minute
+    conn.execute(_WRITE, (*own, *limit.state, limit.id))
 
 
 _WRITE = (
-    "UPDATE limits SET started = ?, "
-    + ", ".join(f"{name} = ?" for name in Pace._fields)
+    "UPDATE limits SET started = ?, gate_reason = ?, told_per_minute = ?,"
+    " told_tokens_per_minute = ?, "
+    + ", ".join(f"{name} = ?" for name in State._fields)
     + " WHERE id = ?"
 )
 
@@ -141,20 +192,64 @@ def note(conn: sqlite3.Connection, limit_id: int, changes: Sequence[Change], now
     )
 
 
-def _changes(old: Pace, new: Pace) -> list[Change]:
-    changes = []
-    rate = new.rate if not new.bursting else None
+def _changes(before: Limit, after: Limit) -> list[Change]:
+    """Return what has changed of a limit that matters, and why."""
+    old, new = before.state, after.state
+    changes = _told_changes(before, after)
+    rate = new.rate if new.tat_us is not None else None
     if new.gate_cause and new.gate_closed_at_ms != old.gate_closed_at_ms:
-        why = f"{new.gate_cause}: {new.gate_reason}"
+        why = f"{new.gate_cause}: {after.gate_reason}"
         changes.append(Change("gate_closed", rate, new.gate_opens_at_ms, why))
     if old.gate_cause and not new.gate_cause:
         changes.append(Change("gate_opened", rate, None, f"{old.gate_cause}: it serves again"))
-    if _step(old.rate) > _step(new.rate):
-        changes.append(Change("rate_lowered", new.rate, None, new.gate_reason or old.gate_reason))
-    elif _step(old.rate) < _step(new.rate):
-        why = "learned" if old.rate is None else "nothing was refused"
-        changes.append(Change("rate_raised", new.rate, None, why))
+    if new.rate is not None and _step(old.rate) != _step(new.rate):
+        reason = after.gate_reason or before.gate_reason
+        changes.append(Change(*_rate_change(old, new, reason)))
+    if int(old.width) != int(new.width):
+        changes.append(_width_change(old, new, after.gate_reason))
     return changes
+
+
+def _told_changes(before: Limit, after: Limit) -> list[Change]:
+    changes = []
+    if after.told_per_minute not in (None, before.told_per_minute):
+        count = after.told_per_minute
+        changes.append(Change("told", count, None, f"the server allows {count} requests a minute"))
+    if after.told_tokens_per_minute not in (None, before.told_tokens_per_minute):
+        count = after.told_tokens_per_minute
+        changes.append(Change("told", None, None, f"the server allows {count} tokens a minute"))
+    return changes
+
+
+def _rate_change(old: State, new: State, reason: str | None) -> tuple[str, float | None, None, str]:
+    """Return what the change of a rate is, and why."""
+    if old.rate is None:
+        if new.tat_us is None:
+            return "rate_learned", new.rate, None, f"a minute has let in so many, then: {reason}"
+        return "rate_learned", new.rate, None, f"no whole window starts at once here: {reason}"
+    if is_noisy(new) and not is_noisy(old):
+        why = f"{new.noise:.0%} are refused, and a lower rate had as many"
+        return "rate_raised", new.rate, None, why
+    if _step(old.rate) < _step(new.rate):
+        why = "no more were refused than at any rate" if is_noisy(new) else "nothing was refused"
+        return "rate_raised", new.rate, None, why
+    more = ": more than at any rate" if is_noisy(old) else ""
+    return "rate_lowered", new.rate, None, f"{reason}{more}"
+
+
+def _width_change(old: State, new: State, reason: str | None) -> Change:
+    """Return what the change of the calls at once is, and why."""
+    what = "concurrency_raised" if new.width > old.width else "concurrency_lowered"
+    if new.gate_cause and not new.speed:
+        why = f"refused with so many in flight: {reason}"
+    elif new.width > old.width:
+        why = f"{abs(new.speed):.3g} answers a minute"
+        why += f" after {abs(old.speed):.3g}" if old.speed else ""
+    else:
+        why = (
+            f"{abs(new.speed):.3g} answers a minute after {abs(old.speed):.3g}: no worse with fewer"
+        )
+    return Change(what, None, None, f"{int(new.width)} at once: {why}")
 
 
 def _step(rate: float | None) -> int:

@@ -11,7 +11,9 @@ from crawler.ledger.runs import LiveRun, live_runs
 from crawler.ledger.why import Why, held_back
 from crawler.ledger.window import first_start, usage
 from crawler.ledger.work import CURRENT
-from crawler.quota.pace import WINDOW_MS, window_cap
+from crawler.quota.concurrency import at_once
+from crawler.quota.state import WINDOW_MS
+from crawler.quota.window import window_cap
 
 RATE_SAMPLE = 2_000
 """The most attempts that a rate is taken from, so that asking stays cheap at any speed."""
@@ -52,6 +54,11 @@ class LimitStatus(NamedTuple):
     cause: str | None
     """Of a closed gate: ``quota``, ``day`` or ``outage``."""
     reason: str | None
+    concurrency_from: str = "you"
+    """Who says so: ``you``, or ``learned``."""
+    per_minute_from: str | None = None
+    """``you``, or ``server``; None: nobody has set it, and no server has told."""
+    tokens_from: str | None = None
 
 
 class OldestCall(NamedTuple):
@@ -159,17 +166,20 @@ def _limit_status(
     if held is None and not used.in_flight and used.next_due_at_ms is not None:
         held = Why("backoff", until_ms=used.next_due_at_ms)
     started, rate = _rate(conn, limit, now_ms)
-    cap = window_cap(limit.pace, limit.quota)
+    cap = window_cap(limit.state, limit.quota)
     if cap is not None:
         rate = min(rate, cap)  # a burst is not what the next minutes will be like
     return LimitStatus(
         limit=limit.name,
-        concurrency=limit.concurrency,
+        concurrency=at_once(limit.state, limit.quota),
+        concurrency_from="learned" if limit.quota.concurrency is None else "you",
         in_flight=used.in_flight,
         per_minute=limit.quota.per_minute,
+        per_minute_from=_origin(limit.quota.per_minute, limit.per_minute),
         tokens_per_minute=limit.quota.tokens_per_minute,
+        tokens_from=_origin(limit.quota.tokens_per_minute, limit.tokens_per_minute),
         adaptive=limit.quota.adaptive,
-        rate=limit.pace.rate,
+        rate=limit.state.rate,
         started_last_minute=started,
         succeeded_per_minute=rate,
         held_by=held.code if held else None,
@@ -177,6 +187,12 @@ def _limit_status(
         cause=held.cause if held else None,
         reason=held.detail if held else None,
     )
+
+
+def _origin(in_force: int | None, own: int | None) -> str | None:
+    if in_force is None:
+        return None
+    return "you" if in_force == own else "server"
 
 
 def _rate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> tuple[int, float]:

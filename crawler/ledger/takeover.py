@@ -12,7 +12,7 @@ from crawler.ledger.intake import PromptSpec, current_prompt, default_limit
 from crawler.ledger.limits import Change, Limit, limit_names, limits, note, put_limit
 
 
-def put_default_limit(conn: sqlite3.Connection, spec: PromptSpec, concurrency: int) -> int:
+def put_default_limit(conn: sqlite3.Connection, spec: PromptSpec, concurrency: int | None) -> int:
     """Return the id of a prompt's limit where nobody has named one; make it where it is missing.
 
     A new one has for each setting what a person has set for the limit that the prompt has had so
@@ -32,9 +32,9 @@ def put_default_limit(conn: sqlite3.Connection, spec: PromptSpec, concurrency: i
     if old is None or is_known:
         return limit_id
     before = next(limit for limit in limits(conn, 0).values() if limit.name == old.limit)
-    usual = concurrency if old.provider == spec.provider else None
+    same_service = old.provider == spec.provider
     now_ms = file_ms(conn)
-    taken = list(_take_over(conn, name, before, usual, now_ms))
+    taken = list(_take_over(conn, name, before, now_ms, same_service=same_service))
     if taken:
         why = f"taken over from {before.name}: {', '.join(taken)}"
         note(conn, limit_id, [Change("set", None, None, why)], now_ms)
@@ -42,21 +42,21 @@ def put_default_limit(conn: sqlite3.Connection, spec: PromptSpec, concurrency: i
 
 
 def _take_over(
-    conn: sqlite3.Connection, name: str, before: Limit, usual: int | None, now_ms: int
+    conn: sqlite3.Connection, name: str, before: Limit, now_ms: int, *, same_service: bool
 ) -> Iterator[str]:
     """Set for a limit what a person has set for another one; tell each setting."""
     quota = before.quota
-    if quota.per_minute is not None:
-        control.set_per_minute(conn, name, quota.per_minute, now_ms)
+    if before.per_minute is not None:
+        control.set_per_minute(conn, name, before.per_minute, now_ms)
         yield "per_minute"
-    if quota.tokens_per_minute is not None:
-        control.set_tokens_per_minute(conn, name, quota.tokens_per_minute, now_ms)
+    if before.tokens_per_minute is not None:
+        control.set_tokens_per_minute(conn, name, before.tokens_per_minute, now_ms)
         yield "tokens_per_minute"
     if not quota.adaptive:
         control.set_adaptive(conn, name, now_ms, adaptive=False)
         yield "adaptive"
-    if usual is not None and before.concurrency != usual:
-        control.set_concurrency(conn, name, before.concurrency)
+    if same_service and quota.concurrency is not None:
+        control.set_concurrency(conn, name, quota.concurrency)
         yield "concurrency"
     if before.is_paused(now_ms):
         control.pause(conn, name, now_ms, before.paused_until_ms)

@@ -8,7 +8,7 @@ import sqlite3
 from typing import NamedTuple
 
 from crawler.ledger.budget import Allowance
-from crawler.quota.pace import Quota
+from crawler.quota.state import Quota
 
 WEIGHT = 0.05
 """Of one answer in the mean of all; the first ones weigh more."""

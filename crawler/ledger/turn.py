@@ -13,13 +13,16 @@ from crawler.ledger.doubt import Doubt, bring_back, doubts
 from crawler.ledger.draw import LOOKED_AT, Drawn, Room, Unsendable, draw
 from crawler.ledger.finish import record
 from crawler.ledger.limits import Limit, limits, save
-from crawler.ledger.pacing import tried
+from crawler.ledger.pacing import next_step, round_over, tried
 from crawler.ledger.runs import Scope, beat
 from crawler.ledger.window import ledger_time_ms, usage
 from crawler.ledger.work import Work, work
 from crawler.protocol import Finish, Lease
-from crawler.quota.pace import next_tokens_ms, started, used_tokens
-from crawler.quota.plan import Plan, Usage, plan
+from crawler.quota.concurrency import at_once
+from crawler.quota.plan import Plan, Usage
+from crawler.quota.rate import started
+from crawler.quota.state import State
+from crawler.quota.tokens import next_tokens_ms, used_tokens
 
 
 class Gate(NamedTuple):
@@ -146,7 +149,7 @@ def _share(
     """Lease what may start under one limit, and fail what can't be sent."""
     used = usage(conn, limit, prompt_ids, now_ms)
     limit = tried(conn, limit, used, now_ms)
-    step = plan(used._replace(pace=limit.pace), now_ms)
+    step = next_step(limit, used, now_ms)
     room = room_of(limit, used, step, doubted)
     drawn = draw(conn, scope, limit, prompt_ids, room, allowance, now_ms)
     if drawn.unsendable:
@@ -156,29 +159,42 @@ def _share(
         held = is_full and step.held_by in ("pace", "per_minute")
         limit = _lease(conn, scope.run_id, limit, drawn.leases, now_ms, held=held)
     wake_at_ms = _wake_at_ms(limit, used, step, drawn, now_ms, is_full=is_full)
+    if limit.quota.concurrency is None:
+        before = at_once(limit.state, limit.quota)
+        limit = round_over(conn, limit, used.in_flight + len(drawn.leases), now_ms)
+        if is_full and at_once(limit.state, limit.quota) > before:
+            wake_at_ms = now_ms  # there is room for more
     return _Share(limit, drawn.leases, wake_at_ms, drawn.over_budget)
 
 
 def room_of(limit: Limit, used: Usage, step: Plan, doubted: Mapping[int, Doubt]) -> Room:
     """Return what may start under a limit, as the plan says."""
-    strikes = limit.pace.gate_strikes
     return Room(
         step.room,
         step.tokens,
         doubted,
-        # Whether a gate can open is tried by turns with a request that has never been refused and
-        # with one that has: either kind may be refused for what it is.
-        fresh_first=limit.pace.gate_cause in ("outage", "quota") and strikes % 2 == 1,
+        fresh_first=_fresh_first(limit.state),
         # Where nothing is in flight, the run may end if nothing is found.
         looked_at_most=step.room + LOOKED_AT if used.in_flight else None,
     )
+
+
+def _fresh_first(state: State) -> bool:
+    """Tell whether a closed gate is to be tried with a request that has never been refused.
+
+    Whether an outage is over is tried by turns with one that has never failed and with one that
+    has: either kind may fail by itself.
+    """
+    if state.gate_cause == "outage":
+        return state.gate_strikes % 2 == 1
+    return state.gate_cause is not None
 
 
 def _wake_at_ms(
     limit: Limit, used: Usage, step: Plan, drawn: Drawn, now_ms: int, *, is_full: bool
 ) -> int | None:
     if drawn.out_of_tokens:
-        return next_tokens_ms(limit.pace)
+        return next_tokens_ms(limit.state)
     if drawn.cut_short and drawn.unsendable and not is_full:
         return now_ms  # what could not be sent is out of the way now
     return step.wake_at_ms if is_full else used.next_due_at_ms
@@ -189,15 +205,15 @@ OPEN = Gate(0, 0, 0, 0, "")
 
 def gate_of(limit: Limit) -> Gate:
     """Return where the gate of a limit stands."""
-    pace = limit.pace
-    if pace.gate_cause is None:
+    state = limit.state
+    if state.gate_cause is None:
         return OPEN
     return Gate(
-        pace.gate_opens_at_ms,
-        pace.gate_closed_at_ms,
-        pace.gate_since_ms,
-        pace.gate_strikes,
-        pace.gate_cause,
+        state.gate_opens_at_ms,
+        state.gate_closed_at_ms,
+        state.gate_since_ms,
+        state.gate_strikes,
+        state.gate_cause,
         limit.name,
     )
 
@@ -228,9 +244,9 @@ def _lease(
         ],
     )
     tokens = sum(lease.tokens or 0 for lease in leases)
-    pace = started(limit.pace, limit.quota, len(leases), now_ms, held=held)
-    pace = used_tokens(pace, limit.quota, tokens, now_ms)
-    return limit._replace(pace=pace, started=limit.started + len(leases))
+    state = started(limit.state, limit.quota, len(leases), now_ms, held=held)
+    state = used_tokens(state, limit.quota, tokens, now_ms)
+    return limit._replace(state=state, started=limit.started + len(leases))
 
 
 def _fail(

@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 from crawler.ledger.budget import Allowance
 from crawler.ledger.doubt import doubts
 from crawler.ledger.limits import Limit, limits
+from crawler.ledger.pacing import next_step
 from crawler.ledger.runs import EVERYTHING, LiveRun, last_end, live_runs
 from crawler.ledger.tokens import usual
 from crawler.ledger.window import usage
 from crawler.ledger.work import work
 from crawler.policy import Policy
-from crawler.quota.plan import Usage, plan
+from crawler.quota.plan import Usage
 
 MOST_AHEAD = 1_000
 """Requests that come first are counted up to this number."""
@@ -107,16 +108,14 @@ def why_not(
 
 def held_back(limit: Limit, used: Usage, now_ms: int) -> Why | None:
     """Return what keeps a limit from starting another call; None where nothing does."""
-    step = plan(used, now_ms)
+    step = next_step(limit, used, now_ms)
     if step.room or step.held_by is None:
         return None
     if step.held_by == "paused":
         return _paused(limit, now_ms)
-    pace = limit.pace
     if step.held_by == "gate":
-        return Why(
-            "gate", pace.gate_since_ms or None, step.wake_at_ms, pace.gate_cause, pace.gate_reason
-        )
+        state, said = limit.state, limit.gate_reason
+        return Why("gate", state.gate_since_ms or None, step.wake_at_ms, state.gate_cause, said)
     return Why(step.held_by, until_ms=step.wake_at_ms)
 
 

@@ -21,15 +21,15 @@ class Kind(NamedTuple):
     module: str
     """Has ``connect(model)``, an async context manager that yields a provider."""
     default_model: str | None
-    concurrency: int
-    """Calls in flight at once, until the user says otherwise."""
+    concurrency: int | None
+    """Calls in flight at once, until the user says otherwise; None: it finds itself."""
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "local": Kind("crawler.providers.local", "SmolLM2-135M-Instruct", 4),
-        "openai": Kind("crawler.providers.openai", None, 10),
-        "vertex": Kind("crawler.providers.vertex.service", "gemini-2.5-flash", 20),
+        "openai": Kind("crawler.providers.openai", None, None),
+        "vertex": Kind("crawler.providers.vertex.service", "gemini-2.5-flash", None),
         "scripted": Kind("crawler.providers.scripted", "scripted", 10),
     }
 )

@@ -72,6 +72,10 @@ class _Headers(Mapping[str, str]):
             raise KeyError(name)
         return text
 
+    def __contains__(self, name: object) -> bool:
+        headers = self._response.headers
+        return isinstance(name, str) and name in headers and _text(headers, name) is not None
+
     def __iter__(self) -> Iterator[str]:
         headers = self._response.headers
         return (name for name in headers if _text(headers, name) is not None)

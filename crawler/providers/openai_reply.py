@@ -13,6 +13,7 @@ from crawler.providers.openai_answer import read_body
 from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said
 from crawler.providers.reply import answer_of, draft_of, error_of
+from crawler.providers.told import told_of
 from crawler.providers.written import made
 from crawler.states.kinds import Kind
 
@@ -44,6 +45,16 @@ def is_success(status: int) -> bool:
 def answer_in(call: Call, arrived: Arrived, secrets: Sequence[str]) -> Answer:
     """Return the answer in a response. Raises ProviderError if there is none, whatever it says."""
     said = _said(call, arrived, secrets)
+    told = told_of(said)
+    try:
+        answer = _answer_in(call, arrived, said)
+    except ProviderError as error:
+        error.told = told
+        raise
+    return answer._replace(told=told) if told else answer
+
+
+def _answer_in(call: Call, arrived: Arrived, said: Said) -> Answer:
     if not is_success(arrived.status):
         raise error_of(refusal_of(said))
     reading = read_body(said, prefill=_repeated(call), streamed=arrived.is_open)

@@ -1,1 +1,1 @@
-"""The limiter: how many calls may start now, and what answers and refusals teach. Pure."""
+"""How many calls may start, and what the end of each teaches: five ideas, a file each. Pure."""

@@ -16,7 +16,7 @@ from typing import Protocol
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.policy import PATIENCE_MS
-from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider
+from crawler.protocol import Answer, Call, Finish, Provider, ProviderError, StreamingProvider, Told
 from crawler.providers import kind_of
 from crawler.redaction import redacted, secrets_of_environment
 from crawler.states import Outcome
@@ -238,6 +238,7 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         retry_after_ms=_pause(error.retry_after_ms),
         daily=bool(error.daily),
         reason_code=_note(error.kind),
+        told=_told(error.told),
     )
     return finish if error.answer is None else _with_answer(finish, error.answer)
 
@@ -254,6 +255,7 @@ def _with_answer(finish: Finish, answer: Answer) -> Finish:
         thoughts=_storable(answer.thoughts)[:MOST_THOUGHTS],
         tokens_cached=_count(answer.tokens_cached),
         details=_details(answer.details),
+        told=_told(answer.told) or finish.told,
     )
 
 
@@ -292,6 +294,11 @@ def _details(value: object) -> str | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return text if len(text) <= MOST_DETAILS else None
+
+
+def _told(value: object) -> tuple[Told, ...]:
+    """Return what a server tells of its quotas; a provider may hand over anything."""
+    return value if isinstance(value, tuple) and all(isinstance(x, Told) for x in value) else ()
 
 
 def _pause(value: object) -> int | None:

@@ -138,7 +138,7 @@ def fill(path: Path, outcome: str) -> int:
             finished = ends(leases)
             done += len(leases)
         for limit in before:
-            hand.run(control.set_concurrency, limit.name, limit.concurrency)
+            hand.run(control.set_concurrency, limit.name, limit.quota.concurrency)
             hand.run(control.set_adaptive, limit.name, clock(), adaptive=True)
     return done
 

@@ -44,12 +44,12 @@ def do(db, *args):
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (("limit", "openai", "--per-minute", "60"), (10, 60, None, 1, 0, None)),
-        (("limit", "openai/a", "--tokens-per-minute", "9000"), (10, None, 9000, 1, 0, None)),
-        (("limit", "openai", "--fixed"), (10, None, None, 0, 0, None)),
+        (("limit", "openai", "--per-minute", "60"), (None, 60, None, 1, 0, None)),
+        (("limit", "openai/a", "--tokens-per-minute", "9000"), (None, None, 9000, 1, 0, None)),
+        (("limit", "openai", "--fixed"), (None, None, None, 0, 0, None)),
         (("limit", "openai", "--concurrency", "3"), (3, None, None, 1, 0, None)),
-        (("pause", "openai"), (10, None, None, 1, 1, None)),
-        (("pause",), (10, None, None, 1, 1, None)),
+        (("pause", "openai"), (None, None, None, 1, 1, None)),
+        (("pause",), (None, None, None, 1, 1, None)),
     ],
 )
 def test_another_model_has_what_was_set(db, change, said, expected):

@@ -44,7 +44,7 @@ BREAKS = {
     "starts_are_in_order": ["UPDATE attempts SET nth = 99 - nth"],
     "starts_under_its_limit": ["UPDATE attempts SET limit_id = 2 WHERE nth = 1"],
     "gate_is_whole": ["UPDATE limits SET gate_cause = 'quota'"],
-    "pace_is_known": ["UPDATE limits SET bursting = 0"],
+    "pace_is_known": ["UPDATE limits SET tat_us = 0"],
     "one_current": ["UPDATE prompts SET current = 0"],
     "params_can_be_read": ["UPDATE prompts SET params = '{gone}'"],
     "tallies_agree": ["UPDATE tallies SET pending = pending + 1"],

@@ -83,7 +83,6 @@ REFUSED = [
     f"{LIMIT}) VALUES ('quota', 1)",
     f"{LIMIT}) VALUES ('l', 0)",
     f"{LIMIT}) VALUES ('l', -1)",
-    f"{LIMIT}) VALUES ('l', NULL)",
     *(
         f"{LIMIT}, {column}) VALUES ('l', 1, {value})"
         for column, value in [
@@ -95,14 +94,14 @@ REFUSED = [
             ("gate_strikes", "-1"),
             ("adaptive", "2"),
             ("adaptive", "-1"),
-            ("bursting", "2"),
-            ("doubling", "2"),
-            ("young", "2"),
+            ("width", "0"),
+            ("told_per_minute", "0"),
+            ("told_tokens_per_minute", "0"),
             ("gate_cause", "'pause'"),
             ("gate_cause", "''"),
             ("started", "NULL"),
-            ("served", "NULL"),
-            ("failures", "NULL"),
+            ("plateau", "NULL"),
+            ("noise", "NULL"),
             ("rate", "'fast'"),
         ]
     ),
@@ -249,7 +248,8 @@ ALLOWED = [
     f"{LIMIT}, per_minute, tokens_per_minute) VALUES ('l', 1, NULL, NULL)",
     f"{LIMIT}, gate_cause, gate_strikes) VALUES ('l', 1, 'quota', 0)",
     f"{LIMIT}, gate_cause, adaptive) VALUES ('l', 1, 'day', 0)",
-    f"{LIMIT}, gate_cause, bursting, doubling, young) VALUES ('l', 1, 'outage', 0, 1, 0)",
+    f"{LIMIT}) VALUES ('l', NULL)",
+    f"{LIMIT}, gate_cause, tat_us) VALUES ('l', 1, 'outage', NULL)",
     f"{PROMPT} ('p', 2, 'other', 's', 'm', '{{}}', 1, 0, 0)",
     f"{PROMPT} ('n', 1, 'About {{word}}', 'scripted', 'm', '{{}}', 1, 1, 1)",
     "UPDATE prompts SET current = 0",

@@ -10,7 +10,7 @@ from crawler.ledger.limits import RATE_STEP, limits, put_limit
 from crawler.ledger.status import status
 from crawler.ledger.turn import Gate
 from crawler.protocol import Word
-from crawler.quota.pace import Pace
+from crawler.quota.state import State
 from crawler.run.ending import gate_ending
 from crawler.states import Outcome
 
@@ -25,9 +25,9 @@ def whats(ledger):
 
 def test_a_pace_is_kept_in_the_columns_of_its_names(ledger):
     columns = [name for _, name, *_ in ledger.conn.execute("PRAGMA table_info(limits)")]
-    assert set(Pace._fields) <= set(columns)
+    assert set(State._fields) <= set(columns)
     (limit,) = limits(ledger.conn, 600).values()
-    assert limit.pace == Pace(), "a new row is a pace that has learned nothing"
+    assert limit.state == State(), "a new row is a pace that has learned nothing"
 
 
 def test_each_closing_of_a_gate_is_on_record_with_its_time(ledger):
@@ -67,7 +67,7 @@ def test_gate_and_rate_leave_rows_that_say_why(ledger):
     ledger.now_ms = done.gate.opens_at_ms
     (probe,) = ledger.turn().leases
     ledger.turn(ledger.finish(probe, Outcome.SUCCEEDED), budget=0)
-    assert whats(ledger) == ["gate_closed", "gate_opened", "rate_raised"]
+    assert whats(ledger) == ["gate_closed", "gate_opened", "rate_learned"]
     before = len(history(ledger))
     for _ in range(200):
         ledger.now_ms += 250
@@ -102,7 +102,7 @@ def test_setting_a_limit_anew_forgets_what_was_learned_and_the_same_again_does_n
     assert ledger.row("SELECT rate FROM limits") == (60,)
     ledger.conn.execute("UPDATE limits SET tat_us = tat_us + 50000000, tokens_tat_us = 1 << 60")
     control.set_per_minute(ledger.conn, "quota", 90, ledger.now_ms)
-    assert ledger.row("SELECT rate, bursting, served FROM limits") == (None, 1, 0)
+    assert ledger.row("SELECT rate, tat_us FROM limits") == (None, None)
     assert ledger.row("SELECT tokens_tat_us FROM limits") == ((ledger.now_ms + 60_000) * 1_000,)
     assert len(ledger.turn().leases) > 0, "at once"
     assert ("set", 90, "per_minute = 90") in history(ledger)
@@ -124,25 +124,43 @@ def test_a_gate_is_tried_and_opened_when_no_refusal_came_in_time(ledger):
     assert whats(ledger)[1] == "gate_opened"
 
 
+def fail_all(ledger, gap_ms=50):
+    """Have all calls that may start fail, one after the other; return the last turn."""
+    for lease in ledger.turn().leases:
+        ledger.now_ms += gap_ms
+        done = ledger.turn(ledger.finish(lease, Outcome.TRANSIENT, status_code=503), budget=0)
+    return done
+
+
 def test_failures_of_an_outage_cost_no_request_anything(ledger):
-    ledger.add(map(str, range(100)))
-    leases = ledger.turn().leases
-    ended = [ledger.finish(lease, Outcome.TRANSIENT, reason="503") for lease in leases]
-    done = ledger.turn(*ended, budget=0)
-    assert done.gate.cause == "outage"
-    assert ledger.row("SELECT sum(failures), max(failures) FROM requests") == (4, 1)
-    for n in range(40):
-        ledger.now_ms = done.gate.opens_at_ms
+    ledger.add(map(str, range(10)))
+    done = fail_all(ledger)
+    assert done.gate.cause == "outage", "all that there is"
+    assert ledger.row("SELECT sum(failures), max(failures) FROM requests") == (9, 1)
+    for _ in range(40):
+        ledger.now_ms = max(done.gate.opens_at_ms, ledger.now_ms + 60_000)
         (probe,) = ledger.turn().leases
-        assert (probe.number == 1) == (n % 2 == 0), (
-            "by turns one that never failed and one that did"
-        )
         ledger.now_ms += 10
         done = ledger.turn(ledger.finish(probe, Outcome.TRANSIENT), budget=0)
-    assert ledger.row("SELECT sum(failures) FROM requests") == (4,)
+    assert ledger.row("SELECT sum(failures) FROM requests") == (9,)
     control.end_outage(ledger.conn, ledger.now_ms)
     assert history(ledger)[-1] == ("gate_opened", None, "the run gave up")
+    ledger.now_ms += 60_000
     assert len(ledger.turn().leases) == 10
+
+
+def test_an_outage_is_tried_by_turns_with_fresh_words_and_with_those_that_failed(ledger):
+    ledger.add(map(str, range(200)))
+    ledger.turn(*(ledger.finish(e, Outcome.SUCCEEDED) for e in ledger.turn().leases), budget=0)
+    ledger.now_ms += 1_000
+    done = fail_all(ledger)
+    assert done.gate.cause == "outage"
+    for n in range(20):
+        ledger.now_ms = max(done.gate.opens_at_ms, ledger.now_ms + 60_000)
+        (probe,) = ledger.turn().leases
+        assert (probe.number == 1) == (n % 2 == 0)
+        ledger.now_ms += 10
+        done = ledger.turn(ledger.finish(probe, Outcome.TRANSIENT), budget=0)
 
 
 @pytest.mark.parametrize(("concurrency", "grows"), [(1, False), (9, True)])
@@ -150,11 +168,10 @@ def test_a_rate_grows_only_where_it_has_held_back(ledger, concurrency, grows):
     ledger.add("abc")
     control.set_concurrency(ledger.conn, "quota", concurrency)
     ledger.conn.execute(
-        "UPDATE limits SET rate = 60, plateau = 60, bursting = 0, grown_at_ms = ?",
-        (ledger.now_ms - 10_000,),
+        "UPDATE limits SET rate = 60, plateau = 70, tat_us = ?", (ledger.now_ms * 1_000,)
     )
     assert len(ledger.turn().leases) == 1
-    assert ledger.row("SELECT age_ms FROM limits") == (10_000 if grows else 0,)
+    assert (ledger.row("SELECT rate FROM limits") > (60,)) == grows
 
 
 def test_a_server_that_fails_has_let_the_call_in(ledger):
@@ -182,14 +199,19 @@ def test_answers_that_are_no_good_are_no_outage(ledger):
     assert ledger.turn(*ended, budget=0).gate.cause == ""
 
 
-def test_requests_that_always_fail_are_no_outage(ledger):
-    ledger.add(map(str, range(3)))
-    for _ in range(25):
+def test_requests_that_always_fail_are_no_outage_where_others_are_served(ledger):
+    ledger.add(map(str, range(100)))
+    for _ in range(60):
         ledger.now_ms += 61_000
-        leases = ledger.turn().leases
-        done = ledger.turn(*(ledger.finish(lease, Outcome.TRANSIENT) for lease in leases), budget=0)
-    assert done.gate.cause == ""
-    assert set(ledger.states().values()) == {"failed"}
+        leases = ledger.turn(budget=6).leases
+        ends = [
+            ledger.finish(e, Outcome.TRANSIENT if e.word in {"0", "1", "2"} else Outcome.SUCCEEDED)
+            for e in leases
+        ]
+        done = ledger.turn(*ends, budget=0)
+        assert done.gate.cause == ""
+    states = ledger.states()
+    assert [word for word, state in states.items() if state == "failed"] == ["0", "1", "2"]
 
 
 def test_a_pause_ends_by_itself_when_it_was_said_to(ledger):
@@ -249,16 +271,15 @@ def test_which_closed_gates_end_a_run():
     assert ending("outage", 999_000, since_ms=0) is None, "of another day, perhaps"
 
 
-def test_requests_that_failed_in_an_outage_make_no_second_one(ledger):
-    """Whether a server is out of order is told by those that had never failed."""
+def test_words_that_have_failed_once_know_an_outage_too(ledger):
+    """Only such are left: they wait for the server, and none is lost."""
     ledger.add(map(str, range(10)))
-    leases = ledger.turn().leases
-    done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
-    assert done.gate.cause == "outage"
+    assert fail_all(ledger).gate.cause == "outage"
     control.end_outage(ledger.conn, ledger.now_ms)
     for _ in range(30):
         ledger.now_ms += 61_000
-        leases = ledger.turn().leases
-        done = ledger.turn(*(ledger.finish(e, Outcome.TRANSIENT) for e in leases), budget=0)
-        assert done.gate.cause == ""
-    assert set(ledger.states().values()) == {"failed"}
+        done = ledger.turn(
+            *(ledger.finish(e, Outcome.TRANSIENT) for e in ledger.turn().leases), budget=0
+        )
+    assert done.gate.cause == "outage"
+    assert set(ledger.states().values()) == {"pending"}

@@ -181,19 +181,20 @@ def test_what_ends_in_one_transaction_teaches_each_limit_its_own(both):
         for lease in leases
     ]
     both.turn(*ends, budget=0)
-    learned = both.conn.execute("SELECT name, gate_cause, served FROM limits ORDER BY id")
-    assert learned.fetchall() == [("quota", "quota", 0), ("other", None, 10)]
+    learned = both.conn.execute("SELECT name, gate_cause FROM limits ORDER BY id")
+    assert learned.fetchall() == [("quota", "quota"), ("other", None)]
 
 
-def test_an_outage_of_one_leaves_the_failures_of_the_other_uncounted(both):
+def test_an_outage_of_one_is_none_of_the_other(both):
     leases = both.turn().leases
-    failing = [lease for lease in leases if lease.prompt_id != 1][:4]
-    both.turn(*(both.finish(lease, Outcome.TRANSIENT) for lease in failing), budget=0)
-    assert (both.limit("quota", "failures"), both.limit("other", "failures")) == (0, 4)
-    own = [lease for lease in leases if lease.prompt_id == 1][:1]
-    done = both.turn(both.finish(own[0], Outcome.TRANSIENT), budget=0)
-    assert done.gate.cause == ""
-    assert (both.limit("quota", "failures"), both.limit("other", "failures")) == (1, 4)
+    other = [lease for lease in leases if lease.prompt_id != 1]
+    own = next(lease for lease in leases if lease.prompt_id == 1)
+    for lease in other:
+        both.now_ms += 50
+        both.turn(both.finish(lease, Outcome.TRANSIENT, status_code=503), budget=0)
+    both.turn(both.finish(own, Outcome.TRANSIENT, status_code=503), budget=0)
+    assert both.limit("other", "gate_cause") == "outage"
+    assert both.limit("quota", "gate_cause") is None
 
 
 def test_the_end_of_an_outage_opens_no_gate_of_a_quota(both):
@@ -266,6 +267,7 @@ def test_a_new_setting_is_that_of_one_limit(both):
     told = both.conn.execute('SELECT "limit", why FROM limit_history ORDER BY why').fetchall()
     assert told == [
         ("other", "adaptive = 0"),
+        ("other", "concurrency = 3"),
         ("other", "per_minute = 7"),
         ("other", "tokens_per_minute = 900"),
     ]

@@ -188,7 +188,7 @@ def test_no_tokens_of_this_minute(ledger):
 
 def test_pace_of_a_rate_that_was_learned(ledger):
     ledger.add(map(str, range(40)))
-    ledger.conn.execute("UPDATE limits SET bursting = 0, rate = 6, plateau = 6")
+    ledger.conn.execute("UPDATE limits SET tat_us = 0, rate = 6, plateau = 6")
     ledger.turn()
     found = why(ledger, 40)
     assert found.code == "pace"

@@ -448,8 +448,8 @@ def test_the_end_of_a_run_that_found_nobody_lets_the_next_one_find_out_at_once()
         async with a_store("abc") as store:
             ending = await crawled(store, away, policy, clock=look)
             assert (ending.detail, ending.unfinished) == ("nobody", 3)
-            gate = "SELECT gate_cause, gate_reason, gate_opens_at_ms, gate_strikes, failures"
-            assert await rows(store, f"{gate} FROM limits") == [(None, None, 0, 0, 0)]
+            gate = "SELECT gate_cause, gate_reason, gate_opens_at_ms, gate_strikes"
+            assert await rows(store, f"{gate} FROM limits") == [(None, None, 0, 0)]
             there = Played(lambda call: Answer("x"))
             await crawled(store, there, policy, clock=look)
             assert sorted(there.words) == [*"abc"]

@@ -22,7 +22,7 @@ from crawler.ledger.status import status
 from crawler.logs import silent
 from crawler.policy import Policy
 from crawler.protocol import Answer, ProviderError, Word
-from crawler.quota.pace import WINDOW_MS
+from crawler.quota.state import WINDOW_MS
 from crawler.run.ending import Reason, RunOptions, raise_for
 from crawler.run.session import crawl_store
 from crawler.states import Outcome

@@ -89,12 +89,13 @@ def limiter_in_memory() -> Patches:
 @contextmanager
 def one_too_many() -> Patches:
     """One more call is in flight than there may be."""
-    seen = turn.usage
+    planned = turn.next_step
 
-    def generous(conn: Any, limit: Any, *args: Any) -> Any:
-        return seen(conn, limit._replace(concurrency=limit.concurrency + 1), *args)
+    def generous(limit: Any, *args: Any) -> Any:
+        more = limit.quota._replace(concurrency=limit.quota.concurrency + 1)
+        return planned(limit._replace(quota=more), *args)
 
-    with patch.object(turn, "usage", generous):
+    with patch.object(turn, "next_step", generous):
         yield
 
 

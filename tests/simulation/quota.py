@@ -9,7 +9,7 @@ import sys
 from statistics import mean
 from typing import NamedTuple
 
-from crawler.quota.pace import Quota
+from crawler.quota.state import Quota
 from tests.simulation.client import Client
 from tests.simulation.world import KINDS, Server, Tenants, World, bursty, constant, steps
 
@@ -192,7 +192,7 @@ def restart(seeds):
                 world.run(90_000)
                 left = first.kill()
                 world.run(91_000)
-                again = Client(world, server, left, 40, quota, pace=first.pace, starts=first.starts)
+                again = Client(world, server, left, 40, quota, first.state, first.tries)
                 world.run(151_000)
                 refused.append(again.refused)
             cells.append(f"{mean(refused):.1f}")
@@ -212,6 +212,132 @@ def daily(seeds):
     _print("daily quota gone for 1.8 h", ("quota", "refused", "lost", "back after s"), rows)
 
 
+class Scene(NamedTuple):
+    """A server that does something wrong, and what a crawl of it is measured by."""
+
+    name: str
+    items: int
+    length_s: int
+    slots: int
+    told: int | None
+    server: dict
+    plain: bool = True
+    """A client that does nothing but keep so many calls in flight is a measure of it."""
+
+
+def three_of_thirty_s(at_ms):
+    """Tell whether a server refuses everybody for 3 s of each 30 s."""
+    return at_ms % 30_000 < 3_000
+
+
+SCENES = (
+    Scene("one 429 with Retry-After: 3, told 600", 1_200, 600, 10, 600,
+          {"lie": (40, 3_000), "latency_ms": 200}, plain=False),
+    Scene("one 429 with Retry-After: 3, untold", 1_200, 600, 10, None,
+          {"lie": (40, 3_000), "latency_ms": 200}, plain=False),
+    Scene("2 % get 429 at random", 600, 300, 10, None, {"refused": 0.02, "latency_ms": 50}),
+    Scene("10 % get 429 at random", 600, 300, 10, None, {"refused": 0.1, "latency_ms": 50}),
+    Scene("30 % get 429 at random", 600, 300, 10, None, {"refused": 0.3, "latency_ms": 50}),
+    Scene("10 % get 429, answers of 1 s", 600, 900, 10, None, {"refused": 0.1}),
+    Scene("70 % get 503, 45 s", 10_000, 45, 10, None, {"failing": 0.7}),
+    Scene("70 % get 503, 45 s, 50 ms", 10_000, 45, 10, None, {"failing": 0.7, "latency_ms": 50}),
+    Scene("out of order for 3 s of each 30", 6_000, 300, 50, None, {"outage": three_of_thirty_s}),
+    Scene("one word gets 429 for ever", 300, 300, 10, None, {"poison": [3], "latency_ms": 50}),
+    Scene("three words get 429 for ever, told 600", 600, 300, 40, 600,
+          {"poison": [3, 50, 51], "kind": "fixed"}, plain=False),
+)  # fmt: skip
+
+
+def scenes(seeds):
+    """Servers that refuse and fail for other reasons than a quota, beside a plain client."""
+    rows = []
+    for scene in SCENES:
+        runs = [scene_of(scene, seed) for seed in seeds]
+        plain = [plain_of(scene, seed) for seed in seeds]
+        done = mean(len(run.done_at_ms) for run in runs)
+        end_s = mean((run.finished_at_ms or scene.length_s * 1_000) / 1000 for run in runs)
+        beside = f"{mean(count for count, _ in plain):.0f} in {mean(s for _, s in plain):.1f}"
+        calls = mean(run.refused for run in runs), mean(run.failed for run in runs)
+        rows.append(
+            (
+                scene.name,
+                f"{done:.0f} in {end_s:.1f}",
+                f"{calls[0]:.0f}",
+                f"{calls[1]:.0f}",
+                f"{mean(run.lost for run in runs):.1f}",
+                beside if plain else "",
+            )
+        )
+    head = ("server", "answered in s", "refused", "failed", "lost", "plain client")
+    _print("what is no quota", head, rows)
+
+
+def scene_of(scene, seed):
+    """Crawl a scene to its end."""
+    world = World(seed)
+    server = Server(world, 600, **scene.server)
+    client = Client(world, server, scene.items, scene.slots, Quota(scene.told), on_done=world.stop)
+    world.run(scene.length_s * 1_000)
+    return client
+
+
+def plain_of(scene, seed):
+    """Return what a client gets that keeps so many calls in flight, whatever is said."""
+    world = World(seed)
+    server = Server(world, 600, **scene.server)
+    state = {"left": scene.items, "done": 0, "end_ms": scene.length_s * 1_000}
+
+    def start():
+        if state["left"]:
+            state["left"] -= 1
+            world.at(world.now_ms + world.uplink_ms(), arrive, scene.items - state["left"])
+
+    def arrive(item):
+        reply = server.reply(item)
+        world.at(world.now_ms + reply.after_ms, answer, reply.outcome)
+
+    def answer(outcome):
+        state["done"] += outcome == "ok"
+        state["left"] += outcome != "ok"
+        if state["done"] == scene.items - len(scene.server.get("poison", ())):
+            state["end_ms"] = world.now_ms
+            world.stop()
+        start()
+
+    for _ in range(scene.slots):
+        start()
+    world.run(scene.length_s * 1_000)
+    return state["done"], state["end_ms"] / 1000
+
+
+def found(seeds):
+    """Concurrency that finds itself, on servers of unknown capacity; answers a second."""
+    rows = []
+    for latency_ms, most in ((200, 20), (200, 64), (1000, 100)):
+        for kind in ("queue", "rising", "429", "503"):
+            wide = [
+                mean(
+                    speed_of(kind, most, latency_ms, int(share * most), seed) for seed in seeds[:2]
+                )
+                for share in (0.7, 0.85, 1.0, 1.15, 1.3)
+            ]
+            runs = [speed_of(kind, most, latency_ms, None, seed) for seed in seeds]
+            share = 100 * mean(runs) / max(wide)
+            cells = f"{max(wide):.1f}", f"{mean(runs):.1f}", f"{share:.0f}"
+            rows.append((latency_ms, kind, most, *cells))
+    head = ("answers ms", "server", "capacity", "best fixed", "found", "%")
+    _print("concurrency that nobody sets, after 30 s", head, rows)
+
+
+def speed_of(kind, most, latency_ms, slots, seed, length_s=90):
+    """Return the answers a second after the first 30 s."""
+    world = World(seed)
+    server = Server(world, 600, latency_ms=latency_ms, capacity=(kind, most))
+    client = Client(world, server, 10**6, slots, Quota())
+    world.run(length_s * 1000)
+    return sum(at_ms >= 30_000 for at_ms in client.done_at_ms) / (length_s - 30)
+
+
 def _means(runs):
     served = [run.served for run in runs if not math.isnan(run.served)]
     others = f" / {mean(served):.0f}" if served else ""
@@ -229,7 +355,7 @@ def _print(title, head, rows):
     sys.stdout.flush()
 
 
-TABLES = (alone, short, shared, too_high, outage, restart, daily)
+TABLES = (alone, short, shared, too_high, outage, restart, daily, scenes, found)
 
 
 def main():

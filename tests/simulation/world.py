@@ -20,7 +20,7 @@ class World:
     """A heap of what will happen."""
 
     def __init__(self, seed):
-        self.now_ms = 0
+        self.now_ms = 1  # a start at 0 would be no later than a gate that has never closed
         self.random = random.Random(seed)
         self.events = 0
         self._heap = []
@@ -53,37 +53,89 @@ class Reply(NamedTuple):
     outcome: str
     after_ms: int
     retry_after_ms: int | None = None
+    told: int | None = None
+    """The quota that its headers tell."""
 
 
 class Server:
-    """Lets in what its quota allows; serves in a time of its own."""
+    """A quota, a latency, chance, outages, words that it never takes, a capacity.
+
+    ``outage`` is a time, or a function of one that tells whether the server is out of order.
+    ``refused`` and ``failing`` are shares of the calls, whatever the rate. ``lie``: which call is
+    refused for no reason, and its Retry-After in ms. ``capacity``: what it does with more calls at
+    once than so many (``queue``, ``rising`` latency, ``429``, ``503``).
+    """
 
     def __init__(
-        self, world, quota, kind, *, latency_ms=1000, hints=False, outage=None, daily=None
-    ):
+        self, world, quota, kind="none", *, latency_ms=1000, hints=False, outage=None, daily=None,
+        refused=0.0, failing=0.0, lie=None, poison=(), capacity=None, tells=False, refuse_ms=50,
+    ):  # fmt: skip
         self._world = world
         self.quota = quota
         self._window = _window(kind, quota)
         self._phase_ms = world.random.randrange(MINUTE_MS)
         self._mu = math.log(latency_ms) - 0.125 if latency_ms else None
-        self._hints = hints
-        self._outage = outage or (0, 0)
+        self._hints, self._tells, self._refuse_ms = hints, tells, refuse_ms
+        begin_ms, end_ms = outage if isinstance(outage, tuple) else (0, 0)
+        self._is_out = outage if callable(outage) else lambda at_ms: begin_ms <= at_ms < end_ms
         self._day_quota, self._day_ends_ms = daily or (math.inf, 0)
+        self._refused, self._failing, self._lie, self._poison = refused, failing, lie, tuple(poison)
+        self._capacity, self._asked, self.inside = capacity, 0, 0
+        queues = capacity is not None and capacity[0] == "queue"
+        self._free_ms = [0] * capacity[1] if queues else []
 
-    def reply(self):
+    def reply(self, item=None):
         """Decide about a request that arrives now."""
-        now_ms = self._world.now_ms
-        if self._outage[0] <= now_ms < self._outage[1]:
+        self._asked += 1
+        said = self._said(item)
+        if said is not None:
+            return said
+        now_ms, served_ms = self._world.now_ms, 0
+        if self._window is not None:
+            wait_ms = self._window.wait_ms(1, now_ms + self._phase_ms)
+            if wait_ms:
+                return Reply("refused", self._refuse_ms, wait_ms if self._hints else None)
+        if self._mu is not None:
+            served_ms = self._world.random.lognormvariate(self._mu, 0.5)
+        kind, most = self._capacity or ("", 0)
+        if kind in ("429", "503") and self.inside >= most:
+            return Reply("refused" if kind == "429" else "failed", self._refuse_ms)
+        if self._window is not None:
+            self._window.take(1, now_ms + self._phase_ms)
+        return self._served(kind, most, served_ms)
+
+    def _said(self, item):
+        """Return what is said before anything is counted."""
+        now_ms, chance = self._world.now_ms, self._world.random
+        if self._is_out(now_ms):
             return Reply("failed", 50)
         if self._day_quota <= 0 and now_ms < self._day_ends_ms:
             return Reply("day", 50)
-        wait_ms = self._window.wait_ms(1, now_ms + self._phase_ms)
-        if wait_ms:
-            return Reply("refused", 50, wait_ms if self._hints else None)
-        self._window.take(1, now_ms + self._phase_ms)
+        if item in self._poison:
+            return Reply("refused", self._refuse_ms)
+        if self._lie is not None and self._asked == self._lie[0]:
+            return Reply("refused", self._refuse_ms, self._lie[1])
+        if self._refused and chance.random() < self._refused:
+            return Reply("refused", self._refuse_ms)
+        if self._failing and chance.random() < self._failing:
+            return Reply("failed", 50)
+        return None
+
+    def _served(self, kind, most, served_ms):
+        now_ms = self._world.now_ms
+        if kind == "queue":
+            begin_ms = max(now_ms, self._free_ms[0])
+            heapq.heapreplace(self._free_ms, begin_ms + served_ms)
+            served_ms += begin_ms - now_ms
+        if kind == "rising":
+            served_ms *= 1 + (self.inside / most) ** 2
         self._day_quota -= 1
-        served_ms = self._world.random.lognormvariate(self._mu, 0.5) if self._mu else 0
-        return Reply("ok", 30 + round(served_ms))
+        self.inside += 1
+        self._world.at(now_ms + round(served_ms), self._leave)
+        return Reply("ok", 30 + round(served_ms), told=self.quota if self._tells else None)
+
+    def _leave(self):
+        self.inside -= 1
 
 
 def _window(kind, quota):
@@ -98,6 +150,8 @@ def _window(kind, quota):
             return Bucket(quota, MINUTE_MS, max(2, quota // 10))
         case "bucket1":
             return Bucket(quota, MINUTE_MS, max(1, quota // 60))
+        case "none":
+            return None
     raise ValueError(kind)
 
 

@@ -1,10 +1,9 @@
 """Writes docs/schema.sql: the schema of a new database, in a reader's order, with comments.
 
-Rule: what is there comes from a new database. Comments come from the migrations, those of what a
-limit learns from `Pace`; `NOTES` and `GROUPS` are for what neither says.
+Rule: what is there comes from a new database. Comments come from the migrations; `NOTES` and
+`GROUPS` are for what they don't say.
 """
 
-import ast
 import re
 import sqlite3
 import sys
@@ -12,7 +11,6 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from crawler.quota import pace
 from crawler.storage.upgrade import migrate, migrations, newest_version, statements
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "schema.sql"
@@ -81,13 +79,15 @@ NOTES = {
     "limits.paused_at_ms": "NULL: not paused",
     "limits.gate_reason": "what the refusal or failure said",
     "limits.adaptive": "1: it learns from refusals",
-    "limits.grown_at_ms": "when the rate last had time to grow",
-    "limits.burst_began_at_ms": "when the first start of the present burst was",
-    "limits.burst_starts": "the starts of that burst",
-    "limits.episode_refusals": "refusals of the present episode",
     "limits.gate_opens_at_ms": "when a single call may try it",
-    "limits.gate_gap_ms": "the last pause",
-    "limit_changes.what": "set, paused, resumed, gate_closed, gate_opened, rate_raised, …",
+    "limits.rate": "calls a minute that are right now; NULL: nothing was refused yet",
+    "limits.plateau": "the rate believed to be right; 0: all that is known is that more is",
+    "limits.window_seen_at_ms": "when a window was last found to be used up",
+    "limits.tokens_tat_us": "when all tokens that were taken have flowed in again",
+    "limits.gate_since_ms": "when it closed first, ...",
+    "limits.gate_closed_at_ms": "... and last: a call that started later tries it",
+    "limits.gate_strikes": "calls that have tried it in vain, and the first of all",
+    "limit_changes.what": "set, told, paused, gate_closed, rate_lowered, concurrency_raised, …",
     "migrations": "The migrations that have been applied. One whose text has changed is refused.",
     "results": "The answers: a row for each request that has succeeded.",
     "failures": "The requests that have failed for good, and why.",
@@ -104,7 +104,8 @@ GROUPS = {
     "limits.gate_closed_at_ms": "The gate: a refusal or an outage closes it for all calls.",
     "limits.tokens_per_minute": "What a person sets, continued.",
     "limits.started": "How many attempts have started under it, ever.",
-    "limits.tat_us": "The pace: see crawler/quota/pace.py.",
+    "limits.tokens_tat_us": "What is learned: see crawler/quota/state.py.",
+    "limits.told_per_minute": "What the server has told; NULL: nothing.",
     "limits.gate_cause": "The gate, continued.",
 }
 """What is said above the first column of a group."""
@@ -213,9 +214,6 @@ def _notes() -> dict[str, Note]:
     for migration in migrations():
         for statement in statements(migration.sql):
             found.update(_notes_of(statement))
-    for field, text in _pace_notes().items():
-        name = f"limits.{field}"
-        found[name] = Note(found.get(name, Note("", "")).before, text)
     for name, text in NOTES.items():
         is_column = "." in name
         long = is_column and text[-1] == "."
@@ -243,19 +241,6 @@ def _notes_of(statement: str) -> dict[str, Note]:
     if kind == "TABLE":
         for column, text in re.findall(r"^    ([a-z]\w*) .*-- (.*)$", statement, re.MULTILINE):
             found[f"{name}.{column}"] = Note("", text.strip())
-    return found
-
-
-def _pace_notes() -> dict[str, str]:
-    """Return what `Pace` says of its fields, which are columns of ``limits``."""
-    tree = ast.parse(Path(pace.__file__).read_text("utf-8"))
-    (body,) = [node.body for node in tree.body if getattr(node, "name", "") == "Pace"]
-    found = {}
-    for field, after in zip(body, [*body[1:], None], strict=True):
-        text = after.value if isinstance(after, ast.Expr) else None
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Constant):
-            said = " ".join(str(text.value).split()).replace("``", "").replace("None", "NULL")
-            found[ast.unparse(field.target)] = said[0].lower() + said[1:].rstrip(".")
     return found
 
 

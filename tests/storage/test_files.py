@@ -347,7 +347,7 @@ def test_a_file_from_before_quotas_were_learned_opens_no_burst(empty, known, mon
     known(*migrations()[:2])
     migrate(empty, now_ms)
     empty.executescript(f"""
-        INSERT INTO limits (name, concurrency, per_minute, gate_strikes) VALUES ('q', 50, 20, 2);
+        INSERT INTO limits (name, concurrency, per_minute, gate_strikes) VALUES ('q', 50, 8, 2);
         INSERT INTO prompts (name, version, template, provider, model, params, limit_id, current,
             created_at_ms) VALUES ('p', 1, '{{word}}', 'scripted', 'm', '{{}}', 1, 1, 1);
         INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms)
@@ -355,9 +355,9 @@ def test_a_file_from_before_quotas_were_learned_opens_no_burst(empty, known, mon
         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 40)
             INSERT INTO words (text, added_at_ms) SELECT i, 1 FROM n;
         INSERT INTO requests (word_id, prompt_id) SELECT id, 1 FROM words;
-        UPDATE requests SET state = 'leased', attempts = 1 WHERE id <= 20;
+        UPDATE requests SET state = 'leased', attempts = 1 WHERE id <= 8;
         INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms)
-            SELECT id, 1, 1, 1, {now_ms} FROM requests WHERE id <= 20;
+            SELECT id, 1, 1, 1, {now_ms} FROM requests WHERE id <= 8;
     """)
     monkeypatch.undo()
     migrate(empty, now_ms)
@@ -492,3 +492,26 @@ def test_four_processes_may_make_a_file_at_once(tmp_path):
             words = {text for (text,) in conn.execute("SELECT text FROM words")}
         assert words == {"w0", "w1", "w2", "w3"}
         assert crawler("--db", path, "check").code == Exit.DONE
+
+
+def test_a_file_keeps_its_limits_and_what_they_have_learned(empty, known, monkeypatch):
+    known(*migrations()[:6])
+    migrate(empty, 1)
+    empty.executescript("""
+        INSERT INTO limits
+            (name, concurrency, per_minute, rate, plateau, bursting, tat_us, doubling)
+        VALUES ('even', 50, NULL, 300, 350, 0, 77, 0), ('window', 7, 20, 590, 590, 1, 5, 0),
+               ('young', 1, NULL, 80, 80, 0, 9, 1), ('new', 10, 60, NULL, 0, 1, 0, 0);
+    """)
+    monkeypatch.undo()
+    migrate(empty, 2)
+    kept = empty.execute(
+        "SELECT name, concurrency, per_minute, rate, plateau, tat_us FROM limits ORDER BY id"
+    ).fetchall()
+    assert kept == [
+        ("even", 50, None, 300, 350, 77),
+        ("window", 7, 20, 590, 590, None),
+        ("young", 1, None, 80, 0, 9),
+        ("new", 10, 60, None, 0, None),
+    ]
+    assert [finding for finding in check(empty) if finding.broken] == []

@@ -14,6 +14,7 @@ from crawler.protocol import ProviderError
 from crawler.providers.refusal import broken_connection, refusal_of
 from crawler.providers.refusal_text import Said
 from crawler.providers.reply import error_of
+from crawler.providers.told import told_of
 from crawler.providers.vertex.status_details import details_of
 from crawler.redaction import redacted
 from crawler.states import Outcome
@@ -24,6 +25,8 @@ BAD_REQUEST = 400
 _ELSEWHERE = " (is it served where GOOGLE_CLOUD_LOCATION says? global has most)"
 
 TOO_LARGE = "larger than max"  # said by our own side of the connection
+LOST = ("socket closed", "connection reset", "broken pipe", "goaway", "stream removed")
+"""Said by our own side of a connection that was lost, with all the calls on it."""
 NOBODY_THERE = (
     "failed to connect to all addresses",
     "errors resolving",
@@ -61,7 +64,11 @@ def refused(error: grpc.aio.AioRpcError, secrets: Sequence[str] = ()) -> Provide
     found = refusal_of(asked)
     if found.kind is Kind.MODEL_MISSING:
         reason = f"{reason[: REASON_LENGTH - len(_ELSEWHERE)]}{_ELSEWHERE}"
-    return error_of(found._replace(reason=reason))
+    refusal = error_of(found._replace(reason=reason))
+    refusal.told = told_of(asked)
+    if name == "UNAVAILABLE" and any(sign in said.lower() for sign in LOST):
+        refusal.kind = Kind.TRANSIENT  # no server has said that
+    return refusal
 
 
 def _http_status(said: str) -> int | None:
