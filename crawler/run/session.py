@@ -14,7 +14,9 @@ from crawler.ledger.status import Status
 from crawler.ledger.work import work
 from crawler.logs import Log
 from crawler.policy import Policy
-from crawler.protocol import Provider, ProviderError
+from crawler.protocol import ListingProvider, Provider, ProviderError
+from crawler.providers import check_environment
+from crawler.providers.server_models import require_listed
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
 from crawler.run.loop import Loop
@@ -64,6 +66,7 @@ async def crawl_store(
     )
     try:
         for prompt in await store.run(_prompts_with_work, options):
+            check_environment(prompt.provider, prompt.params)
             await _connect(executor, prompt.provider, prompt.model)
         if on_start is not None:
             on_start(loop)
@@ -88,7 +91,7 @@ async def connect_once(targets: Sequence[tuple[str, str]]) -> None:
 
 async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
     try:
-        await executor.connect(provider, model)
+        connected = await executor.connect(provider, model)
     except ProviderError as error:
         raise CrawlerError(
             f"provider {provider!r} can't be reached",
@@ -96,3 +99,5 @@ async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
             "mend that and run again, or ask another: crawler run --provider NAME",
             Exit.UNREACHABLE,
         ) from error
+    if isinstance(connected, ListingProvider):
+        require_listed(provider, model, await connected.models())
