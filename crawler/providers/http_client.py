@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pyreqwest.client
@@ -40,6 +41,7 @@ IDLE_TIMEOUT = timedelta(seconds=4)
 lost."""
 LONGEST_RETURN_MS = 500
 """How long a thread that others keep in Python is taken for the client's."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 _PROXY_AUTHENTICATION_REQUIRED = 407
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
@@ -138,7 +140,7 @@ class Client:
         url: str,
         body: bytes,
         timeout_ms: int,
-        headers: Mapping[str, str],
+        headers: Mapping[str, str] = _NONE,
         *,
         in_pieces: bool = False,
         past_caches: bool = False,

@@ -106,7 +106,7 @@ def test_a_connection_is_kept_and_no_cookie_is():
             writer.write(OK + b"Set-Cookie: a=b; Path=/\r\n" + SEVEN + b"\r\n" + BODY)
 
     async def twice():
-        async with raw_server(handle) as port, connected("http://127.0.0.1", "key") as client:
+        async with raw_server(handle) as port, connected("http://127.0.0.1") as client:
             return await ask(client, port), await ask(client, port)
 
     assert asyncio.run(twice()) == ((200, BODY), (200, BODY))
