@@ -24,7 +24,9 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def ask(client, port, body=b"{}", timeout_ms=10_000):
-    async with client.post(f"http://127.0.0.1:{port}/v1", body, timeout_ms) as response:
+    headers = {"Authorization": "Bearer key"}
+    url = f"http://127.0.0.1:{port}/v1"
+    async with client.post(url, body, timeout_ms, headers) as response:
         return response.status, await response.body()
 
 
