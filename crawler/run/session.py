@@ -6,6 +6,7 @@ Rule: the only place that knows all of them.
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
@@ -21,6 +22,9 @@ from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
 from crawler.run.loop import Loop
 from crawler.storage.store import Store
+
+Listed = dict[str, list[dict[str, Any]]]
+"""The models of the servers that were asked for them."""
 
 
 async def crawl_store(
@@ -65,9 +69,10 @@ async def crawl_store(
         on_status=on_status,
     )
     try:
+        listed: Listed = {}
         for prompt in await store.run(_prompts_with_work, options):
             check_environment(prompt.provider, prompt.params)
-            await _connect(executor, prompt.provider, prompt.model)
+            await _connect(executor, prompt.provider, prompt.model, listed)
         if on_start is not None:
             on_start(loop)
         return await loop.run()
@@ -82,14 +87,16 @@ def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Pr
 async def connect_once(targets: Sequence[tuple[str, str]]) -> None:
     """Connect to each (provider, model) and part again. Raises CrawlerError if that fails."""
     executor = LocalExecutor(wall_ms, lambda: None)
+    listed: Listed = {}
     try:
         for provider, model in targets:
-            await _connect(executor, provider, model)
+            await _connect(executor, provider, model, listed)
     finally:
         await executor.close()
 
 
-async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
+async def _connect(executor: LocalExecutor, provider: str, model: str, listed: Listed) -> None:
+    """Connect, and ask a server once for its models. Raises CrawlerError."""
     try:
         connected = await executor.connect(provider, model)
     except ProviderError as error:
@@ -100,4 +107,6 @@ async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
             Exit.UNREACHABLE,
         ) from error
     if isinstance(connected, ListingProvider):
-        require_listed(provider, model, await connected.models())
+        if provider not in listed:
+            listed[provider] = await connected.models()
+        require_listed(provider, model, listed[provider])

@@ -376,6 +376,16 @@ def test_there_is_no_fuss_about_a_server_that_lists_nothing_or_takes_any_name(
     assert "models" not in ran.err
 
 
+def test_a_server_is_asked_once_for_its_models_whatever_number_of_them_is_used(do, monkeypatch):
+    with played() as server:
+        monkeypatch.setenv("MINE_BASE_URL", server.at + "/v1")
+        for name, model in (("a", "small"), ("b", "large-2"), ("c", "small")):
+            asking(do, "mine", name=name, model=model)
+        assert do("run").code == Exit.DONE
+    assert len(server.posts()) == 3
+    assert len(server.asked) == 4
+
+
 def test_the_models_of_a_server_are_listed(do, monkeypatch):
     told(do("prompt", "models"), Exit.CONFIGURATION)
     told(do("prompt", "models", "scripted"), Exit.USAGE)
