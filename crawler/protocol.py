@@ -191,3 +191,11 @@ class StreamingProvider(Provider, Protocol):
         They are the model's own words: not the prefill, and before anything is cut off or found
         wanting. Whoever has the text only as a whole may tell nothing. Raises ProviderError.
         """
+
+
+@runtime_checkable
+class ListingProvider(Provider, Protocol):
+    """A provider that knows which models it has."""
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the models that it lists; none where it offers no list."""

@@ -15,6 +15,7 @@ LEFT_OUT = "…"
 SHORTEST = 8
 """What is shorter is a word that a server on this machine wants instead of a key."""
 SHORTEST_IN_ANSWER = 16
+_READ: dict[str, None] = {}
 _ESCAPED = re.compile(rb"\\(?:[\\/]|u00([2-7][0-9a-fA-F]))")
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]+")
 _UNSEEN_IN_JSON = re.compile(
@@ -89,7 +90,18 @@ def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
 
 def secrets_of_environment() -> list[str]:
     """Return what the environment calls a key, a token, a secret or a password."""
-    return [value.strip() for name, value in os.environ.items() if _NAMED_SECRET.search(name)]
+    named = [value.strip() for name, value in os.environ.items() if _NAMED_SECRET.search(name)]
+    return [*named, *_READ]
+
+
+def remember(secrets: Iterable[str]) -> None:
+    """Have what was read from a file, a command or any other variable left out, too."""
+    _READ.update((secret, None) for secret in secrets if secret)
+
+
+def read_secrets() -> list[str]:
+    """Return what was remembered."""
+    return list(_READ)
 
 
 @cache

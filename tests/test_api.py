@@ -394,7 +394,7 @@ def test_the_program_leaves_the_prompts_of_a_function_alone(do, db):
         (["a"], {"provider": "openai", "model": None}, ValueError),
         (["a"], {"provider": functools.partial(by_name), "model": None}, ValueError),
         (["a"], {"params": {"x": object()}}, TypeError),
-        (["a"], {"provider": "gemini"}, CrawlerError),
+        (["a"], {"provider": "nmae"}, CrawlerError),
         (["a\ud800"], {}, CrawlerError),
         ([{"word": "a", "gloss": "\udfff"}], {}, CrawlerError),
         (["a\0b"], {}, CrawlerError),

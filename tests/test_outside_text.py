@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from crawler.cli.terminal import as_json, printable, printable_lines
 from crawler.errors import CrawlerError, quoted, require_name
+from crawler.lists.form import Reading
 from crawler.lists.model_list import read_items
-from crawler.lists.words import read_list
+from crawler.lists.reading import read_list
 from crawler.protocol import Call, ProviderError
 from crawler.providers.answer_check import examine
 from crawler.providers.body_values import body_of, merged
@@ -31,9 +32,9 @@ from crawler.providers.json_answer import without_fence
 from crawler.providers.local import _environment
 from crawler.providers.openai import _credentials
 from crawler.providers.openai_stream import Gathering
-from crawler.providers.proxy import exposed_to
 from crawler.providers.refusal import refusal_of
 from crawler.providers.refusal_text import Said
+from crawler.providers.servers import exposed_to
 from crawler.providers.thoughts import split_thoughts
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.answer import read_draft, read_generated
@@ -89,7 +90,7 @@ def _held(text):
 def _list(name):
     def read(text):
         try:
-            read_list(io.StringIO(text), name, None)
+            read_list(io.BytesIO(text.encode("utf-8", "surrogatepass")), name, Reading())
         except CrawlerError:
             return
 
@@ -328,7 +329,7 @@ def test_the_local_models_server_gets_no_key_of_ours(monkeypatch):
     ],
 )
 def test_a_key_that_leaves_this_machine_in_plain_text_is_known(url, key, exposed):
-    assert exposed_to({"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key}) == exposed
+    assert exposed_to("openai", {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": key}) == exposed
 
 
 def test_a_key_that_leaves_this_machine_in_plain_text_is_told_once(tmp_path, monkeypatch):

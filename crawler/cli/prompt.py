@@ -1,6 +1,8 @@
 """`crawler prompt`: what is asked."""
 
+import asyncio
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +34,8 @@ from crawler.ledger.intake import (
 from crawler.ledger.limits import put_limit
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for
+from crawler.providers.server_models import name_of
+from crawler.providers.servers import set_up
 from crawler.storage.database import reading, writing
 from crawler.template import Template
 
@@ -52,7 +56,9 @@ Examples:
 )
 @click.argument("name", callback=not_empty)
 @click.option("--template", required=True, help="The text, or @FILE. {word} is the word.")
-@click.option("--provider", required=True, help="vertex, openai, local or scripted.")
+@click.option(
+    "--provider", required=True, help="vertex, local, scripted, openai, groq … or a NAME of yours."
+)
 @click.option("--model", help="The model's name; for local it may be a GGUF file.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
 @click.option("--schema", help="The JSON Schema of an answer, or @FILE: its fields are columns.")
@@ -71,6 +77,10 @@ def add(
     db: Path,
 ) -> None:
     """Add a prompt, or a new version of one.
+
+    A provider is vertex, local, scripted, or an OpenAI-compatible server: openai, groq, openrouter,
+    mistral, deepseek, together, azure, gemini, or any NAME with NAME_BASE_URL in the environment
+    (and NAME_API_KEY, NAME_API_KEY_FILE or NAME_API_KEY_COMMAND).
 
     A version never changes: another template, provider, model or parameter is another version, and
     words are asked about again. In the template {word} is the word and {NAME} a column of its list;
@@ -135,6 +145,45 @@ def show(name: str, db: Path) -> None:
         print_line(f"  {printable(param)} = {printable(json.dumps(value, ensure_ascii=False))}")
     print_line()
     print_line(printable_lines(row.template))
+
+
+@prompt.command(epilog="Examples: crawler prompt models groq · crawler prompt models")
+@click.argument("provider", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def models(provider: str | None, *, as_json: bool) -> None:
+    """List the models of a server, or of every one that the environment has a key or address of."""
+    names = [provider] if provider else set_up(os.environ)
+    if not names:
+        raise CrawlerError(
+            "there is no server to ask",
+            "no variable NAME_API_KEY or NAME_BASE_URL is set",
+            "export GROQ_API_KEY=…, for example, then crawler prompt models groq",
+            Exit.CONFIGURATION,
+        )
+    listed = [(name, model) for name in names for model in asyncio.run(_models_of(name))]
+    if as_json:
+        print_json([{"provider": name, "model": model} for name, model in listed])
+    else:
+        print_table(("provider", "model"), listed)
+
+
+async def _models_of(provider: str) -> list[str]:
+    """Return the models that a server lists. Raises CrawlerError if it lists none."""
+    cause = "only an OpenAI-compatible server is asked for it"
+    if kind_of(provider).is_server:
+        from crawler.providers.openai import connect  # noqa: PLC0415 - what only this needs
+
+        async with connect("", provider) as server:
+            found = await server.models()
+        if found:
+            return sorted(map(name_of, found))
+        cause = "it can't be reached, refuses the key, or offers none"
+    raise CrawlerError(
+        f"{provider} has no list of models",
+        cause,
+        "a call may work all the same: crawler prompt add --provider … --model …",
+        Exit.UNREACHABLE if kind_of(provider).is_server else Exit.USAGE,
+    )
 
 
 def _put(

@@ -24,7 +24,7 @@ from crawler.ledger.intake import (
     put_prompt,
 )
 from crawler.ledger.takeover import put_default_limit
-from crawler.providers import check_params, kind_of, model_for
+from crawler.providers import check_environment, check_params, kind_of, model_for
 
 
 class Change(NamedTuple):
@@ -67,9 +67,12 @@ def changes(
 def require_reachable(planned: Iterable[Change]) -> None:
     """Connect to those who are to be asked now and were not before. Raises CrawlerError.
 
-    That finds a lack of credentials, and a local model that does not start. Whether a server has a
-    model only a call can tell.
+    That finds a lack of credentials, a local model that does not start, and a model that a server
+    does not list.
     """
+    planned = list(planned)
+    for _, spec in planned:
+        check_environment(spec.provider, spec.params)
     targets = {
         (spec.provider, spec.model)
         for old, spec in planned

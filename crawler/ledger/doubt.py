@@ -31,6 +31,7 @@ class Doubt(NamedTuple):
     """What the server said last."""
     request_ids: Collection[int]
     """The requests that were refused alike."""
+    provider: str = ""
 
     @property
     def is_stopped(self) -> bool:
@@ -96,7 +97,7 @@ def _doubt(prompt: Work, refused: Sequence[_Refused], run_id: int) -> Doubt | No
             ours = any(one.run_id == run_id for one in those)
             may_start = -1 if ours else max(0, 1 - prompt.leased)
             ids = {one.request_id for one in those if one.prompt_id == prompt.prompt_id}
-            return Doubt(prompt.prompt_id, kind, may_start, those[0].reason, ids)
+            return Doubt(prompt.prompt_id, kind, may_start, those[0].reason, ids, prompt.provider)
     return None
 
 

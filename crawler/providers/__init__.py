@@ -8,11 +8,14 @@ for quota, or remembers: that is the ledger's.
 """
 
 import importlib
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
+from crawler.providers.server_headers import added_headers
+from crawler.providers.servers import SERVERS, is_server, no_provider
 
 
 class Kind(NamedTuple):
@@ -23,28 +26,33 @@ class Kind(NamedTuple):
     default_model: str | None
     concurrency: int | None
     """Calls in flight at once, until the user says otherwise; None: it finds itself."""
+    is_server: bool = False
+    """One of many OpenAI-compatible servers: ``connect(model, name)``."""
 
 
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "local": Kind("crawler.providers.local", "SmolLM2-135M-Instruct", 4),
-        "openai": Kind("crawler.providers.openai", None, None),
         "vertex": Kind("crawler.providers.vertex.service", "gemini-2.5-flash", None),
         "scripted": Kind("crawler.providers.scripted", "scripted", 10),
     }
 )
+_SERVER = Kind("crawler.providers.openai", None, 10, is_server=True)
 
 
 def kind_of(provider: str) -> Kind:
     """Return what is known of a provider. Raises CrawlerError for a name that is none."""
     if provider in KINDS:
         return KINDS[provider]
-    raise CrawlerError(
-        f"there is no provider {provider!r}",
-        f"the providers are {', '.join(KINDS)}",
-        "crawler prompt add --help",
-        Exit.USAGE,
-    )
+    if is_server(provider, os.environ):
+        return _SERVER
+    raise no_provider(provider, [*KINDS, *SERVERS])
+
+
+def check_environment(provider: str, params: Mapping[str, Any]) -> None:
+    """Refuse to begin where a header's variable is not set. Raises CrawlerError."""
+    if provider not in KINDS:
+        added_headers(params)
 
 
 def model_for(provider: str, named: str | None) -> str:

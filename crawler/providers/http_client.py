@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import pyreqwest.client
@@ -40,6 +41,7 @@ IDLE_TIMEOUT = timedelta(seconds=4)
 lost."""
 LONGEST_RETURN_MS = 500
 """How long a thread that others keep in Python is taken for the client's."""
+_NONE: Mapping[str, str] = MappingProxyType({})
 _PROXY_AUTHENTICATION_REQUIRED = 407
 _PEM = b"-----BEGIN CERTIFICATE-----"
 
@@ -142,6 +144,7 @@ class Client:
         url: str,
         body: bytes,
         timeout_ms: int,
+        headers: Mapping[str, str] = _NONE,
         *,
         in_pieces: bool = False,
         past_caches: bool = False,
@@ -153,6 +156,7 @@ class Client:
             url: where it is sent.
             body: what is sent.
             timeout_ms: how long all of it may take, the reading included.
+            headers: what is sent beside it.
             in_pieces: the body is wanted as it comes; the connection is closed after it, since
                 some servers keep none after a stream, though they say so.
             past_caches: caches on the way are asked to stay out.
@@ -162,6 +166,8 @@ class Client:
         request = (
             self._client.post(url).body_bytes(body).timeout(timedelta(milliseconds=timeout_ms))
         )
+        for name, value in headers.items():
+            request = request.header(name, value)
         if past_caches:
             request = request.header("Cache-Control", "no-cache")
         if in_pieces:
@@ -174,14 +180,26 @@ class Client:
         except PyreqwestError as error:
             raise _told(error, timeout_ms, served_before=served_before) from error
 
+    @asynccontextmanager
+    async def get(
+        self, url: str, timeout_ms: int, headers: Mapping[str, str]
+    ) -> AsyncIterator[Response]:
+        """Ask for a page and yield the response, whatever its status. Raises ProviderError."""
+        request = self._client.get(url).timeout(timedelta(milliseconds=timeout_ms))
+        for name, value in headers.items():
+            request = request.header(name, value)
+        try:
+            async with request.build_streamed() as response:
+                yield Response(response, timeout_ms)
+        except PyreqwestError as error:
+            raise _told(error, timeout_ms) from error
+
 
 @asynccontextmanager
-async def connected(
-    base_url: str, key: str = "", proxy: str | None = None
-) -> AsyncIterator[Client]:
+async def connected(base_url: str, proxy: str | None = None) -> AsyncIterator[Client]:
     """Yield a client for a server; nothing is sent yet. Raises CrawlerError."""
     try:
-        client = _builder(base_url, key, proxy).build()
+        client = _builder(base_url, proxy).build()
     except (PyreqwestError, ValueError) as error:
         raise CrawlerError(
             "no connection can be set up",
@@ -209,13 +227,10 @@ async def _out_of_python() -> None:
         await asyncio.sleep(0.001)
 
 
-def _builder(base_url: str, key: str, proxy: str | None) -> pyreqwest.client.ClientBuilder:
-    headers = {"Content-Type": "application/json"}
-    if key:
-        headers["Authorization"] = f"Bearer {key}"
+def _builder(base_url: str, proxy: str | None) -> pyreqwest.client.ClientBuilder:
     builder = (
         pyreqwest.client.ClientBuilder()
-        .default_headers(headers)
+        .default_headers({"Content-Type": "application/json"})
         .user_agent("crawler")
         .follow_redirects(enable=False)
         .connect_timeout(CONNECT_TIMEOUT)

@@ -2,32 +2,25 @@
 
 Rule: one POST a call, and every way that it can end is one outcome.
 
-The address is OPENAI_BASE_URL and the key OPENAI_API_KEY; neither is ever recorded. Parameters of
-our own: ``endpoint`` (``chat`` or ``completion``), ``max_output_tokens``, ``system``, ``checks``,
-``response_schema`` and ``response_mime_type`` (see answer_check), ``allow_truncated``,
-``retry_temperature`` (for every attempt but the first), ``stream_options`` (where the answer is
-streamed; for its tokens unless it says otherwise). All others go to the server as they are, but
-``stream``: that is up to whether somebody reads along.
+Which server a name means is in `servers`, and what is posted in `openai_request`. Its address and
+its key are never recorded. Parameters of our own: ``endpoint`` (``chat`` or ``completion``),
+``headers``, ``max_output_tokens``, ``system``, ``checks``, ``response_schema`` and
+``response_mime_type`` (see answer_check), ``allow_truncated``, ``retry_temperature`` (for every
+attempt but the first), ``stream_options`` (where the answer is streamed; for its tokens unless it
+says otherwise). All others go to the server as they are, but ``stream``: that is up to whether
+somebody reads along.
 """
 
 import asyncio
 import json
 import os
-from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
-from crawler.answer_schema import SCHEMA
-from crawler.answer_schema.checker import as_json_schema
-from crawler.errors import CrawlerError, Exit
-from crawler.protocol import Answer, Call, Provider, ProviderError
-from crawler.providers.answer_check import (
-    MIME_TYPE,
-    require_checks,
-    wants_json,
-)
+from crawler.protocol import Answer, Call, ProviderError
+from crawler.providers.answer_check import require_checks
 from crawler.providers.event_stream import EventReader
 from crawler.providers.http_client import BrokenConnectionError, Client, Response, connected
 from crawler.providers.openai_reply import (
@@ -37,107 +30,75 @@ from crawler.providers.openai_reply import (
     draft_in,
     is_success,
 )
+from crawler.providers.openai_request import (
+    check_params,
+    is_completion,
+    request_body,
+    streaming_body,
+)
 from crawler.providers.openai_stream import Gathering
 from crawler.providers.proxy import proxy_for
+from crawler.providers.refusal import refusal_of
 from crawler.providers.refusal_text import Said
-from crawler.providers.renamed_params import learned, other_name, renamed
-from crawler.redaction import HeldBack, redacted_answer
+from crawler.providers.renamed_params import asked_again, learned, other_name, renamed
+from crawler.providers.server_headers import added_headers, usual_headers
+from crawler.providers.server_keys import Key, require_key
+from crawler.providers.server_models import models_in
+from crawler.providers.servers import Address, address_of, secrets_in
+from crawler.redaction import HeldBack, read_secrets, redacted_answer, remember
+from crawler.states.kinds import Kind
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
+__all__ = ["Server", "check_params", "connect", "request_body"]
 LARGE = 2**20
 """Bytes of an answer above which it is read in a thread."""
-OWN_PARAMS = frozenset(
-    {
-        "allow_truncated",
-        "checks",
-        "endpoint",
-        "max_output_tokens",
-        MIME_TYPE,
-        SCHEMA,
-        "retry_temperature",
-        "stream",
-        "stream_options",
-        "system",
-    }
-)
+LIST_TIMEOUT_MS = 3_000
+_NO_PAGE = (404, 405)
+_UNAUTHORIZED = 401
 
 
 @asynccontextmanager
-async def connect(model: str) -> AsyncIterator[Provider]:
-    """Yield the server that the environment names. Raises CrawlerError."""
-    del model
-    base_url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL
-    key = os.environ.get("OPENAI_API_KEY", "").strip()
-    _require_address(base_url)
-    _require_key(base_url, key)
+async def connect(model: str, name: str = "openai") -> AsyncIterator["Server"]:
+    """Yield the server that has a name. Raises CrawlerError."""
+    address = address_of(name, model, os.environ)
+    base_url = address.bases[0]
+    key = Key(name)
+    await key.read()
+    require_key(name, key.text, base_url)
     proxy = proxy_for(base_url, os.environ)
-    async with connected(base_url, key, proxy) as http:
-        yield Server(http, base_url, [key, *_credentials(base_url), *_credentials(proxy or "")])
+    secrets = [*secrets_in(f"{base_url}{address.query}"), *secrets_in(proxy or "")]
+    remember(secrets)
+    async with connected(base_url, proxy) as http:
+        yield Server(http, base_url, secrets, name=name, key=key, address=address)
 
 
-def _require_address(base_url: str) -> None:
-    if not _is_address(base_url):
-        raise CrawlerError(
-            "OPENAI_BASE_URL is no address",
-            "it must look like https://host/v1, or http://127.0.0.1:8080/v1 for a local server",
-            "export OPENAI_BASE_URL=http://127.0.0.1:8080/v1, with the port of yours",
-            Exit.CONFIGURATION,
-        )
+class _Sent(NamedTuple):
+    """What a call was sent with, beside its body."""
 
-
-def check_params(model: str, params: Mapping[str, Any]) -> None:
-    """Refuse parameters that can't be sent. Raises CrawlerError."""
-    del model
-    seed = params.get("seed", 0)
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise CrawlerError(
-            "the parameter seed can't be used",
-            f"it is {seed!r}, and has to be a whole number",
-            "--param seed=1",
-            Exit.USAGE,
-        )
-
-
-def _is_address(base_url: str) -> bool:
-    try:
-        parts = urlsplit(base_url)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    # What follows a ? would end up in front of the path of a call.
-    return named and parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
-
-
-def _require_key(base_url: str, key: str) -> None:
-    """Refuse a key that can't be sent, or that is missing. Raises CrawlerError."""
-    if not (key.isascii() and key.isprintable()):
-        what, why = "OPENAI_API_KEY is no key", "a line break or a letter in it can't be sent"
-    elif key and urlsplit(base_url).username is not None:
-        what = "only one of OPENAI_API_KEY and the user in OPENAI_BASE_URL can be sent"
-        why = "both are set"
-    elif not key and base_url == DEFAULT_BASE_URL:
-        what, why = "there is no key for api.openai.com", "OPENAI_API_KEY is not set"
-    else:
-        return
-    hint = "export OPENAI_API_KEY=…, or OPENAI_BASE_URL=… for another server"
-    raise CrawlerError(what, why, hint, Exit.DENIED)
-
-
-def _credentials(url: str) -> list[str]:
-    """Return what is secret in an address: a key may stand in the place of the user, too."""
-    parts = urlsplit(url)
-    user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    sent = b64encode(f"{user}:{password}".encode()).decode().rstrip("=")  # in its header
-    return [user, password, sent] if user or password else []
+    base: str
+    key: str
+    headers: Mapping[str, str]
 
 
 class Server:
     """A provider: an OpenAI-compatible server at an address."""
 
-    def __init__(self, http: Client, base_url: str, secrets: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        http: Client,
+        base_url: str,
+        secrets: Sequence[str] = (),
+        *,
+        name: str = "",
+        key: Key | None = None,
+        address: Address | None = None,
+    ) -> None:
         self._http = http
-        self._base_url = base_url.rstrip("/")
-        self._secrets = secrets
+        self._name = name
+        self._key = key or Key(name)
+        self._bases = list(address.bases if address else [base_url.rstrip("/")])
+        self._query = address.query if address else ""
+        self._fixed = list(secrets)
+        self._headers = usual_headers(name)
         self._host = urlsplit(base_url).hostname or ""
         self._names: dict[str, str] = {}  # of parameters: ours, and what the server calls them
 
@@ -145,59 +106,91 @@ class Server:
         """Make one call. Raises ProviderError."""
         require_checks(call)
         body = renamed(request_body(call), self._names)
-        async with self._post(call, body) as response:
-            return await self._answer(call, body, response)
+        sent = self._sending(call)
+        async with self._post(call, body, sent) as response:
+            return await self._answer(call, body, sent, await self._arrived(response))
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
         require_checks(call)
         body = renamed(streaming_body(call), self._names)
-        async with self._post(call, body, in_pieces=True) as response:
+        sent = self._sending(call)
+        async with self._post(call, body, sent, in_pieces=True) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            answer = await self._answer(call, body, response)
+            answer = await self._answer(call, body, sent, await self._arrived(response))
             on_text(answer.text.removeprefix(call.prefill))
             return answer
 
     def _post(
-        self, call: Call, body: Mapping[str, Any], *, in_pieces: bool = False
+        self, call: Call, body: Mapping[str, Any], sent: "_Sent", *, in_pieces: bool = False
     ) -> AbstractAsyncContextManager[Response]:
         return self._http.post(
-            self._url(call),
+            self._url(sent.base, "completions" if is_completion(call) else "chat/completions"),
             json.dumps(body).encode(),
             call.timeout_ms,
+            sent.headers,
             in_pieces=in_pieces,
             past_caches=call.number > 1,  # their answer would be no better the second time
             served_before=call.served_before,
         )
 
-    async def _answer(self, call: Call, body: Mapping[str, Any], response: Response) -> Answer:
-        content = await response.body()
-        arrived = Arrived(response.status, response.headers, content, self._host)
-        if len(content) <= LARGE:
-            return self._read(call, body, arrived)
-        # Others wait for the loop.
-        arrived = arrived._replace(headers=dict(arrived.headers))
-        return await asyncio.to_thread(self._read, call, body, arrived)
+    async def _answer(
+        self, call: Call, body: Mapping[str, Any], sent: "_Sent", arrived: Arrived
+    ) -> Answer:
+        """Return the answer that came. Raises ProviderError; what it teaches costs nothing.
 
-    def _read(self, call: Call, body: Mapping[str, Any], arrived: Arrived) -> Answer:
-        """Return the answer that came. Raises ProviderError; a name that it teaches costs nothing.
-
-        What was sent before a name was known is asked again under it, like the first.
+        What was sent before a name, a path or a key was known is asked again, like the first.
         """
-        arrived = arrived._replace(body=self._clean(arrived.body))
-        if not is_success(arrived.status):
-            said = Said(arrived.status, arrived.headers, arrived.body, secrets=self._secrets)
-            name = other_name(said, body.keys())
-            if name is not None and name[1] not in self._names:
-                self._names[name[0]] = name[1]
-                raise learned(*name, arrived.status)
+        if is_success(arrived.status):
+            self._settle(sent)
+            return await self._read(call, arrived)
+        said = Said(arrived.status, arrived.headers, arrived.body, secrets=self._secrets)
+        if arrived.status == _UNAUTHORIZED and await self._key.has_changed(sent.key):
+            raise asked_again("the key was refused, and there is another", arrived.status)
+        if self._is_elsewhere(said, sent):
+            raise asked_again("nothing is at that path; another is tried", arrived.status)
+        name = other_name(said, body.keys())
+        if name is not None and name[1] not in self._names:
+            self._names[name[0]] = name[1]
+            raise learned(*name, arrived.status)
         return answer_in(call, arrived, self._secrets)
+
+    def _settle(self, sent: "_Sent") -> None:
+        """Note that path and key of a call are good."""
+        self._bases = [sent.base]
+        if sent.key == self._key.text:
+            self._key.prove()
+
+    def _is_elsewhere(self, said: Said, sent: "_Sent") -> bool:
+        """Tell whether a call went to a path that the server does not have, and another is left."""
+        if said.status not in _NO_PAGE or refusal_of(said).kind is not Kind.CONFIGURATION:
+            return False
+        if sent.base == self._bases[0] and len(self._bases) > 1:
+            self._bases.pop(0)
+        return sent.base != self._bases[0]
+
+    async def models(self) -> list[dict[str, Any]]:
+        """Return the models that the server lists; none where it offers no list."""
+        headers = {**self._headers, **self._key.headers()}
+        for base in list(self._bases):
+            try:
+                async with self._http.get(
+                    self._url(base, "models"), LIST_TIMEOUT_MS, headers
+                ) as response:
+                    body = await response.body() if is_success(response.status) else b""
+            except ProviderError:
+                return []
+            found = models_in(body)
+            if found:
+                self._bases = [base]
+                return found
+        return []
 
     async def _read_events(
         self, call: Call, response: Response, on_text: Callable[[str], None]
     ) -> Answer:
-        gathering = Gathering("text" if _is_completion(call) else "content", self._secrets)
+        gathering = Gathering("text" if is_completion(call) else "content", self._secrets)
         told = HeldBack(self._secrets, on_text)
         try:
             await _gather(response, gathering, told.read)
@@ -207,13 +200,39 @@ class Server:
             raise
         return answer_in(call, self._gathered(response, gathering), self._secrets)
 
+    async def _arrived(self, response: Response) -> Arrived:
+        body = await response.body()
+        if len(body) <= LARGE:
+            return Arrived(response.status, response.headers, self._clean(body), self._host)
+        # Others wait for the loop.
+        clean = await asyncio.to_thread(self._clean, body)
+        return Arrived(response.status, dict(response.headers), clean, self._host)
+
+    async def _read(self, call: Call, arrived: Arrived) -> Answer:
+        if len(arrived.body) <= LARGE:
+            return answer_in(call, arrived, self._secrets)
+        return await asyncio.to_thread(answer_in, call, arrived, self._secrets)
+
     def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
         body = self._clean(gathering.body())
         is_open = not gathering.ended
         return Arrived(response.status, response.headers, body, self._host, is_open)
 
-    def _url(self, call: Call) -> str:
-        return f"{self._base_url}/{'completions' if _is_completion(call) else 'chat/completions'}"
+    def _url(self, base: str, path: str) -> str:
+        return f"{base}/{path}{self._query}"
+
+    def _sending(self, call: Call) -> "_Sent":
+        """Return what a call is sent with. Raises CrawlerError for a variable that is missing."""
+        added = added_headers(call.params)
+        headers = {**self._headers, **self._key.headers()}
+        given = {name.lower() for name in added}
+        usual = {name: value for name, value in headers.items() if name.lower() not in given}
+        return _Sent(self._bases[0], self._key.text, {**usual, **added})
+
+    @property
+    def _secrets(self) -> list[str]:
+        """What must be in nothing that is kept."""
+        return [*self._fixed, self._key.text, *read_secrets()]
 
     def _clean(self, body: bytes) -> bytes:
         """Return an answer without what only a server that means ill would put there."""
@@ -235,48 +254,3 @@ async def _gather(response: Response, gathering: Gathering, on_text: Callable[[s
     gathering.tell(reader.end(), on_text)
     if not gathering.whole:
         raise broken_off()
-
-
-def request_body(call: Call) -> dict[str, Any]:
-    """Return what is posted for a call."""
-    params = call.params
-    body = {name: value for name, value in params.items() if name not in OWN_PARAMS}
-    body["model"] = call.model
-    if "max_output_tokens" in params:
-        body["max_tokens"] = params["max_output_tokens"]
-    if call.number > 1 and "retry_temperature" in params:
-        body["temperature"] = params["retry_temperature"]
-    if "seed" in params:
-        body["seed"] = params["seed"] + call.number - 1
-    if wants_json(params):
-        body.setdefault("response_format", _response_format(params.get(SCHEMA)))
-    if _is_completion(call):
-        body["prompt"] = call.prompt + call.prefill
-        return body
-    messages = [{"role": "system", "content": params["system"]}] if "system" in params else []
-    messages.append({"role": "user", "content": call.prompt})
-    if call.prefill:
-        messages.append({"role": "assistant", "content": call.prefill})
-    body["messages"] = messages
-    return body
-
-
-def streaming_body(call: Call) -> dict[str, Any]:
-    """Return what is posted for a call whose answer is to come in pieces."""
-    options = call.params.get("stream_options", {"include_usage": True})
-    asked = {"stream_options": options} if options else {}
-    return {**request_body(call), "stream": True, **asked}
-
-
-def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any]:
-    if schema is None:
-        return {"type": "json_object"}
-    # Not "strict": that would refuse every schema that leaves a field to the model.
-    return {
-        "type": "json_schema",
-        "json_schema": {"name": "answer", "schema": as_json_schema(schema)},
-    }
-
-
-def _is_completion(call: Call) -> bool:
-    return bool(call.params.get("endpoint") == "completion")

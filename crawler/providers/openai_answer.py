@@ -140,8 +140,11 @@ def _written(
 
 
 def _model(whole: Mapping[str, Any]) -> str | None:
-    model = whole.get("model")
-    return model if isinstance(model, str) else None
+    """Return the model that answered, with the fingerprint of the system that it ran on."""
+    model, fingerprint = whole.get("model"), whole.get("system_fingerprint")
+    if not isinstance(fingerprint, str) or not fingerprint:
+        return model if isinstance(model, str) else None
+    return f"{model} ({fingerprint})" if isinstance(model, str) else f"({fingerprint})"
 
 
 def _refusal(

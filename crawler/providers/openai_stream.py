@@ -13,6 +13,7 @@ from crawler.providers.openai_reply import error_in_stream, no_form
 from crawler.states.kinds import Kind
 
 DONE = b"[DONE]"
+_FACTS = ("model", "usage", "system_fingerprint")
 
 
 class Gathering:
@@ -53,7 +54,7 @@ class Gathering:
             if content.get("error"):
                 raise error_in_stream(content["error"], event, self._secrets)
             # The last of each: some servers count in every event all that was used so far.
-            self._facts |= {name: content[name] for name in ("model", "usage") if content.get(name)}
+            self._facts |= {name: content[name] for name in _FACTS if content.get(name)}
             return "".join([self._add_choice(choice) for choice in content.get("choices") or ()])
         except (AttributeError, TypeError) as error:
             raise no_form() from error

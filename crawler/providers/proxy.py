@@ -21,7 +21,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     server = urlsplit(url)
     host, port = (server.hostname or "").rstrip("."), server.port or _PORTS[server.scheme]
     proxy = _setting(environ, f"{server.scheme}_proxy")
-    if not proxy or _is_here(host) or _is_excepted(host, port, _setting(environ, "no_proxy")):
+    if not proxy or is_here(host) or _is_excepted(host, port, _setting(environ, "no_proxy")):
         return None
     if not _is_usable(proxy):
         raise CrawlerError(
@@ -37,14 +37,6 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, environ.get(name.upper(), "")).strip()
 
 
-def exposed_to(environ: Mapping[str, str]) -> str:
-    """Return the host that gets the key in plain text, over the network; else nothing."""
-    parts = urlsplit(environ.get("OPENAI_BASE_URL", ""))
-    sent = environ.get("OPENAI_API_KEY") or parts.username or parts.password
-    host = parts.hostname or ""
-    return host if sent and parts.scheme == "http" and not _is_here(host) else ""
-
-
 def _is_usable(proxy: str) -> bool:
     try:
         parts = urlsplit(proxy)
@@ -54,7 +46,8 @@ def _is_usable(proxy: str) -> bool:
     return named and parts.scheme in _PORTS and proxy.isprintable() and " " not in proxy
 
 
-def _is_here(host: str) -> bool:
+def is_here(host: str) -> bool:
+    """Tell whether a host is this machine."""
     address = _address(host)
     if address is not None:
         return address.is_loopback or address.is_unspecified

@@ -41,9 +41,14 @@ def renamed(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]
 
 def learned(ours: str, theirs: str, status_code: int) -> ProviderError:
     """Return the end of the call that a name was learned from: its word is asked again at once."""
+    return asked_again(f"the server wants {theirs} in place of {ours}", status_code)
+
+
+def asked_again(why: str, status_code: int) -> ProviderError:
+    """Return the end of a call that taught something: its word is asked again at once."""
     return ProviderError(
         Outcome.INTERRUPTED,
-        f"the server wants {theirs} in place of {ours}; it is asked again so (HTTP {status_code})",
+        f"{why}; it is asked again so (HTTP {status_code})",
         status_code=status_code,
         answer=Answer("", 0, 0),
         kind=Kind.PARAMETER,

@@ -16,6 +16,7 @@ from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.doubt import Doubt, Vain
 from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
+from crawler.providers.servers import with_variables
 from crawler.states.kinds import MEANINGS, Action, Kind
 
 
@@ -176,8 +177,9 @@ def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
     reason = most_urgent(list(by_reason))
     doubt = by_reason[reason]
     meaning = MEANINGS[doubt.kind]
+    remedy = with_variables(meaning.remedy, doubt.provider)
     what = _NO_GOOD if meaning.action is Action.ANSWER_AGAIN else None
-    return Ending(reason, doubt.reason, unfinished, what=what, remedy=meaning.remedy)
+    return Ending(reason, doubt.reason, unfinished, what=what, remedy=remedy)
 
 
 def reason_of(kind: Kind) -> Reason:

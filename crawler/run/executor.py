@@ -138,8 +138,10 @@ class LocalExecutor:
             return self._providers[key]
         async with self._connecting:
             if key not in self._providers:
-                module = importlib.import_module(kind_of(provider).module)
-                connection = module.connect(model)
+                kind = kind_of(provider)
+                module = importlib.import_module(kind.module)
+                whom = (model, provider) if kind.is_server else (model,)
+                connection = module.connect(*whom)
                 self._providers[key] = await self._connections.enter_async_context(connection)
             return self._providers[key]
 

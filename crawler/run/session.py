@@ -7,6 +7,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
@@ -15,12 +16,17 @@ from crawler.ledger.status import Status
 from crawler.ledger.work import work
 from crawler.logs import Log
 from crawler.policy import Policy
-from crawler.protocol import Provider, ProviderError
-from crawler.providers.proxy import exposed_to
+from crawler.protocol import ListingProvider, Provider, ProviderError
+from crawler.providers import check_environment
+from crawler.providers.server_models import require_listed
+from crawler.providers.servers import exposed_to
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
 from crawler.run.loop import Loop
 from crawler.storage.store import Store
+
+Listed = dict[str, list[dict[str, Any]]]
+"""The models of the servers that were asked for them."""
 
 
 async def crawl_store(
@@ -64,11 +70,13 @@ async def crawl_store(
         log=log,
         on_status=on_status,
     )
-    exposed: str | bool = ""
+    exposed = ""
     try:
+        listed: Listed = {}
         for prompt in await store.run(_prompts_with_work, options):
-            await _connect(executor, prompt.provider, prompt.model)
-            exposed = exposed or (prompt.provider == "openai" and exposed_to(os.environ))
+            check_environment(prompt.provider, prompt.params)
+            await _connect(executor, prompt.provider, prompt.model, listed)
+            exposed = exposed or exposed_to(prompt.provider, os.environ)
         if exposed:
             log.warning("key_exposed", host=exposed)
         if on_start is not None:
@@ -85,16 +93,18 @@ def _prompts_with_work(conn: sqlite3.Connection, options: RunOptions) -> list[Pr
 async def connect_once(targets: Sequence[tuple[str, str]]) -> None:
     """Connect to each (provider, model) and part again. Raises CrawlerError if that fails."""
     executor = LocalExecutor(wall_ms, lambda: None)
+    listed: Listed = {}
     try:
         for provider, model in targets:
-            await _connect(executor, provider, model)
+            await _connect(executor, provider, model, listed)
     finally:
         await executor.close()
 
 
-async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
+async def _connect(executor: LocalExecutor, provider: str, model: str, listed: Listed) -> None:
+    """Connect, and ask a server once for its models. Raises CrawlerError."""
     try:
-        await executor.connect(provider, model)
+        connected = await executor.connect(provider, model)
     except ProviderError as error:
         raise CrawlerError(
             f"provider {provider!r} can't be reached",
@@ -102,3 +112,7 @@ async def _connect(executor: LocalExecutor, provider: str, model: str) -> None:
             "mend that and run again, or ask another: crawler run --provider NAME",
             Exit.UNREACHABLE,
         ) from error
+    if isinstance(connected, ListingProvider):
+        if provider not in listed:
+            listed[provider] = await connected.models()
+        require_listed(provider, model, listed[provider])

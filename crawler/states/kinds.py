@@ -160,7 +160,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.ACCOUNT,
             Again.PERSON,
             "credentials",
-            "set a key (OPENAI_API_KEY), or credentials, that are valid there, then run again",
+            "set a key (NAME_API_KEY), or credentials, that are valid there, then run again",
         ),
         Kind.FORBIDDEN: Meaning(
             Action.STOP,
@@ -208,7 +208,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.OURS,
             Again.PERSON,
             "configuration",
-            "mend the address (OPENAI_BASE_URL, often without /v1), the endpoint or the project",
+            "mend the address (NAME_BASE_URL, often without /v1), the endpoint or the project",
         ),
         Kind.UNCLEAR: Meaning(
             Action.STOP,

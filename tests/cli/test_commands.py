@@ -228,7 +228,7 @@ class TestPrompt:
             (("q", *SCRIPTED, "{word}", "--param", "seed"), "'seed' is not NAME=VALUE"),
             (("q", *SCRIPTED, "{word}", "--param", "=1"), "'=1' is not NAME=VALUE"),
             (("q", "--template", "{word}", "--provider", "openai"), "it has no default"),
-            (("q", "--template", "{word}", "--provider", "gemini"), "the providers are local"),
+            (("q", "--template", "{word}", "--provider", "nmae"), "the providers are local"),
             (("q", "--template", "{word}"), "Missing option '--provider'"),
             (("", *SCRIPTED, "{word}"), "it must not be empty"),
             (("q", *SCRIPTED, "{word}", "--limit", ""), "it must not be empty"),

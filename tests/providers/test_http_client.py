@@ -24,7 +24,9 @@ CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def ask(client, port, body=b"{}", timeout_ms=10_000):
-    async with client.post(f"http://127.0.0.1:{port}/v1", body, timeout_ms) as response:
+    headers = {"Authorization": "Bearer key"}
+    url = f"http://127.0.0.1:{port}/v1"
+    async with client.post(url, body, timeout_ms, headers) as response:
         return response.status, await response.body()
 
 
@@ -106,7 +108,7 @@ def test_a_connection_is_kept_and_no_cookie_is():
             writer.write(OK + b"Set-Cookie: a=b; Path=/\r\n" + SEVEN + b"\r\n" + BODY)
 
     async def twice():
-        async with raw_server(handle) as port, connected("http://127.0.0.1", "key") as client:
+        async with raw_server(handle) as port, connected("http://127.0.0.1") as client:
             return await ask(client, port), await ask(client, port)
 
     assert asyncio.run(twice()) == ((200, BODY), (200, BODY))

@@ -1,0 +1,59 @@
+"""The models that a server says it has.
+
+Rule: pure. A list that is none, or of a server that takes any name, says nothing against a model.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from crawler.errors import CrawlerError, Exit
+from crawler.providers.servers import server_of
+
+_NEAREST = 3
+_FEW = 5
+_TAKES_ANY = "llamacpp"
+
+
+def models_in(body: bytes) -> list[dict[str, Any]]:
+    """Return the models in a server's list; none where it is no list."""
+    try:
+        value = json.loads(body)
+    except (RecursionError, ValueError):
+        return []
+    if isinstance(value, dict):
+        value = value.get("data") or value.get("models")
+    entries = value if isinstance(value, list) else []
+    return [one for one in entries if isinstance(one, dict) and name_of(one)]
+
+
+def name_of(entry: dict[str, Any]) -> str:
+    """Return what a call names a model."""
+    name = entry.get("id") or entry.get("name")
+    return name.removeprefix("models/") if isinstance(name, str) else ""
+
+
+def require_listed(provider: str, model: str, listed: Sequence[dict[str, Any]]) -> None:
+    """Refuse a model that a server does not have. Raises CrawlerError."""
+    names = [name_of(entry) for entry in listed]
+    takes_any = any(entry.get("owned_by") == _TAKES_ANY for entry in listed)
+    if not names or takes_any or not server_of(provider).lists_all or _is_in(model, names):
+        return
+    import difflib  # noqa: PLC0415 - for this error alone
+
+    near = difflib.get_close_matches(model, names, _NEAREST, 0.5) or sorted(names)[:_FEW]
+    raise CrawlerError(
+        f"{provider} has no model {model!r}",
+        f"of the {len(names)} that it has, the nearest: {', '.join(near)}",
+        f"crawler prompt models {provider} lists them; crawler run --model NAME asks another",
+        Exit.CONFIGURATION,
+    )
+
+
+def _is_in(model: str, names: Sequence[str]) -> bool:
+    """Tell whether a list has a model, by this name or one that means the same."""
+    if model.startswith(("@", "tunedModels/", "ft:")):
+        return True  # an account's own
+    model = model.removeprefix("models/")
+    known = {name.lower() for name in names}
+    return bool({model.lower(), f"{model}:latest".lower(), model.lower().partition(":")[0]} & known)
