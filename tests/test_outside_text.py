@@ -30,11 +30,10 @@ from crawler.providers.body_values import body_of, merged
 from crawler.providers.event_stream import EventReader
 from crawler.providers.json_answer import without_fence
 from crawler.providers.local import _environment
-from crawler.providers.openai import _credentials
 from crawler.providers.openai_stream import Gathering
 from crawler.providers.refusal import refusal_of
 from crawler.providers.refusal_text import Said
-from crawler.providers.servers import exposed_to
+from crawler.providers.servers import exposed_to, secrets_in
 from crawler.providers.thoughts import split_thoughts
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.answer import read_draft, read_generated
@@ -239,7 +238,7 @@ def test_a_key_with_what_is_not_seen_between_its_letters_is_left_out(between):
 
 def test_all_of_an_address_that_lets_somebody_in_is_secret():
     for user, password in ((KEY, ""), ("me", KEY), ("someone", "password")):
-        secrets = _credentials(
+        secrets = secrets_in(
             f"http://{user.replace('/', '%2F')}:{password.replace('/', '%2F')}@h/v1"
         )
         sent = b64encode(f"{user}:{password}".encode()).decode()
