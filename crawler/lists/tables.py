@@ -81,7 +81,7 @@ def columns_of(
     """
     titles = [title.replace("\ufeff", "").strip() for title in header]
     at = find_column(titles, wanted or DEFAULT_COLUMN)
-    if at is None and wanted is None and len(titles) == 1 and titles[0].replace("_", "").isalnum():
+    if at is None and wanted is None and len(titles) == 1 and _is_title(titles[0]):
         note = (
             f"its only column, {titles[0]!r}, holds the words (--no-header if that is one itself)"
         )
@@ -147,6 +147,10 @@ def _looks_like_data(titles: Sequence[str], sample: Iterable[Sequence[str]]) -> 
         for n, title in enumerate(titles)
         if title
     )
+
+
+def _is_title(text: str) -> bool:
+    return len(text) <= LONGEST_TITLE and text.replace("_", "").isalnum()
 
 
 def _is_number(text: str) -> bool:
