@@ -20,7 +20,7 @@ from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
 from crawler.ledger.finish import end_run, released, tokens_used
-from crawler.ledger.runs import Scope, live_runs, start_run
+from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
 from crawler.ledger.work import failed_requests
@@ -39,7 +39,7 @@ from crawler.run.executor import Executor
 from crawler.run.recovery import TICK_MS, Heartbeats, recover
 from crawler.states import OPENS_GATE, Outcome
 from crawler.storage.cancellation import to_its_end
-from crawler.storage.locks import LockTimeout, RunLock, forget_all_but
+from crawler.storage.locks import LockTimeout, RunLock
 from crawler.storage.store import Store
 
 POLL_MS = 250
@@ -290,7 +290,6 @@ class Loop:
             selection=self._options.selection,
         )
         self._lock = RunLock(self._store.path, run_id)
-        forget_all_but(self._store.path, {run.id for run in live_runs(conn)})
         failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 
@@ -325,5 +324,3 @@ class Loop:
             # Whoever runs again has mended something: find out at once, by whichever request.
             await self._store.run(end_outage, self._clock())
         failpoint("run_ended")
-        assert self._lock is not None
-        self._lock.forget()

@@ -69,6 +69,14 @@ class Store:
 
     def require_file(self) -> None:
         """Raise CrawlerError if the file is not where it was: what is written would be lost."""
+        if not self._lock.is_in_place():
+            self.has_failed = True
+            raise CrawlerError(
+                f"{self.path}-lock has been removed, or another file is there now",
+                "who starts now can't know that this run is at work",
+                "leave that file where it is; then crawler run",
+                Exit.DATABASE,
+            )
         if _inode(self.path) != self._inode:
             self.has_failed = True
             raise CrawlerError(
