@@ -8,34 +8,37 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
+from crawler.storage.files import look
 from crawler.storage.locks import LockTimeout, WriteLock
-from crawler.storage.upgrade import inspect, migrate, newest_version
+from crawler.storage.upgrade import bound, inspect, migrate, newest_version, open_to_read
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
-)
-OF_THE_FILE = frozenset(
+SAFE = "then run again: what was recorded is safe"
+_IN_USE = "another program is at work on it: close it there, then run again"
+_DAMAGED = "write nothing to it; crawler check tells what is broken, docs/backup.md how to restore"
+_NOT_OURS = "see ls -l for the file, those beside it and their folder: you have to be allowed to"
+HINTS = MappingProxyType(
     {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_BUSY: _IN_USE,
+        sqlite3.SQLITE_CANTOPEN: f"{_NOT_OURS} open them; {SAFE}",
+        sqlite3.SQLITE_CORRUPT: _DAMAGED,
+        sqlite3.SQLITE_FULL: f"free some space, {SAFE}",
+        sqlite3.SQLITE_IOERR: f"repair the disk, or raise its quota, {SAFE}",
+        sqlite3.SQLITE_LOCKED: _IN_USE,
+        sqlite3.SQLITE_NOTADB: _DAMAGED,
+        sqlite3.SQLITE_PERM: f"{_NOT_OURS} write them; {SAFE}",
+        sqlite3.SQLITE_PROTOCOL: _IN_USE,
+        sqlite3.SQLITE_READONLY: f"{_NOT_OURS} write them; {SAFE}",
     }
 )
-"""SQLite's primary result codes that speak of the file and not of the statement."""
+"""What to do about SQLite's primary result codes that speak of the file, not of the statement."""
 
 SCHEDULER_CHECKPOINT_PAGES = 8_000
 
@@ -44,7 +47,6 @@ SETTINGS = (
     "PRAGMA busy_timeout = 30000",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
-    "PRAGMA trusted_schema = OFF",
     "PRAGMA mmap_size = 0",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -16384",
@@ -84,19 +86,12 @@ def prepare_file(path: Path) -> None:
 
     Raises CrawlerError, with the file unchanged.
     """
-    kind = _file_system(path)
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise CrawlerError(
-            f"{path} can't be used",
-            f"it is on a network file system ({kind}), where SQLite's WAL may be corrupted",
-            "put the database on a local disk: --db PATH",
-            Exit.DATABASE,
-        )
+    look(path, to_write=True)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         failpoint("file_created")
     except FileExistsError:
-        inspect(path)
+        inspect(path, to_write=True)
     except OSError as error:
         raise _not_writable(path, error) from error
     if not os.access(path, os.W_OK):
@@ -112,6 +107,7 @@ def configure(
     conn: sqlite3.Connection, lock: WriteLock, checkpoint_pages: int, now_ms: int
 ) -> None:
     """Give a writing connection its settings and the newest schema."""
+    bound(conn)
     for setting in SETTINGS:
         conn.execute(setting)
     conn.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
@@ -160,13 +156,10 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             Exit.CONFIGURATION,
         )
     with explained(path):
-        conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
-        )
+        conn = open_to_read(path)
         try:
             conn.execute("PRAGMA query_only = ON")
             conn.execute("PRAGMA busy_timeout = 5000")
-            conn.execute("PRAGMA trusted_schema = OFF")
             yield conn
         finally:
             conn.close()
@@ -234,20 +227,30 @@ def explained(path: Path) -> Iterator[None]:
         ) from error
     except sqlite3.DatabaseError as error:
         is_no_text = str(error).startswith("Could not decode to UTF-8")  # Python's, without a code
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE and not is_no_text:
+        code = sqlite3.SQLITE_CORRUPT if is_no_text else getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF not in HINTS:
             raise  # a mistake of ours
-        raise _unusable(path, str(error), "free some space or repair the disk") from error
+        raise _unusable(path, str(error), HINTS[code & 0xFF]) from error
     except MemoryError as error:  # SQLite's, too
-        raise _unusable(path, "no memory is left", "free some memory") from error
+        raise _unusable(path, "no memory is left", f"free some memory, {SAFE}") from error
 
 
 def _unusable(path: Path, cause: str, hint: str) -> CrawlerError:
     return CrawlerError(
         f"{path} can't be read or written",
-        cause,
-        f"{hint}, then run again: what was recorded is safe",
+        cause + _whose(path),
+        hint,
         Exit.DATABASE,
     )
+
+
+def _whose(path: Path) -> str:
+    """Return whose a file is where it is not the user's own."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return "" if found.st_uid == os.geteuid() else f" (the file belongs to user {found.st_uid})"
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:
@@ -257,18 +260,3 @@ def _not_writable(path: Path, error: OSError) -> CrawlerError:
         "name another file with --db",
         Exit.DATABASE,
     )
-
-
-def _file_system(path: Path) -> str | None:
-    """Return the type of the file system that a path is on, where the system tells."""
-    try:
-        device = path.absolute().parent.stat().st_dev
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8")
-    except OSError:
-        return None
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts.splitlines():
-        mount, _, source = line.partition(" - ")
-        if mount.split()[2] == wanted:
-            return source.split()[0]
-    return None
