@@ -178,6 +178,7 @@ def open_table_functions(conn: sqlite3.Connection) -> None:
 def require_database(path: Path) -> int:
     """Return the schema version of a file that has something in it. Raises CrawlerError."""
     if not path.exists():
+        look(path, to_write=False)
         raise CrawlerError(
             f"there is no database at {path}",
             "nothing has been added yet, or it is elsewhere",
