@@ -47,7 +47,7 @@ def killed(path, first=0, count=MANY, pages=0):
         for suffix in ("", "-wal", "-shm"):
             shutil.copy(f"{path}{suffix}", folder)
     for suffix in ("", "-wal", "-shm"):
-        os.replace(folder / f"{path.name}{suffix}", f"{path}{suffix}")
+        (folder / f"{path.name}{suffix}").replace(f"{path}{suffix}")
     folder.rmdir()
 
 
@@ -93,7 +93,7 @@ def test_a_crawl_that_is_moved_without_its_log_is_not_followed_by_another(path):
     killed(path)
     path.rename(path.with_name("old.db"))
     before = files(path.parent)
-    for command in COMMANDS:
+    for command in (*COMMANDS[:4], ("add", "new"), *COMMANDS[5:]):
         _, cause, hint = told(crawler("--db", path, *command), Exit.CONFIGURATION)
         assert cause == f"{path}-wal holds answers of a crawl that was moved away"
         assert f"mv {path}-wal" in hint
@@ -190,7 +190,7 @@ mount --bind {folder}/c.db {folder}/inside/c.db || exit 99
 
 
 def in_a_mount_space(script):
-    """Run a script where mounts are its own; skip the test where the machine does not allow that."""
+    """Run a script where mounts are its own; skip the test where that is not allowed."""
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this machine does not let us mount (unshare -m)")
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True)
@@ -248,7 +248,7 @@ def test_what_was_made_from_a_dump_is_known(path, tmp_path):
     conn.executescript(text)
     conn.close()
     before = state_of(tmp_path)
-    what, cause, hint = told(crawler("--db", other, "status"), Exit.CONFIGURATION)
+    _, cause, hint = told(crawler("--db", other, "status"), Exit.CONFIGURATION)
     assert cause == "it was made from the text of .dump, which leaves two numbers out"
     assert state_of(tmp_path) == before
     (version,) = rows(other, "SELECT max(version) FROM migrations")[0]
