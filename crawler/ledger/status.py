@@ -126,6 +126,13 @@ def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
     )
 
 
+def answers(conn: sqlite3.Connection) -> int:
+    """Return how many answers there are, of all versions."""
+    (found,) = conn.execute("SELECT count(*) FROM responses").fetchone()
+    assert isinstance(found, int)
+    return found
+
+
 def _limit_status(
     conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
 ) -> LimitStatus:

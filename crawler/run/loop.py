@@ -48,6 +48,8 @@ TURN_GAP_MS = 10
 """Turns begin this far apart while calls are in flight, so that ends share a commit."""
 MOST_RELEASES = 5
 """After so many turns in a row whose commits were too slow for any call to leave, a run ends."""
+CHECKPOINT_MS = 5_000
+"""How often what is in the log is written to the file: so much a copy of the file alone lacks."""
 BATCH = 256
 """Ends that are worth a turn at once."""
 REACHED = OPENS_GATE | {Outcome.THROTTLED}
@@ -88,6 +90,7 @@ class Loop:
         self._lock: RunLock | None = None
         self._heartbeats = Heartbeats()
         self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = 0
+        self._checkpointed_at_ms = 0
         self._stopping: tuple[Reason, str | None] | None = None
         self._drain_until_ms = self._gate_strikes = 0
         self._suspended: asyncio.Future[None]
@@ -307,7 +310,10 @@ class Loop:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        self._store.require_file()
+        await self._store.require_file()
+        if self._ticked_at_ms - self._checkpointed_at_ms >= CHECKPOINT_MS:
+            self._checkpointed_at_ms = self._ticked_at_ms
+            await self._store.checkpoint()
         await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
             self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))

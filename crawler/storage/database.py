@@ -14,8 +14,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.storage.files import look
-from crawler.storage.locks import LockTimeout, WriteLock
+from crawler.storage.locks import LockTimeout, WriteLock, run_is_alive
 from crawler.storage.upgrade import bound, inspect, migrate, newest_version, open_to_read
+from crawler.storage.waiting import is_busy, tries, writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -44,7 +45,7 @@ SCHEDULER_CHECKPOINT_PAGES = 8_000
 
 # A COMMIT that returns has reached the disk (FULL), also if the power goes next.
 SETTINGS = (
-    "PRAGMA busy_timeout = 30000",
+    "PRAGMA busy_timeout = 1000",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA mmap_size = 0",
@@ -65,9 +66,7 @@ def transact(
 
     An error at COMMIT leaves it unknown which: then close, open again and read.
     """
-    with lock.held():
-        failpoint("before_begin")
-        conn.execute("BEGIN IMMEDIATE")
+    with _begun(conn, lock):
         try:
             result = transaction(conn, *args, **kwargs)
             failpoint("before_commit")
@@ -79,6 +78,23 @@ def transact(
             raise
         failpoint("after_commit")
         return result
+
+
+@contextmanager
+def _begun(conn: sqlite3.Connection, lock: WriteLock) -> Iterator[None]:
+    """Begin a transaction; wait for other programs as long as it takes, without our lock."""
+    for _ in tries(lock.database):
+        with lock.held():
+            failpoint("before_begin")
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            else:
+                yield
+                return
+    raise LockTimeout
 
 
 def prepare_file(path: Path) -> None:
@@ -111,8 +127,7 @@ def configure(
     for setting in SETTINGS:
         conn.execute(setting)
     conn.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
-    with lock.held():
-        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    mode = _write_ahead(conn, lock)
     if mode not in ("wal", "memory"):
         raise CrawlerError(
             "the database can't be used here",
@@ -120,7 +135,34 @@ def configure(
             "put the database on a local disk: --db PATH",
             Exit.DATABASE,
         )
-    transact(conn, lock, migrate, now_ms)
+    transact(conn, lock, _upgrade, lock.database, now_ms)
+
+
+def _upgrade(conn: sqlite3.Connection, database: Path | None, now_ms: int) -> None:
+    """Bring the schema up to date, unless a program that knows only the old one is at work."""
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    if 0 < version < newest_version() and database is not None:
+        live = conn.execute("SELECT id FROM runs WHERE ended_at_ms IS NULL").fetchall()
+        if any(run_is_alive(database, run_id) for (run_id,) in live):
+            raise CrawlerError(
+                f"{database} is of an older version, and an older program is at work on it",
+                "it would not know what this program would make of the file",
+                "let that run end, or stop it (Ctrl-C); then do this again",
+                Exit.DATABASE,
+            )
+    migrate(conn, now_ms)
+
+
+def _write_ahead(conn: sqlite3.Connection, lock: WriteLock) -> str:
+    """Have a connection use a log, as soon as nobody is in the way; return the mode that it has."""
+    for _ in tries(lock.database):
+        with lock.held():
+            try:
+                return str(conn.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+    raise LockTimeout
 
 
 @contextmanager
@@ -222,8 +264,8 @@ def explained(path: Path) -> Iterator[None]:
     except LockTimeout as error:
         raise CrawlerError(
             f"{path} is in use",
-            "another process has been writing to it for a minute",
-            "crawler status shows who runs; wait for it, or end it",
+            f"{writer(path)} has been writing to it for too long",
+            f"wait for it, or end it (crawler status shows who runs); {SAFE}",
             Exit.DATABASE,
         ) from error
     except sqlite3.DatabaseError as error:

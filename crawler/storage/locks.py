@@ -30,6 +30,7 @@ class WriteLock:
 
     def __init__(self, database: Path | None) -> None:
         """Open the lock's file beside the database; None (a database in memory) locks nothing."""
+        self.database = database
         self._path = None if database is None else _beside(database, "lock")
         self._fd = None if self._path is None else _open(self._path)
 

@@ -209,7 +209,7 @@ def test_who_only_reads_waits_for_nobody(path):
 
 
 SETTINGS = {
-    "busy_timeout": 30_000,
+    "busy_timeout": 1_000,
     "foreign_keys": 1,
     "journal_mode": "wal",
     "mmap_size": 0,

@@ -1,18 +1,30 @@
 """A database is several files. People move, copy, restore and link them one by one: nothing is lost
 by that without a word, and SQLite is not let near files that do not belong together."""
 
+import asyncio
 import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from crawler import cli
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.runs import start_run
+from crawler.protocol import Answer
+from crawler.run.loop import CHECKPOINT_MS
+from crawler.storage import upgrade, waiting
 from crawler.storage.database import writing
 from crawler.storage.files import _file_system, look
+from crawler.storage.locks import RunLock
+from crawler.storage.store import open_store
+from crawler.storage.upgrade import Migration, migrations
+from tests.crawling import Played, a_store, crawled
 from tests.program import add_prompt, crawler, rows, state_of, told
 
 MANY = 3_000
@@ -257,3 +269,157 @@ def test_what_was_made_from_a_dump_is_known(path, tmp_path):
     conn.executescript(f"PRAGMA application_id = 1129464151; PRAGMA user_version = {version}")
     conn.close()
     assert crawler("--db", other, "check").code == Exit.DONE
+
+
+# While others are at work
+
+
+HOLDER = """
+import sqlite3, sys
+conn = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=10)
+conn.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path):
+    """Have another program hold SQLite's lock; yield a function that has it let go."""
+    program = [sys.executable, "-c", HOLDER, path]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        yield holder
+        holder.stdin.close()
+
+
+@pytest.mark.parametrize(
+    "command", [("add", "new", "--prompt", "p"), ("pause",), ("run", "--limit", "1")]
+)
+def test_who_else_is_writing_is_waited_for_and_named(path, monkeypatch, command):
+    monkeypatch.setattr(waiting, "_TOLD_AFTER_S", 0.0)
+    told_of = []
+
+    def say(text):
+        told_of.append(text)
+        holder.stdin.close()
+
+    with held(path) as holder, patch.object(cli, "tell", say):
+        assert crawler("--db", path, *command).code in {Exit.DONE, Exit.WORK_LEFT}
+    [text] = told_of
+    assert text.startswith("waiting for 'python")
+    assert f"(pid {holder.pid}), which is writing to {path}; nothing is lost" in text
+
+
+def test_answers_are_kept_while_another_program_holds_the_lock(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "_TOLD_AFTER_S", 0.0)
+    path, asked = tmp_path / "c.db", []
+
+    async def main():
+        async with a_store("abcdef", path, concurrency=3) as store:
+            with held_when_asked(path, asked, monkeypatch) as provider:
+                assert (await crawled(store, provider)).reason == "finished"
+            assert sorted(provider.words) == [*"abcdef"], "none was paid for twice"
+
+    asyncio.run(main())
+    assert asked, "it was waited for"
+
+
+@contextmanager
+def held_when_asked(path, asked, monkeypatch):
+    """Have another program take the lock during the second call, until that is told."""
+    with ExitStack() as stack:
+
+        def answer(call):
+            if call.word == "b":
+                holder = stack.enter_context(held(path))
+                monkeypatch.setattr(
+                    waiting, "say", lambda text: (asked.append(text), holder.stdin.close())
+                )
+            return Answer("x")
+
+        yield Played(answer)
+
+
+def test_a_file_that_is_moved_in_mid_run_gets_all_that_was_recorded(path):
+    done = path.with_name("done.db")
+    crawler("--db", path, "add", *(f"w{n}" for n in range(500)), "--prompt", "p")
+    crawler("--db", path, "limit", "scripted", "--per-minute", "300")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "crawler", "--db", path, "run"], stderr=subprocess.PIPE, text=True
+    )
+    while not rows(path, "SELECT count(*) FROM responses")[0][0]:
+        assert run.poll() is None
+    path.rename(done)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == Exit.DATABASE
+    assert f"error: {path} has been moved to {done}" in err
+    assert f"hint: crawler --db {done} run" in err
+    log = path.with_name("c.db-wal")
+    assert not log.exists() or log.stat().st_size == 0
+    succeeded = rows(done, "SELECT count(*) FROM attempts WHERE outcome = 'succeeded'")
+    assert rows(done, "SELECT count(*) FROM responses") == succeeded > [(0,)]
+    assert crawler("--db", done, "check").code == Exit.DONE
+
+
+def test_the_file_alone_lacks_only_some_seconds_of_answers(path):
+    async def main():
+        async with open_store(path) as store:
+            await store.run(put, 0, 100)
+            await store.checkpoint()
+            shutil.copy(path, path.with_name("copy.db"))
+
+    asyncio.run(main())
+    assert words(path.with_name("copy.db")) == 102
+    assert CHECKPOINT_MS <= 5_000
+
+
+def test_a_program_does_not_upgrade_a_file_under_an_older_one(path, monkeypatch):
+    with writing(path, 1) as writer:
+        run_id = writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
+    alive = RunLock(path, run_id)
+    more = Migration(len(migrations()) + 1, "9999_more.sql", "CREATE TABLE more (x ANY) STRICT;")
+    newer = (*migrations(), more)
+    monkeypatch.setattr(upgrade, "migrations", lambda: newer)
+    what, _, _ = told(crawler("--db", path, "add", "new", "--prompt", "p"), Exit.DATABASE)
+    assert "an older program is at work on it" in what
+    assert rows(path, "PRAGMA user_version") == [(len(newer) - 1,)]
+    alive.close()
+    assert crawler("--db", path, "add", "new", "--prompt", "p").code == Exit.DONE
+    assert rows(path, "PRAGMA user_version") == [(len(newer),)]
+
+
+# Copies
+
+
+def test_a_backup_of_a_file_that_is_written_to_is_whole(path, tmp_path):
+    copy = tmp_path / "copy.db"
+    with writing(path, 1) as writer:
+        writer.run(put, 0, 100)
+        assert crawler("--db", path, "backup", copy).code == Exit.DONE
+        assert words(copy) == 102
+        writer.run(put, 100, 10)
+    assert crawler("--db", copy, "check").code == Exit.DONE
+    assert copy.stat().st_mode & 0o777 == 0o600
+    assert {found.name for found in tmp_path.iterdir()} <= {
+        *("c.db", "c.db-lock", "copy.db", "copy.db-wal", "copy.db-shm")
+    }
+
+
+@pytest.mark.parametrize("suffix", ["", "-wal", "-lock"])
+def test_a_backup_replaces_nothing(path, tmp_path, suffix):
+    there = tmp_path / f"copy.db{suffix}"
+    there.write_text("mine")
+    told(crawler("--db", path, "backup", tmp_path / "copy.db"), Exit.USAGE)
+    assert there.read_text() == "mine"
+
+
+def test_no_backup_is_made_of_what_is_broken(path, tmp_path):
+    conn = sqlite3.connect(path)
+    conn.execute("UPDATE tallies SET pending = 99")
+    conn.commit()
+    conn.close()
+    copy = tmp_path / "copy.db"
+    _, cause, _ = told(crawler("--db", path, "backup", copy), Exit.UNEXPECTED)
+    assert cause == "broken: tallies_agree"
+    assert not copy.exists()
