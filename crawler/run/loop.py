@@ -20,6 +20,7 @@ from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
 from crawler.ledger.finish import end_run, released, tokens_used
+from crawler.ledger.repair import YEAR_MS, can_go_on, recount_in_passing
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
@@ -264,9 +265,19 @@ class Loop:
             return stopped_ending(done.stops, left)
         if done.over_budget and not done.leases:
             return Ending(self._options.over_budget, None, left)
-        if watch:
-            return None
+        return None if watch else await self._idle_ending(done)
+
+    async def _idle_ending(self, done: Turn) -> Ending | None:
+        """Return the reason to end where nothing has started, if to wait would be in vain."""
+        left = done.unfinished
+        if not done.leases and await self._store.run(self._is_stuck, done):
+            return Ending(Reason.STUCK, None, left)
         return gate_ending(done.gate, left, self._policy.patience_ms, self._clock())
+
+    def _is_stuck(self, conn: sqlite3.Connection, done: Turn) -> bool:
+        """Tell whether nothing that is left can ever become due: somebody has edited rows."""
+        soon = done.wake_at_ms is not None and done.wake_at_ms < self._clock() + YEAR_MS
+        return not soon and not can_go_on(conn, self._clock())
 
     def _finished(self, conn: sqlite3.Connection) -> Ending:
         selection = self._scope.selection
@@ -280,6 +291,10 @@ class Loop:
             # In the transaction that shows the run: from then on the file is not idle.
             offset_ms = agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms())
             self._clock = steady_clock(offset_ms)
+        if self._options.selection.request_id is None:
+            wrong = recount_in_passing(conn)
+            if wrong:
+                self._log.warning("tallies_recounted", prompts=wrong)
         now_ms = self._started_at_ms = self._ticked_at_ms = self._clock()
         program, options = version("quotacrawl"), self._options.on_record(now_ms)
         whose = (os.getpid(), socket.gethostname(), program)

@@ -111,9 +111,9 @@ def _holds_byte(database: Path, run_id: int) -> bool:
 
 def _holds_file(database: Path, run_id: int) -> bool:
     """Ask a file of its own, which a run of an older program has, or of a system without bytes."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    path = _beside(database, f"run-{run_id}")
     try:
-        fd = os.open(_beside(database, f"run-{run_id}"), flags)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

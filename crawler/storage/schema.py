@@ -58,6 +58,13 @@ def require_our_schema(conn: sqlite3.Connection, path: Path, scripts: Sequence[s
             )
 
 
+def guards(scripts: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return type, name and text of each index and trigger that migrations make."""
+    made = _made_by(tuple(scripts)).items()
+    kept = ("index", "trigger")
+    return [(known.kind, name, known.sql) for name, known in made if known.kind in kept]
+
+
 def _stranger(
     known: Mapping[str, _Object], name: str, kind: str, rootpage: object, sql: str | None
 ) -> str:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
+from crawler.storage import schema
 from crawler.storage.files import JOURNAL_MAGIC, beside, is_immutable, look
 from crawler.storage.schema import require_our_schema
 
@@ -23,6 +24,10 @@ APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
 OF_THE_DISK = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 """SQLite's primary result codes that say nothing of what is in a file."""
+DUMPED = (
+    "sqlite3 FILE 'PRAGMA application_id = 1129464151; PRAGMA user_version = N',"
+    " N being what SELECT max(version) FROM migrations says"
+)
 LONGEST_VALUE_BYTES = 64 * 2**20
 """No value of ours comes near: a response is read up to a bound that is smaller."""
 CHECKED_IN_PASSING_BYTES = 8 * 2**20
@@ -76,6 +81,11 @@ def bound(conn: sqlite3.Connection) -> None:
     """Bound what the schema and the values of a file can do to whoever opens it."""
     conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE_BYTES)
     conn.execute("PRAGMA trusted_schema = OFF")
+
+
+def guards() -> list[tuple[str, str, str]]:
+    """Return type, name and text of each index and trigger of a file of the newest version."""
+    return schema.guards([known.sql for known in migrations()])
 
 
 def inspect(path: Path, *, to_write: bool = False) -> int:
@@ -175,9 +185,7 @@ def _version_of(conn: sqlite3.Connection, path: Path) -> int:
         raise _refused(
             path,
             "it was made from the text of .dump, which leaves two numbers out",
-            f"sqlite3 {path} 'PRAGMA application_id = {APPLICATION_ID:d};"
-            " PRAGMA user_version = '$(sqlite3 "
-            f"{path} 'SELECT max(version) FROM migrations')",
+            DUMPED,
         )
     if application_id != APPLICATION_ID and (tables or version or application_id):
         raise _refused(path, "it is the database of another program", "name another file with --db")
