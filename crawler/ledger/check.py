@@ -35,6 +35,12 @@ GUARDS = frozenset(
 """The triggers and indexes that keep others from breaking a promise."""
 
 
+TABLES = frozenset(
+    "attempts clocks drafts limit_changes limits migrations prompt_views prompts requests"
+    " responses runs tallies words".split()
+)
+
+
 def check(conn: sqlite3.Connection) -> list[Finding]:
     """Look for what breaks an invariant, and for damage of the file itself."""
     there = set(_broken(conn, "SELECT name FROM sqlite_schema"))
@@ -45,8 +51,8 @@ def check(conn: sqlite3.Connection) -> list[Finding]:
         _finding("references_hold", "every row that another names is there", dangling),
         _finding(
             "guards_are_there",
-            "the triggers and indexes that guard it are there",
-            sorted(GUARDS - there),
+            "the tables, and the triggers and indexes that guard them, are there",
+            sorted((TABLES | GUARDS) - there),
         ),
         *(_finding(known.name, known.promise, _broken(conn, known.sql)) for known in INVARIANTS),
     ]

@@ -61,8 +61,17 @@ def _is_proven(conn: sqlite3.Connection, newest: int) -> bool:
     return tallied == newest and hidden is None
 
 
-def can_go_on(conn: sqlite3.Connection, now_ms: int) -> bool:
-    """Tell whether there is a request that is in flight, or that will be due within a year."""
+def is_stuck(conn: sqlite3.Connection, wake_at_ms: int | None, now_ms: int) -> bool:
+    """Tell whether nothing is in flight, and nothing can become due within a year.
+
+    Args:
+        conn: the ledger.
+        wake_at_ms: when a run that has found nothing to start is to look again.
+        now_ms: the time.
+
+    """
+    if wake_at_ms is not None and wake_at_ms < now_ms + YEAR_MS:
+        return False
     found = conn.execute(
         "SELECT EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open"
         " WHERE finished_at_ms IS NULL)"
@@ -70,7 +79,7 @@ def can_go_on(conn: sqlite3.Connection, now_ms: int) -> bool:
         " WHERE state = 'pending' AND due_at_ms BETWEEN 0 AND ? )",
         (now_ms + YEAR_MS,),
     )
-    return bool(found.fetchone()[0])
+    return not found.fetchone()[0]
 
 
 def mend(conn: sqlite3.Connection, schema: Iterable[tuple[str, str, str]]) -> list[str]:

@@ -20,7 +20,7 @@ from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
 from crawler.ledger.finish import end_run, released, tokens_used
-from crawler.ledger.repair import YEAR_MS, can_go_on, recount_in_passing
+from crawler.ledger.repair import is_stuck, recount_in_passing
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
@@ -49,8 +49,6 @@ TURN_GAP_MS = 10
 """Turns begin this far apart while calls are in flight, so that ends share a commit."""
 MOST_RELEASES = 5
 """After so many turns in a row whose commits were too slow for any call to leave, a run ends."""
-CHECKPOINT_MS = 5_000
-"""How often what is in the log is written to the file: so much a copy of the file alone lacks."""
 BATCH = 256
 """Ends that are worth a turn at once."""
 REACHED = OPENS_GATE | {Outcome.THROTTLED}
@@ -91,7 +89,6 @@ class Loop:
         self._lock: RunLock | None = None
         self._heartbeats = Heartbeats()
         self._started_at_ms = self._turned_at_ms = self._ticked_at_ms = 0
-        self._checkpointed_at_ms = 0
         self._stopping: tuple[Reason, str | None] | None = None
         self._drain_until_ms = self._gate_strikes = 0
         self._suspended: asyncio.Future[None]
@@ -270,14 +267,9 @@ class Loop:
     async def _idle_ending(self, done: Turn) -> Ending | None:
         """Return the reason to end where nothing has started, if to wait would be in vain."""
         left = done.unfinished
-        if not done.leases and await self._store.run(self._is_stuck, done):
+        if not done.leases and await self._store.run(is_stuck, done.wake_at_ms, self._clock()):
             return Ending(Reason.STUCK, None, left)
         return gate_ending(done.gate, left, self._policy.patience_ms, self._clock())
-
-    def _is_stuck(self, conn: sqlite3.Connection, done: Turn) -> bool:
-        """Tell whether nothing that is left can ever become due: somebody has edited rows."""
-        soon = done.wake_at_ms is not None and done.wake_at_ms < self._clock() + YEAR_MS
-        return not soon and not can_go_on(conn, self._clock())
 
     def _finished(self, conn: sqlite3.Connection) -> Ending:
         selection = self._scope.selection
@@ -291,10 +283,9 @@ class Loop:
             # In the transaction that shows the run: from then on the file is not idle.
             offset_ms = agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms())
             self._clock = steady_clock(offset_ms)
-        if self._options.selection.request_id is None:
-            wrong = recount_in_passing(conn)
-            if wrong:
-                self._log.warning("tallies_recounted", prompts=wrong)
+        is_of_one = self._options.selection.request_id is not None
+        if not is_of_one and (wrong := recount_in_passing(conn)):
+            self._log.warning("tallies_recounted", prompts=wrong)
         now_ms = self._started_at_ms = self._ticked_at_ms = self._clock()
         program, options = version("quotacrawl"), self._options.on_record(now_ms)
         whose = (os.getpid(), socket.gethostname(), program)
@@ -325,10 +316,7 @@ class Loop:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        await self._store.require_file()
-        if self._ticked_at_ms - self._checkpointed_at_ms >= CHECKPOINT_MS:
-            self._checkpointed_at_ms = self._ticked_at_ms
-            await self._store.checkpoint()
+        await self._store.tend()
         await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
             self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))

@@ -49,6 +49,7 @@ SETTINGS = (
     "PRAGMA busy_timeout = 1000",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
     "PRAGMA mmap_size = 0",
     "PRAGMA temp_store = MEMORY",
     "PRAGMA cache_size = -16384",

@@ -35,6 +35,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+CHECKPOINTED_EVERY = 5
+"""So many seconds of answers a copy of the file alone lacks at the most, if no reader is long."""
 CHECKPOINTS = MappingProxyType(
     {
         "PASSIVE": "PRAGMA wal_checkpoint(PASSIVE)",
@@ -54,6 +56,7 @@ class Store:
         self.has_failed = False
         """A transaction has met an error of the database: what is in the file is not known."""
         self._inode = _inode(path)
+        self._tended = 0
 
     async def run(
         self,
@@ -75,6 +78,16 @@ class Store:
                 raise
 
         return await to_its_end(_hop(self._db, work))
+
+    async def tend(self) -> None:
+        """See that the file is in its place, and now and then that it holds what is in the log.
+
+        To be called about once a second. Raises CrawlerError.
+        """
+        await self.require_file()
+        self._tended += 1
+        if self._tended % CHECKPOINTED_EVERY == 0:
+            await self.checkpoint()
 
     async def checkpoint(self, how: str = "PASSIVE") -> None:
         """Write what is in the log to the file itself, as far as no reader is in the way."""

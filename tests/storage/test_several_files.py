@@ -17,12 +17,11 @@ from crawler import cli
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.runs import start_run
 from crawler.protocol import Answer
-from crawler.run.loop import CHECKPOINT_MS
 from crawler.storage import upgrade, waiting
 from crawler.storage.database import writing
 from crawler.storage.files import _file_system, look
 from crawler.storage.locks import RunLock
-from crawler.storage.store import open_store
+from crawler.storage.store import CHECKPOINTED_EVERY, open_store
 from crawler.storage.upgrade import Migration, migrations
 from tests.crawling import Played, a_store, crawled
 from tests.program import add_prompt, crawler, rows, state_of, told
@@ -366,12 +365,13 @@ def test_the_file_alone_lacks_only_some_seconds_of_answers(path):
     async def main():
         async with open_store(path) as store:
             await store.run(put, 0, 100)
-            await store.checkpoint()
+            for _ in range(CHECKPOINTED_EVERY):
+                await store.tend()
             shutil.copy(path, path.with_name("copy.db"))
 
     asyncio.run(main())
     assert words(path.with_name("copy.db")) == 102
-    assert CHECKPOINT_MS <= 5_000
+    assert CHECKPOINTED_EVERY <= 5
 
 
 def test_a_program_does_not_upgrade_a_file_under_an_older_one(path, monkeypatch):
