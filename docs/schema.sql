@@ -124,30 +124,6 @@ BEGIN
     UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
 END;
 
--- The legal transitions of crawler/states.py, arrow for arrow.
-CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
-BEGIN
-    SELECT raise(ABORT, 'not a legal transition of a request')
-    WHERE NOT CASE old.state
-        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
-        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
-                           OR new.state = 'failed' OR new.state = 'cancelled'
-        WHEN 'failed' THEN new.state = 'pending'
-        WHEN 'cancelled' THEN new.state = 'pending'
-        ELSE 0
-    END;
-    SELECT raise(ABORT, 'a request succeeds with its response')
-    WHERE new.state = 'succeeded'
-      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
-    UPDATE tallies
-    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
-        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
-        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
-        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
-        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
-    WHERE prompt_id = new.prompt_id;
-END;
-
 CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
 BEGIN
     SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
@@ -170,10 +146,30 @@ BEGIN
     SELECT raise(ABORT, 'a request is due at a time in ms since 1970: crawler retry has it asked now');
 END;
 
-CREATE TRIGGER requests_are_leased BEFORE UPDATE OF state ON requests
-WHEN new.state = 'leased' AND new.attempts <> old.attempts + 1
+-- The legal transitions of crawler/states.py, arrow for arrow. Who leases makes an attempt.
+CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
 BEGIN
-    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD');
+    SELECT raise(ABORT, 'not a legal transition of a request')
+    WHERE NOT CASE old.state
+        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
+        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
+                           OR new.state = 'failed' OR new.state = 'cancelled'
+        WHEN 'failed' THEN new.state = 'pending'
+        WHEN 'cancelled' THEN new.state = 'pending'
+        ELSE 0
+    END;
+    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD')
+    WHERE new.state = 'leased' AND new.attempts <> old.attempts + 1;
+    SELECT raise(ABORT, 'a request succeeds with its response')
+    WHERE new.state = 'succeeded'
+      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    UPDATE tallies
+    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
+        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
+        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+    WHERE prompt_id = new.prompt_id;
 END;
 
 -- One call each. The open attempt is the lease; (request_id, number) is its fencing token.
@@ -252,12 +248,6 @@ END;
 CREATE TRIGGER attempts_are_kept BEFORE DELETE ON attempts
 BEGIN
     SELECT raise(ABORT, 'attempts are never deleted');
-END;
-
-CREATE TRIGGER attempts_are_not_replaced BEFORE INSERT ON attempts
-WHEN EXISTS (SELECT 1 FROM attempts WHERE request_id = new.request_id AND number = new.number)
-BEGIN
-    SELECT raise(ABORT, 'attempts are never replaced: crawler retry WORD makes a new one');
 END;
 
 -- The answers. Apart from requests, so that a retry never rewrites a text.

@@ -30,16 +30,32 @@ BEGIN
     SELECT raise(ABORT, 'a request is due at a time in ms since 1970: crawler retry has it asked now');
 END;
 
-CREATE TRIGGER requests_are_leased BEFORE UPDATE OF state ON requests
-WHEN new.state = 'leased' AND new.attempts <> old.attempts + 1
-BEGIN
-    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD');
-END;
+DROP TRIGGER requests_transition;
 
-CREATE TRIGGER attempts_are_not_replaced BEFORE INSERT ON attempts
-WHEN EXISTS (SELECT 1 FROM attempts WHERE request_id = new.request_id AND number = new.number)
+-- The legal transitions of crawler/states.py, arrow for arrow. Who leases makes an attempt.
+CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
 BEGIN
-    SELECT raise(ABORT, 'attempts are never replaced: crawler retry WORD makes a new one');
+    SELECT raise(ABORT, 'not a legal transition of a request')
+    WHERE NOT CASE old.state
+        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
+        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
+                           OR new.state = 'failed' OR new.state = 'cancelled'
+        WHEN 'failed' THEN new.state = 'pending'
+        WHEN 'cancelled' THEN new.state = 'pending'
+        ELSE 0
+    END;
+    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD')
+    WHERE new.state = 'leased' AND new.attempts <> old.attempts + 1;
+    SELECT raise(ABORT, 'a request succeeds with its response')
+    WHERE new.state = 'succeeded'
+      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    UPDATE tallies
+    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
+        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
+        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+    WHERE prompt_id = new.prompt_id;
 END;
 
 CREATE TRIGGER responses_are_not_replaced BEFORE INSERT ON responses

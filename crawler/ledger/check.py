@@ -26,8 +26,8 @@ GUARDS = frozenset(
     " requests_are_kept requests_are_not_replaced requests_cancelled requests_failed requests_fresh"
     " requests_insert requests_keep_their_identity requests_transition requests_waiting"
     " responses_are_kept responses_never_change runs_live words_keep_their_fields"
-    " attempts_are_not_replaced limits_are_kept limits_are_not_replaced prompts_are_kept"
-    " prompts_are_not_replaced requests_are_leased requests_have_sane_times"
+    " limits_are_kept limits_are_not_replaced prompts_are_kept"
+    " prompts_are_not_replaced requests_have_sane_times"
     " responses_are_not_replaced runs_are_kept tallies_are_kept words_are_kept"
     " words_are_not_replaced"
     " words_keep_their_text".split()

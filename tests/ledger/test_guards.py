@@ -354,10 +354,6 @@ BY_HAND = [
     ("UPDATE requests SET due_at_ms = 999999999999999 WHERE id = 7", "crawler retry"),
     ("UPDATE requests SET state = 'leased' WHERE id = 7", "crawler run, crawler retry WORD"),
     (
-        f"{ATTEMPT.replace('INSERT', 'INSERT OR REPLACE')}) VALUES (3, 1, 1, 1, 5)",
-        "crawler retry WORD",
-    ),
-    (
         "INSERT OR REPLACE INTO responses (request_id, number, text) VALUES (1, 1, 'mine')",
         "a new version of the prompt",
     ),

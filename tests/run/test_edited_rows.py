@@ -25,7 +25,7 @@ def edit(path, *statements):
     conn = sqlite3.connect(path, isolation_level=None)
     guards = conn.execute(
         "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name NOT IN"
-        " ('requests_insert', 'requests_transition', 'prompts_insert')"
+        " ('requests_insert', 'prompts_insert')"
     ).fetchall()
     for name, _ in guards:
         conn.execute(f"DROP TRIGGER {name}")

@@ -458,7 +458,7 @@ class HeldUp:
     def __init__(self, store, clock_ms, meanwhile):
         self._store, self._clock_ms, self._meanwhile = store, clock_ms, meanwhile
         self.path = store.path
-        self.require_file = store.require_file
+        self.tend, self.has_failed = store.tend, False
 
     async def run(self, transaction, *args):
         done = await self._store.run(transaction, *args)
@@ -823,15 +823,15 @@ def test_a_disk_that_is_too_slow_for_a_window_ends_the_run_and_one_without_a_win
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp_path, replaced):
+@pytest.mark.parametrize("how", ["moved", "replaced", "removed"])
+def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp_path, how):
     path = tmp_path / "c.db"
 
     async def main():
         async def answer(call):
             if call.word == "0":
-                path.rename(tmp_path / "elsewhere.db")
-                if replaced:
+                path.unlink() if how == "removed" else path.rename(tmp_path / "elsewhere.db")
+                if how == "replaced":
                     path.touch()
             await asyncio.sleep(0.05)
             return Answer("x")
@@ -839,7 +839,8 @@ def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp
         async with open_store(path) as store:
             await store.run(put, map(str, range(10_000)))
             asked = Asked(answer)
-            with pytest.raises(CrawlerError, match="has been removed") as error:
+            told = "has been removed" if how == "removed" else "has been moved to .*elsewhere.db"
+            with pytest.raises(CrawlerError, match=told) as error:
                 await crawled(store, asked)
             assert error.value.exit_code == Exit.DATABASE
             assert len(asked.words) < 500

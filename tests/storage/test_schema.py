@@ -13,7 +13,7 @@ LANDED = {
     "0004_reliability.sql": "1976866e801cfe4767148906340afe17276a0c543f3e8b536c4a878355834758",
     "0005_why.sql": "33ed261dc23548c86a9c550a33d8287da45594df9d52d66d80e23482d8a05ab2",
     "0006_refusals.sql": "cc0637cd3192929e10f13d246ecc9893612135b90e301463da50df61384bae0b",
-    "0007_edited_rows.sql": "fc42d5545d5ed14e3f74cb76959aad867bc410b51d915e4cf35d8e12f6182fc5",
+    "0007_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 
