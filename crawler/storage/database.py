@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 SAFE = "then run again: what was recorded is safe"
 _IN_USE = "another program is at work on it: close it there, then run again"
+GONE = "no such index: "
 TAKEN_AWAY = "crawler check tells what is missing; crawler check --repair makes indexes again"
 _DAMAGED = "write nothing to it; crawler check tells what is broken, docs/backup.md how to restore"
 _NOT_OURS = "see ls -l for the file, those beside it and their folder: you have to be allowed to"
@@ -273,7 +274,7 @@ def explained(path: Path) -> Iterator[None]:
     except sqlite3.DatabaseError as error:
         is_no_text = str(error).startswith("Could not decode to UTF-8")  # Python's, without a code
         code = sqlite3.SQLITE_CORRUPT if is_no_text else getattr(error, "sqlite_errorcode", 0)
-        if code == sqlite3.SQLITE_ERROR and str(error).startswith("no such "):
+        if code == sqlite3.SQLITE_ERROR and str(error).startswith(GONE):
             raise _unusable(path, str(error), TAKEN_AWAY) from error
         if code & 0xFF not in HINTS:
             raise  # a mistake of ours

@@ -108,7 +108,6 @@ def test_right_counts_of_a_large_file_are_proven_at_little_cost(path, monkeypatc
         ("DROP INDEX attempts_started", "status"),
         ("DROP INDEX runs_live", "run"),
         ("DELETE FROM limits", "run"),
-        ("DROP TABLE clocks", "status"),
     ],
 )
 def test_what_was_taken_away_gives_three_lines(path, statement, command):

@@ -239,7 +239,7 @@ def test_the_lock_of_a_run_of_an_older_program_is_known(tmp_path):
 def test_a_lock_that_leads_elsewhere_is_refused_and_nothing_is_made_there(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / "s.db-lock").symlink_to(elsewhere)
-    told(crawler("--db", tmp_path / "s.db", "add", "w"), Exit.DATABASE)
+    told(crawler("--db", tmp_path / "s.db", "add", "w"), Exit.CONFIGURATION)
     assert not elsewhere.exists()
 
 
