@@ -62,7 +62,7 @@ def _is_proven(conn: sqlite3.Connection, newest: int) -> bool:
 
 
 def is_stuck(conn: sqlite3.Connection, wake_at_ms: int | None, now_ms: int) -> bool:
-    """Tell whether nothing is in flight, and nothing can become due within a year.
+    """Tell whether something is left, nothing is in flight, and nothing is due within a year.
 
     Args:
         conn: the ledger.
@@ -73,7 +73,8 @@ def is_stuck(conn: sqlite3.Connection, wake_at_ms: int | None, now_ms: int) -> b
     if wake_at_ms is not None and wake_at_ms < now_ms + YEAR_MS:
         return False
     found = conn.execute(
-        "SELECT EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open"
+        "SELECT NOT EXISTS (SELECT 1 FROM tallies WHERE pending + leased > 0)"
+        " OR EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open"
         " WHERE finished_at_ms IS NULL)"
         " OR EXISTS (SELECT 1 FROM requests JOIN words ON words.id = word_id"
         " WHERE state = 'pending' AND due_at_ms BETWEEN 0 AND ? )",
