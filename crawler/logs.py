@@ -28,6 +28,7 @@ EVENTS = frozenset(
         "run_ended",
         "run_started",
         "stop_requested",
+        "tallies_recounted",
     }
 )
 

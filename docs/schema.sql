@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (9) leaves it. For readers; a database
+-- The schema of a database as the newest migration (10) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -24,6 +24,17 @@ CREATE TRIGGER words_keep_their_fields BEFORE UPDATE OF fields ON words
 WHEN old.fields IS NOT NULL AND new.fields IS NOT old.fields
 BEGIN
     SELECT raise(ABORT, 'the fields of a word never change');
+END;
+
+CREATE TRIGGER words_are_kept BEFORE DELETE ON words
+BEGIN
+    SELECT raise(ABORT, 'words are never deleted: crawler cancel WORD has it not asked');
+END;
+
+CREATE TRIGGER words_are_not_replaced BEFORE INSERT ON words
+WHEN EXISTS (SELECT 1 FROM words WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'words are never replaced: crawler add adds what is new');
 END;
 
 -- A version of a prompt. It never changes; a change makes a new version.
@@ -56,6 +67,17 @@ BEFORE UPDATE OF id, name, version, template, provider, model, params, limit_id,
 ON prompts
 BEGIN
     SELECT raise(ABORT, 'a prompt version never changes: add a new version');
+END;
+
+CREATE TRIGGER prompts_are_kept BEFORE DELETE ON prompts
+BEGIN
+    SELECT raise(ABORT, 'prompts are never deleted: crawler cancel --all --prompt NAME');
+END;
+
+CREATE TRIGGER prompts_are_not_replaced BEFORE INSERT ON prompts
+WHEN EXISTS (SELECT 1 FROM prompts WHERE id = new.id OR (name = new.name AND version = new.version))
+BEGIN
+    SELECT raise(ABORT, 'a prompt version never changes: crawler prompt add makes a new one');
 END;
 
 -- The views that prompts with a schema have made for their answers.
@@ -102,30 +124,6 @@ BEGIN
     UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
 END;
 
--- The legal transitions of crawler/states.py, arrow for arrow.
-CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
-BEGIN
-    SELECT raise(ABORT, 'not a legal transition of a request')
-    WHERE NOT CASE old.state
-        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
-        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
-                           OR new.state = 'failed' OR new.state = 'cancelled'
-        WHEN 'failed' THEN new.state = 'pending'
-        WHEN 'cancelled' THEN new.state = 'pending'
-        ELSE 0
-    END;
-    SELECT raise(ABORT, 'a request succeeds with its response')
-    WHERE new.state = 'succeeded'
-      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
-    UPDATE tallies
-    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
-        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
-        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
-        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
-        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
-    WHERE prompt_id = new.prompt_id;
-END;
-
 CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
 BEGIN
     SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
@@ -140,6 +138,38 @@ END;
 CREATE TRIGGER requests_are_kept BEFORE DELETE ON requests
 BEGIN
     SELECT raise(ABORT, 'requests are never deleted: cancel them');
+END;
+
+CREATE TRIGGER requests_have_sane_times BEFORE UPDATE OF due_at_ms ON requests
+WHEN new.due_at_ms < 0 OR new.due_at_ms > 253402300799999
+BEGIN
+    SELECT raise(ABORT, 'a request is due at a time in ms since 1970: crawler retry has it asked now');
+END;
+
+-- The legal transitions of crawler/states.py, arrow for arrow. Who leases makes an attempt.
+CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
+BEGIN
+    SELECT raise(ABORT, 'not a legal transition of a request')
+    WHERE NOT CASE old.state
+        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
+        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
+                           OR new.state = 'failed' OR new.state = 'cancelled'
+        WHEN 'failed' THEN new.state = 'pending'
+        WHEN 'cancelled' THEN new.state = 'pending'
+        ELSE 0
+    END;
+    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD')
+    WHERE new.state = 'leased' AND new.attempts <> old.attempts + 1;
+    SELECT raise(ABORT, 'a request succeeds with its response')
+    WHERE new.state = 'succeeded'
+      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    UPDATE tallies
+    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
+        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
+        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+    WHERE prompt_id = new.prompt_id;
 END;
 
 -- One call each. The open attempt is the lease; (request_id, number) is its fencing token.
@@ -240,6 +270,12 @@ BEGIN
     SELECT raise(ABORT, 'responses are never deleted');
 END;
 
+CREATE TRIGGER responses_are_not_replaced BEFORE INSERT ON responses
+WHEN EXISTS (SELECT 1 FROM responses WHERE request_id = new.request_id)
+BEGIN
+    SELECT raise(ABORT, 'responses are never replaced: a new version of the prompt asks again');
+END;
+
 -- The last text of a request that was no good: cut off, not the JSON that was asked for,
 -- failed its check. It was paid for, and it shows what is wrong.
 CREATE TABLE drafts (
@@ -266,6 +302,11 @@ CREATE TABLE tallies (
     served_at_ms    INTEGER NOT NULL DEFAULT 0        -- the newest answer or block
 ) STRICT;
 
+CREATE TRIGGER tallies_are_kept BEFORE DELETE ON tallies
+BEGIN
+    SELECT raise(ABORT, 'the counts of a prompt are kept: crawler check --repair counts again');
+END;
+
 -- ---- Who asks ----
 
 -- One life of a process that crawls.
@@ -291,6 +332,11 @@ CREATE TABLE runs (
 
 -- The runs that have not ended.
 CREATE INDEX runs_live ON runs (id) WHERE ended_at_ms IS NULL;
+
+CREATE TRIGGER runs_are_kept BEFORE DELETE ON runs
+BEGIN
+    SELECT raise(ABORT, 'runs are never deleted: the next run ends those that are dead');
+END;
 
 -- The time of the file: time since boot + offset, agreed on once, so that all processes of a
 -- machine read the same clock, whatever happens to the wall clock or while the machine sleeps.
@@ -357,6 +403,17 @@ CREATE TABLE limits (
     told_per_minute        INTEGER CHECK (told_per_minute > 0),  -- by the server
     told_tokens_per_minute INTEGER CHECK (told_tokens_per_minute > 0)
 ) STRICT;
+
+CREATE TRIGGER limits_are_kept BEFORE DELETE ON limits
+BEGIN
+    SELECT raise(ABORT, 'limits are never deleted: crawler limit NAME sets them');
+END;
+
+CREATE TRIGGER limits_are_not_replaced BEFORE INSERT ON limits
+WHEN EXISTS (SELECT 1 FROM limits WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'limits are never replaced: crawler limit NAME sets them');
+END;
 
 -- Each change of a limit, by whoever made it.
 CREATE TABLE limit_changes (

@@ -29,11 +29,12 @@ IN_STATEMENTS = {
         "{prompt_id:d}",
         "{selected}",
     },
+    "ledger.repair": {"{_ORPHANS}"},
     "ledger.status": {"{CURRENT}"},
     "ledger.tokens": {"{MOST_OUT}"},
     "ledger.work": {"{chosen}"},
     "storage.database": {"{checkpoint_pages}", "{most_bytes:d}"},
-    "storage.upgrade": {"{APPLICATION_ID}", "{made}", "{migration.version}"},
+    "storage.upgrade": {"{APPLICATION_ID}", "{migration.version}"},
 }
 
 

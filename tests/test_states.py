@@ -25,6 +25,9 @@ WAYS = {
     RequestState.CANCELLED: (RequestState.CANCELLED,),
 }
 
+# Who leases begins an attempt.
+STEP = "UPDATE requests SET attempts = attempts + (?1 = 'leased'), state = ?1"
+
 
 def _request_in(ledger: Ledger, state: RequestState) -> None:
     """Bring the only request into a state; a response is there, so that only the arrow counts."""
@@ -36,7 +39,7 @@ def _request_in(ledger: Ledger, state: RequestState) -> None:
         (lease.request_id,),
     )
     for step in WAYS[state]:
-        ledger.conn.execute("UPDATE requests SET state = ?", (step.value,))
+        ledger.conn.execute(STEP, (step.value,))
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(RequestState, RequestState)))
@@ -44,11 +47,11 @@ def test_the_schema_allows_what_the_table_allows(ledger, old, new):
     _request_in(ledger, old)
 
     if new.value in expected.MAY_FOLLOW[old.value]:
-        ledger.conn.execute("UPDATE requests SET state = ?", (new.value,))
+        ledger.conn.execute(STEP, (new.value,))
         assert ledger.states() == {"w": new}
     else:
         with pytest.raises(sqlite3.IntegrityError, match="not a legal transition"):
-            ledger.conn.execute("UPDATE requests SET state = ?", (new.value,))
+            ledger.conn.execute(STEP, (new.value,))
         assert ledger.states() == {"w": old}
 
 

@@ -15,6 +15,7 @@ import click
 
 from crawler.cli.terminal import nowhere, tell, tell_error
 from crawler.errors import CrawlerError, Exit
+from crawler.storage import waiting
 
 
 class Command(NamedTuple):
@@ -40,6 +41,7 @@ COMMANDS = MappingProxyType(
         "pause": Command("crawler.cli.control", "Start nothing more, until resume."),
         "resume": Command("crawler.cli.control", "Go on after a pause."),
         "limit": Command("crawler.cli.control", "Show or set limits."),
+        "backup": Command("crawler.cli.backup", "Copy the database, whole, while it is crawled."),
         "check": Command("crawler.cli.check", "Check the file's invariants."),
         "emulator": Command("crawler.cli.emulator", "Play Vertex AI, to try limits and failures."),
     }
@@ -103,6 +105,7 @@ def main() -> None:
     """Run the program and exit with one of the codes of `Exit`."""
     if sys.stderr is None:  # somebody has closed it
         sys.stderr = nowhere()
+    waiting.say = tell
     try:
         code = cli.main(prog_name="crawler", standalone_mode=False)
     except KeyboardInterrupt:

@@ -5,17 +5,24 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import as_record, print_json, print_line
+from crawler.cli.terminal import as_record, print_json, print_line, tell
+from crawler.clock import wall_ms
 from crawler.errors import Exit
 from crawler.ledger.check import check as check_file
-from crawler.storage.database import reading
+from crawler.ledger.repair import mend
+from crawler.storage.backup import back_up
+from crawler.storage.database import reading, writing
+from crawler.storage.upgrade import guards
 
 
-@click.command(epilog="Example: crawler check")
+@click.command(epilog="Examples: crawler check · crawler check --repair")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--repair", is_flag=True, help="Mend what can be computed, after a backup.")
 @database_option
-def check(db: Path, *, as_json: bool) -> int:
+def check(db: Path, *, as_json: bool, repair: bool) -> int:
     """Check every invariant of the file; exit code 1 if one is broken."""
+    if repair:
+        _repair(db)
     with reading(db) as conn:
         findings = check_file(conn)
     broken = [finding for finding in findings if finding.broken]
@@ -28,3 +35,13 @@ def check(db: Path, *, as_json: bool) -> int:
         if finding.broken:
             print_line(f"       {finding.broken} times, for example {', '.join(finding.examples)}")
     return Exit.UNEXPECTED if broken else Exit.DONE
+
+
+def _repair(db: Path) -> None:
+    """Mend a file, with a copy of what it was beside it."""
+    copy = db.with_name(f"{db.name}.before-repair-{wall_ms()}")
+    back_up(db, copy, lambda _: None)
+    tell(f"{copy} is what it was")
+    with writing(db, wall_ms()) as writer:
+        done = writer.run(mend, guards())
+    tell("; ".join(done) if done else "there was nothing to mend")

@@ -1,6 +1,7 @@
 """`crawler export`: results out, in the order of the list."""
 
 import os
+import signal
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -121,8 +122,10 @@ def _target(output: str, db: Path, *, force: bool, binary: bool) -> Iterator[IO[
             "name another file, or replace it with --force",
             Exit.USAGE,
         )
+    _clean_up(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        _end_politely()
         fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with _opened(fd, binary=binary) as stream:
             yield stream
@@ -156,6 +159,28 @@ def _standard_output(*, binary: bool) -> IO[Any]:
             Exit.USAGE,
         )
     return sys.stdout.buffer if binary else sys.stdout
+
+
+def _end_politely() -> None:
+    """Have the signals that end a program do so as Ctrl-C does: what is unfinished is removed."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, interrupt)
+
+
+def _clean_up(path: Path) -> None:
+    """Remove what exports of this file have left that were killed; each was its process's own."""
+    begin = f".{path.name}."
+    with suppress(OSError):
+        for found in path.parent.iterdir():
+            process = found.name.removeprefix(begin)
+            is_named_so = process != found.name and process.isdecimal()
+            if is_named_so and found.is_file() and not Path(f"/proc/{process}").exists():
+                found.unlink()
 
 
 def _require_ordinary(path: Path, db: Path) -> None:

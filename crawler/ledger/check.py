@@ -26,37 +26,46 @@ GUARDS = frozenset(
     " requests_are_kept requests_are_not_replaced requests_cancelled requests_failed requests_fresh"
     " requests_insert requests_keep_their_identity requests_transition requests_waiting"
     " responses_are_kept responses_never_change runs_live words_keep_their_fields"
+    " limits_are_kept limits_are_not_replaced prompts_are_kept"
+    " prompts_are_not_replaced requests_have_sane_times"
+    " responses_are_not_replaced runs_are_kept tallies_are_kept words_are_kept"
+    " words_are_not_replaced"
     " words_keep_their_text".split()
 )
 """The triggers and indexes that keep others from breaking a promise."""
 
 
+TABLES = frozenset(
+    "attempts clocks drafts limit_changes limits migrations prompt_views prompts requests"
+    " responses runs tallies words".split()
+)
+
+
 def check(conn: sqlite3.Connection) -> list[Finding]:
     """Look for what breaks an invariant, and for damage of the file itself."""
-    there = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema")}
-    damage = [row for (row,) in conn.execute("PRAGMA quick_check") if row != "ok"]
-    dangling = [
-        f"{table} row {rowid}" for table, rowid, *_ in conn.execute("PRAGMA foreign_key_check")
-    ]
+    there = set(_broken(conn, "SELECT name FROM sqlite_schema"))
+    damage = [row for row in _broken(conn, "PRAGMA quick_check") if row != "ok"]
+    dangling = _broken(conn, "SELECT \"table\" || ' row ' || rowid FROM pragma_foreign_key_check")
     return [
         _finding("file_is_sound", "the file is a sound SQLite database", damage),
         _finding("references_hold", "every row that another names is there", dangling),
         _finding(
             "guards_are_there",
-            "the triggers and indexes that guard it are there",
-            sorted(GUARDS - there),
+            "the tables, and the triggers and indexes that guard them, are there",
+            sorted((TABLES | GUARDS) - there),
         ),
         *(_finding(known.name, known.promise, _broken(conn, known.sql)) for known in INVARIANTS),
     ]
 
 
 def _broken(conn: sqlite3.Connection, sql: str) -> list[str]:
+    """Return what a question finds. What stands in its way (a page, a table) is found, too."""
+    found: list[str] = []
     try:
-        return [example for (example,) in conn.execute(sql)]
-    except sqlite3.OperationalError as error:
-        if "no such index" not in str(error):
-            raise
-        return [f"it can't be asked: {error}"]
+        found += [str(example) for (example,) in conn.execute(sql)]
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        found.append(f"it can't be asked: {error}")
+    return found
 
 
 def _finding(name: str, promise: str, broken: list[str]) -> Finding:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from crawler.answer_schema import SCHEMA
 from crawler.errors import require_name
 from crawler.ledger.prompt_views import put_view
+from crawler.ledger.repair import not_as_made
 from crawler.protocol import Word
 
 
@@ -115,8 +116,11 @@ def current_prompt(conn: sqlite3.Connection, name: str) -> Prompt | None:
 
 
 def prompt_by_id(conn: sqlite3.Connection, prompt_id: int) -> Prompt:
-    """Return a prompt; it never changes."""
-    return _prompts(conn, "prompts.id = ?", prompt_id)[0]
+    """Return a prompt; it never changes. Raises CrawlerError if its limit is gone."""
+    found = _prompts(conn, "prompts.id = ?", prompt_id)
+    if not found:
+        raise not_as_made(f"the prompt {prompt_id}, or its limit, is gone")
+    return found[0]
 
 
 def prompts(conn: sqlite3.Connection) -> list[Prompt]:

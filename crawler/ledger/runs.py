@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from crawler.ledger.repair import not_as_made
 from crawler.policy import Draw, Policy
 
 HEARTBEAT_MS = 5_000
@@ -113,9 +114,12 @@ def beat(
         now_ms: the time.
 
     """
-    heartbeat_at_ms, ended_at_ms, known_left = conn.execute(
+    row = conn.execute(
         "SELECT heartbeat_at_ms, ended_at_ms, budget_left FROM runs WHERE id = ?", (run_id,)
     ).fetchone()
+    if row is None:
+        raise not_as_made(f"the row of run {run_id}, which is at work, is gone")
+    heartbeat_at_ms, ended_at_ms, known_left = row
     if late or now_ms - heartbeat_at_ms >= HEARTBEAT_MS or budget_left != known_left:
         conn.execute(
             "UPDATE runs SET heartbeat_at_ms = max(heartbeat_at_ms, ?),"

@@ -158,6 +158,13 @@ def _oldest_call(conn: sqlite3.Connection, now_ms: int) -> OldestCall | None:
     return None if row is None else OldestCall._make(row)
 
 
+def answers(conn: sqlite3.Connection) -> int:
+    """Return how many answers there are, of all versions."""
+    (found,) = conn.execute("SELECT count(*) FROM responses").fetchone()
+    assert isinstance(found, int)
+    return found
+
+
 def _limit_status(
     conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
 ) -> LimitStatus:

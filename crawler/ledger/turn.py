@@ -14,6 +14,7 @@ from crawler.ledger.draw import LOOKED_AT, Drawn, Room, Unsendable, draw
 from crawler.ledger.finish import record
 from crawler.ledger.limits import Limit, limits, save
 from crawler.ledger.pacing import next_step, round_over, tried
+from crawler.ledger.repair import not_as_made
 from crawler.ledger.runs import Scope, beat
 from crawler.ledger.window import ledger_time_ms, usage
 from crawler.ledger.work import Work, work
@@ -101,6 +102,8 @@ def turn(
         asked = work(conn, scope.selection)
     shares: list[_Share] = []
     for limit_id in sorted({prompt.limit_id for prompt in asked}):
+        if limit_id not in after:
+            raise not_as_made(f"the limit {limit_id} of a prompt is gone")
         prompt_ids = [prompt.prompt_id for prompt in asked if prompt.limit_id == limit_id]
         share = _share(conn, scope, after[limit_id], prompt_ids, doubted, allowance, now_ms)
         after[limit_id] = share.limit

@@ -292,6 +292,11 @@ _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
             None,
             "check its address and the network, then {again}",
         ),
+        Reason.STUCK: (
+            "nothing that is left can ever be asked",
+            "rows were changed by hand: words that are gone, times that never come",
+            "crawler check tells what is broken; crawler check --repair mends what can be mended",
+        ),
         Reason.DISK: (
             "the disk is too slow for the limit to be kept",
             "each commit took so long that its calls would have left too late for their minute",

@@ -20,7 +20,8 @@ from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
 from crawler.ledger.finish import end_run, released, tokens_used
-from crawler.ledger.runs import Scope, live_runs, start_run
+from crawler.ledger.repair import is_stuck, recount_in_passing
+from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
 from crawler.ledger.work import failed_requests
@@ -41,7 +42,7 @@ from crawler.run.recovery import TICK_MS, Heartbeats, recover
 from crawler.states import OPENS_GATE, Outcome
 from crawler.states.kinds import Kind
 from crawler.storage.cancellation import to_its_end
-from crawler.storage.locks import LockTimeout, RunLock, forget_all_but
+from crawler.storage.locks import LockTimeout, RunLock
 from crawler.storage.store import Store
 
 POLL_MS = 250
@@ -266,8 +267,13 @@ class Loop:
             return stopped_ending(done.stops, left)
         if done.over_budget and not done.leases:
             return Ending(self._options.over_budget, None, left)
-        if watch:
-            return None
+        return None if watch else await self._idle_ending(done)
+
+    async def _idle_ending(self, done: Turn) -> Ending | None:
+        """Return the reason to end where nothing has started, if to wait would be in vain."""
+        left = done.unfinished
+        if not done.leases and await self._store.run(is_stuck, done.wake_at_ms, self._clock()):
+            return Ending(Reason.STUCK, None, left)
         return held_ending(done.stops, done.gates, left, self._policy.patience_ms, self._clock())
 
     def _finished(self, conn: sqlite3.Connection) -> Ending:
@@ -282,10 +288,11 @@ class Loop:
             # In the transaction that shows the run: from then on the file is not idle.
             offset_ms = agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms())
             self._clock = steady_clock(offset_ms)
+        if self._options.selection.request_id is None and (wrong := recount_in_passing(conn)):
+            self._log.warning("tallies_recounted", prompts=wrong)
         now_ms = self._started_at_ms = self._ticked_at_ms = self._clock()
-        program, options = version("quotacrawl"), self._options.on_record(now_ms)
-        whose = (os.getpid(), socket.gethostname(), program)
-        run_id = start_run(conn, *whose, now_ms, boot_id(), options)
+        whose = (os.getpid(), socket.gethostname(), version("quotacrawl"))
+        run_id = start_run(conn, *whose, now_ms, boot_id(), self._options.on_record(now_ms))
         failpoint("run_recorded")
         self._scope = Scope(
             run_id=run_id,
@@ -295,7 +302,6 @@ class Loop:
             selection=self._options.selection,
         )
         self._lock = RunLock(self._store.path, run_id)
-        forget_all_but(self._store.path, {run.id for run in live_runs(conn)})
         failpoint("run_locked")
         self._log.info("run_started", run_id=run_id, version=program)
 
@@ -313,7 +319,7 @@ class Loop:
 
     async def _tick(self) -> None:
         self._ticked_at_ms = self._clock()
-        self._store.require_file()
+        await self._store.tend()
         await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
             self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))
@@ -330,5 +336,3 @@ class Loop:
             # Whoever runs again has mended something: find out at once, by whichever request.
             await self._store.run(end_outage, self._clock())
         failpoint("run_ended")
-        assert self._lock is not None
-        self._lock.forget()

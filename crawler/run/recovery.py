@@ -17,7 +17,7 @@ from crawler.ledger.runs import HEARTBEAT_MS, LiveRun, Scope, live_runs
 from crawler.logs import Log
 from crawler.run.ending import Reason
 from crawler.states import Outcome
-from crawler.storage.locks import forget_run, run_is_alive
+from crawler.storage.locks import run_is_alive
 from crawler.storage.store import Store
 
 TICK_MS = 1_000
@@ -52,14 +52,12 @@ async def recover(store: Store, scope: Scope, log: Log, heartbeats: Heartbeats) 
                 end_run, scope, run.id, Outcome.ABANDONED, Reason.KILLED, detail=why
             )
             failpoint("dead_run_ended")
-            forget_run(store.path, run.id)
             log.warning("attempts_abandoned", of_run_id=run.id, attempts=attempts, reason=why)
 
 
 def _death(store: Store, scope: Scope, run: LiveRun, heartbeats: Heartbeats) -> str | None:
     """Tell why a run is dead; None where it is not known to be."""
     alive = run_is_alive(store.path, run.id)
-    # A power cut may take the file of a lock that is younger than the disk's last flush.
     rebooted = alive is None and run.boot_id not in ("", boot_id())
     if alive is False or rebooted:
         return "died"

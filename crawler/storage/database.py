@@ -8,40 +8,46 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
 
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.failpoints import failpoint
-from crawler.storage.locks import LockTimeout, WriteLock
-from crawler.storage.upgrade import inspect, migrate, newest_version
+from crawler.storage.files import look
+from crawler.storage.locks import LockTimeout, WriteLock, run_is_alive
+from crawler.storage.upgrade import bound, inspect, migrate, newest_version, open_to_read
+from crawler.storage.waiting import is_busy, tries, writer
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-NETWORK_FILE_SYSTEMS = frozenset(
-    {"afs", "ceph", "cifs", "fuse.sshfs", "glusterfs", "nfs", "nfs4", "smb3", "smbfs"}
-)
-OF_THE_FILE = frozenset(
+SAFE = "then run again: what was recorded is safe"
+_IN_USE = "another program is at work on it: close it there, then run again"
+GONE = "no such index: "
+TAKEN_AWAY = "crawler check tells what is missing; crawler check --repair makes indexes again"
+_DAMAGED = "write nothing to it; crawler check tells what is broken, docs/backup.md how to restore"
+_NOT_OURS = "see ls -l for the file, those beside it and their folder: you have to be allowed to"
+HINTS = MappingProxyType(
     {
-        sqlite3.SQLITE_BUSY,
-        sqlite3.SQLITE_CANTOPEN,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_FULL,
-        sqlite3.SQLITE_IOERR,
-        sqlite3.SQLITE_LOCKED,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_PERM,
-        sqlite3.SQLITE_PROTOCOL,
-        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_BUSY: _IN_USE,
+        sqlite3.SQLITE_CANTOPEN: f"{_NOT_OURS} open them; {SAFE}",
+        sqlite3.SQLITE_CORRUPT: _DAMAGED,
+        sqlite3.SQLITE_FULL: f"free some space, {SAFE}",
+        sqlite3.SQLITE_IOERR: f"repair the disk, or raise its quota, {SAFE}",
+        sqlite3.SQLITE_LOCKED: _IN_USE,
+        sqlite3.SQLITE_NOTADB: _DAMAGED,
+        sqlite3.SQLITE_PERM: f"{_NOT_OURS} write them; {SAFE}",
+        sqlite3.SQLITE_PROTOCOL: _IN_USE,
+        sqlite3.SQLITE_READONLY: f"{_NOT_OURS} write them; {SAFE}",
     }
 )
-"""SQLite's primary result codes that speak of the file and not of the statement."""
+"""What to do about SQLite's primary result codes that speak of the file, not of the statement."""
 
 SCHEDULER_CHECKPOINT_PAGES = 8_000
 
 # A COMMIT that returns has reached the disk (FULL), also if the power goes next.
 SETTINGS = (
-    "PRAGMA busy_timeout = 30000",
+    "PRAGMA busy_timeout = 1000",
     "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
@@ -63,9 +69,7 @@ def transact(
 
     An error at COMMIT leaves it unknown which: then close, open again and read.
     """
-    with lock.held():
-        failpoint("before_begin")
-        conn.execute("BEGIN IMMEDIATE")
+    with _begun(conn, lock):
         try:
             result = transaction(conn, *args, **kwargs)
             failpoint("before_commit")
@@ -79,24 +83,34 @@ def transact(
         return result
 
 
+@contextmanager
+def _begun(conn: sqlite3.Connection, lock: WriteLock) -> Iterator[None]:
+    """Begin a transaction; wait for other programs as long as it takes, without our lock."""
+    for _ in tries(lock.database):
+        with lock.held():
+            failpoint("before_begin")
+            try:
+                conn.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+            else:
+                yield
+                return
+    raise LockTimeout
+
+
 def prepare_file(path: Path) -> None:
     """See to it that a file may be written to, creating it for its owner alone if there is none.
 
     Raises CrawlerError, with the file unchanged.
     """
-    kind = _file_system(path)
-    if kind in NETWORK_FILE_SYSTEMS:
-        raise CrawlerError(
-            f"{path} can't be used",
-            f"it is on a network file system ({kind}), where SQLite's WAL may be corrupted",
-            "put the database on a local disk: --db PATH",
-            Exit.DATABASE,
-        )
+    look(path, to_write=True)
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         failpoint("file_created")
     except FileExistsError:
-        inspect(path)
+        inspect(path, to_write=True)
     except OSError as error:
         raise _not_writable(path, error) from error
     if not os.access(path, os.W_OK):
@@ -112,11 +126,11 @@ def configure(
     conn: sqlite3.Connection, lock: WriteLock, checkpoint_pages: int, now_ms: int
 ) -> None:
     """Give a writing connection its settings and the newest schema."""
+    bound(conn)
     for setting in SETTINGS:
         conn.execute(setting)
     conn.execute(f"PRAGMA wal_autocheckpoint = {checkpoint_pages}")
-    with lock.held():
-        (mode,) = conn.execute("PRAGMA journal_mode = WAL").fetchone()
+    mode = _write_ahead(conn, lock)
     if mode not in ("wal", "memory"):
         raise CrawlerError(
             "the database can't be used here",
@@ -124,7 +138,34 @@ def configure(
             "put the database on a local disk: --db PATH",
             Exit.DATABASE,
         )
-    transact(conn, lock, migrate, now_ms)
+    transact(conn, lock, _upgrade, lock.database, now_ms)
+
+
+def _upgrade(conn: sqlite3.Connection, database: Path | None, now_ms: int) -> None:
+    """Bring the schema up to date, unless a program that knows only the old one is at work."""
+    (version,) = conn.execute("PRAGMA user_version").fetchone()
+    if 0 < version < newest_version() and database is not None:
+        live = conn.execute("SELECT id FROM runs WHERE ended_at_ms IS NULL").fetchall()
+        if any(run_is_alive(database, run_id) for (run_id,) in live):
+            raise CrawlerError(
+                f"{database} is of an older version, and an older program is at work on it",
+                "it would not know what this program would make of the file",
+                "let that run end, or stop it (Ctrl-C); then do this again",
+                Exit.DATABASE,
+            )
+    migrate(conn, now_ms)
+
+
+def _write_ahead(conn: sqlite3.Connection, lock: WriteLock) -> str:
+    """Have a connection use a log, as soon as nobody is in the way; return the mode that it has."""
+    for _ in tries(lock.database):
+        with lock.held():
+            try:
+                return str(conn.execute("PRAGMA journal_mode = WAL").fetchone()[0])
+            except sqlite3.OperationalError as error:
+                if not is_busy(error):
+                    raise
+    raise LockTimeout
 
 
 @contextmanager
@@ -160,13 +201,10 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             Exit.CONFIGURATION,
         )
     with explained(path):
-        conn = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
-        )
+        conn = open_to_read(path)
         try:
             conn.execute("PRAGMA query_only = ON")
             conn.execute("PRAGMA busy_timeout = 5000")
-            conn.execute("PRAGMA trusted_schema = OFF")
             yield conn
         finally:
             conn.close()
@@ -185,6 +223,7 @@ def open_table_functions(conn: sqlite3.Connection) -> None:
 def require_database(path: Path) -> int:
     """Return the schema version of a file that has something in it. Raises CrawlerError."""
     if not path.exists():
+        look(path, to_write=False)
         raise CrawlerError(
             f"there is no database at {path}",
             "nothing has been added yet, or it is elsewhere",
@@ -228,26 +267,38 @@ def explained(path: Path) -> Iterator[None]:
     except LockTimeout as error:
         raise CrawlerError(
             f"{path} is in use",
-            "another process has been writing to it for a minute",
-            "crawler status shows who runs; wait for it, or end it",
+            f"{writer(path)} has been writing to it for too long",
+            f"wait for it, or end it (crawler status shows who runs); {SAFE}",
             Exit.DATABASE,
         ) from error
     except sqlite3.DatabaseError as error:
         is_no_text = str(error).startswith("Could not decode to UTF-8")  # Python's, without a code
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF not in OF_THE_FILE and not is_no_text:
+        code = sqlite3.SQLITE_CORRUPT if is_no_text else getattr(error, "sqlite_errorcode", 0)
+        if code == sqlite3.SQLITE_ERROR and str(error).startswith(GONE):
+            raise _unusable(path, str(error), TAKEN_AWAY) from error
+        if code & 0xFF not in HINTS:
             raise  # a mistake of ours
-        raise _unusable(path, str(error), "free some space or repair the disk") from error
+        raise _unusable(path, str(error), HINTS[code & 0xFF]) from error
     except MemoryError as error:  # SQLite's, too
-        raise _unusable(path, "no memory is left", "free some memory") from error
+        raise _unusable(path, "no memory is left", f"free some memory, {SAFE}") from error
 
 
 def _unusable(path: Path, cause: str, hint: str) -> CrawlerError:
     return CrawlerError(
         f"{path} can't be read or written",
-        cause,
-        f"{hint}, then run again: what was recorded is safe",
+        cause + _whose(path),
+        hint,
         Exit.DATABASE,
     )
+
+
+def _whose(path: Path) -> str:
+    """Return whose a file is where it is not the user's own."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return "" if found.st_uid == os.geteuid() else f" (the file belongs to user {found.st_uid})"
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:
@@ -257,18 +308,3 @@ def _not_writable(path: Path, error: OSError) -> CrawlerError:
         "name another file with --db",
         Exit.DATABASE,
     )
-
-
-def _file_system(path: Path) -> str | None:
-    """Return the type of the file system that a path is on, where the system tells."""
-    try:
-        device = path.absolute().parent.stat().st_dev
-        mounts = Path("/proc/self/mountinfo").read_text("utf-8")
-    except OSError:
-        return None
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    for line in mounts.splitlines():
-        mount, _, source = line.partition(" - ")
-        if mount.split()[2] == wanted:
-            return source.split()[0]
-    return None

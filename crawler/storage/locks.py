@@ -1,7 +1,8 @@
 """Operating system locks: who may write now, and which runs are alive.
 
 Rule: a lock dies with its process, at once and whatever the clock says; nothing here waits for a
-time-out to learn that somebody is gone. Each lock is a file beside the database.
+time-out to learn that somebody is gone. All of them are of one file beside the database, `-lock`:
+the write lock is the file's, and each run has the byte of its number. Nothing is ever removed here.
 
 The write lock is not SQLite's own. Before 3.51.3 SQLite may damage a WAL file when two connections
 write or checkpoint at the same instant (the WAL-reset race), so our processes take turns.
@@ -9,10 +10,13 @@ write or checkpoint at the same instant (the WAL-reset race), so our processes t
 
 import fcntl
 import os
+import struct
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from crawler.errors import CrawlerError, Exit
 
 WRITE_LOCK_TIMEOUT_S = 60.0
 
@@ -26,7 +30,9 @@ class WriteLock:
 
     def __init__(self, database: Path | None) -> None:
         """Open the lock's file beside the database; None (a database in memory) locks nothing."""
-        self._fd = None if database is None else _open(_beside(database, "lock"))
+        self.database = database
+        self._path = None if database is None else _beside(database, "lock")
+        self._fd = None if self._path is None else _open(self._path)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -40,6 +46,15 @@ class WriteLock:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def is_in_place(self) -> bool:
+        """Tell whether who comes now would find this lock; false if its file was taken away."""
+        if self._fd is None or self._path is None:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.lstat(self._path))
+        except FileNotFoundError:
+            return False
+
     def close(self) -> None:
         """Give the file back."""
         if self._fd is not None:
@@ -52,15 +67,13 @@ class RunLock:
 
     def __init__(self, database: Path | None, run_id: int) -> None:
         """Take the lock of a new run; to be called before anybody can see that run."""
-        self._path = None if database is None else _run_file(database, run_id)
-        self._fd = None if self._path is None else _open(self._path)
-        if self._fd is not None:
+        self._fd = None
+        if database is not None and _HAS_BYTES:
+            self._fd = _open(_beside(database, "lock"))
+            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _byte_of(run_id))
+        elif database is not None:
+            self._fd = _open(_beside(database, f"run-{run_id}"))
             _wait_for(self._fd)  # somebody may just be asking
-
-    def forget(self) -> None:
-        """Remove the lock's file; for after the run's end is on record."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Give the lock back, as the end of the process would."""
@@ -70,15 +83,41 @@ class RunLock:
 
 
 def run_is_alive(database: Path | None, run_id: int) -> bool | None:
-    """Tell whether a run's process lives; None where its lock can't say (it has been removed)."""
+    """Tell whether a run's process lives; None where there is no lock to ask."""
     if database is None:
         return None
+    return _holds_byte(database, run_id) or _holds_file(database, run_id)
+
+
+def may_be_alive(database: Path | None, run_ids: Iterable[int]) -> set[int]:
+    """Return those of the runs whose process lives, as far as their locks can say."""
+    return {run_id for run_id in run_ids if run_is_alive(database, run_id) is not False}
+
+
+def _holds_byte(database: Path, run_id: int) -> bool:
+    """Ask for a run's byte without taking it."""
+    if not _HAS_BYTES:
+        return False
     try:
-        fd = os.open(_run_file(database, run_id), os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(_beside(database, "lock"), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return None
+        return False
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _byte_of(run_id))
+        return bool(_FLOCK.unpack(found)[0] != fcntl.F_UNLCK)
+    finally:
+        os.close(fd)
+
+
+def _holds_file(database: Path, run_id: int) -> bool:
+    """Ask a file of its own, which a run of an older program has, or of a system without bytes."""
+    path = _beside(database, f"run-{run_id}")
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     else:
@@ -87,33 +126,16 @@ def run_is_alive(database: Path | None, run_id: int) -> bool | None:
         os.close(fd)
 
 
-def may_be_alive(database: Path | None, run_ids: Iterable[int]) -> set[int]:
-    """Return those of the runs whose process lives, as far as their locks can say."""
-    return {run_id for run_id in run_ids if run_is_alive(database, run_id) is not False}
+_FLOCK = struct.Struct("hhqqi4x")
+"""`struct flock` of Linux: type, whence, start, length, process."""
+_HAS_BYTES = hasattr(fcntl, "F_OFD_SETLK")
+"""Locks of the open file and not of the process, as flock's: one process may hold several, and to
+close another descriptor of the file gives none of them up."""
 
 
-def forget_run(database: Path | None, run_id: int) -> None:
-    """Remove the lock's file of a run whose death is on record."""
-    if database is not None:
-        _run_file(database, run_id).unlink(missing_ok=True)
-
-
-def forget_all_but(database: Path | None, run_ids: Collection[int]) -> None:
-    """Remove the locks' files of all other runs; to be called where no run can just be beginning.
-
-    Who died after its end was on record has left one.
-    """
-    if database is None:
-        return
-    begin = _beside(database, "run-").name
-    for path in database.resolve().parent.iterdir():
-        number = path.name.removeprefix(begin)
-        if number != path.name and number.isdecimal() and int(number) not in run_ids:
-            path.unlink(missing_ok=True)
-
-
-def _run_file(database: Path, run_id: int) -> Path:
-    return _beside(database, f"run-{run_id}")
+def _byte_of(run_id: int) -> bytes:
+    """Return the lock of the byte that is a run's. Nothing is ever written there."""
+    return _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, run_id, 1, 0)
 
 
 def _beside(database: Path, suffix: str) -> Path:
@@ -126,7 +148,15 @@ _OPEN: set[int] = set()
 
 
 def _open(path: Path) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CrawlerError(
+            f"{path} can't be locked",
+            "it is a link" if path.is_symlink() else error.strerror or str(error),
+            "the lock of a database is a file beside it that whoever writes may open",
+            Exit.DATABASE,
+        ) from error
     _OPEN.add(fd)
     return fd
 

@@ -10,8 +10,9 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
@@ -34,6 +35,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+CHECKPOINTED_EVERY = 5
+"""So many seconds of answers a copy of the file alone lacks at the most, if no reader is long."""
+CHECKPOINTS = MappingProxyType(
+    {
+        "PASSIVE": "PRAGMA wal_checkpoint(PASSIVE)",
+        "TRUNCATE": "PRAGMA wal_checkpoint(TRUNCATE)",
+    }
+)
+
+
 class Store:
     """An open database; made by `open_store`."""
 
@@ -45,6 +56,7 @@ class Store:
         self.has_failed = False
         """A transaction has met an error of the database: what is in the file is not known."""
         self._inode = _inode(path)
+        self._tended = 0
 
     async def run(
         self,
@@ -67,8 +79,43 @@ class Store:
 
         return await to_its_end(_hop(self._db, work))
 
-    def require_file(self) -> None:
-        """Raise CrawlerError if the file is not where it was: what is written would be lost."""
+    async def tend(self) -> None:
+        """See that the file is in its place, and now and then that it holds what is in the log.
+
+        To be called about once a second. Raises CrawlerError.
+        """
+        await self.require_file()
+        self._tended += 1
+        if self._tended % CHECKPOINTED_EVERY == 0:
+            await self.checkpoint()
+
+    async def checkpoint(self, how: str = "PASSIVE") -> None:
+        """Write what is in the log to the file itself, as far as no reader is in the way."""
+        await self._outside_transactions(lambda conn: conn.execute(CHECKPOINTS[how]).fetchall())
+
+    async def require_file(self) -> None:
+        """Raise CrawlerError if the file is not where it was: what is written would be lost.
+
+        A file that has only been moved gets what is still in its log.
+        """
+        moved_to = None if _inode(self.path) == self._inode else _place_of(self._inode)
+        if moved_to is not None:
+            await self.checkpoint("TRUNCATE")
+            self.has_failed = True
+            raise CrawlerError(
+                f"{self.path} has been moved to {moved_to}",
+                "what was recorded is all in it; calls in flight are asked again",
+                f"crawler --db {moved_to} run",
+                Exit.DATABASE,
+            )
+        if not self._lock.is_in_place():
+            self.has_failed = True
+            raise CrawlerError(
+                f"{self.path}-lock has been removed, or another file is there now",
+                "who starts now can't know that this run is at work",
+                "leave that file where it is; then crawler run",
+                Exit.DATABASE,
+            )
         if _inode(self.path) != self._inode:
             self.has_failed = True
             raise CrawlerError(
@@ -77,6 +124,19 @@ class Store:
                 "stop what does that; then crawler run, on a file that stays where it is",
                 Exit.DATABASE,
             )
+
+    async def _outside_transactions(self, act: Callable[[sqlite3.Connection], object]) -> None:
+        """Do something with the connection, while nobody writes."""
+
+        def work(conn: sqlite3.Connection) -> None:
+            try:
+                with self._lock.held():
+                    act(conn)
+            except (sqlite3.Error, LockTimeout, MemoryError):
+                self.has_failed = True
+                raise
+
+        await to_its_end(_hop(self._db, work))
 
     async def between_transactions(self, act: Callable[[], None]) -> None:
         """Do something in the loop's thread while no transaction is under way, nor can begin."""
@@ -102,6 +162,20 @@ def _inode(path: Path | None) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return None if found is None else (found.st_dev, found.st_ino)
+
+
+def _place_of(inode: tuple[int, int] | None) -> str | None:
+    """Return where a file that this process holds open has been moved to; None if it is gone."""
+    try:
+        held = list(Path("/proc/self/fd").iterdir())
+    except OSError:
+        return None
+    for fd in held:
+        with suppress(OSError):
+            place = fd.readlink()
+            if _inode(place) == inode is not None:
+                return str(place)
+    return None
 
 
 @asynccontextmanager

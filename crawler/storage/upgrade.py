@@ -11,18 +11,25 @@ import importlib
 import os
 import re
 import sqlite3
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
+from crawler.storage import schema
+from crawler.storage.files import JOURNAL_MAGIC, beside, is_immutable, look
+from crawler.storage.schema import require_our_schema
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
 OLDEST_SQLITE = (3, 40, 0)
 OF_THE_DISK = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 """SQLite's primary result codes that say nothing of what is in a file."""
-JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+DUMPED = (
+    "sqlite3 FILE 'PRAGMA application_id = 1129464151; PRAGMA user_version = N',"
+    " N being what SELECT max(version) FROM migrations says"
+)
+LONGEST_VALUE_BYTES = 64 * 2**20
+"""No value of ours comes near: a response is read up to a bound that is smaller."""
 CHECKED_IN_PASSING_BYTES = 8 * 2**20
 """Files up to this size are checked for damage whenever they are opened; larger ones by
 `crawler check`."""
@@ -60,13 +67,35 @@ def newest_version() -> int:
     return len(migrations())
 
 
-def inspect(path: Path) -> int:
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a file for reading alone, bounded in what it may make SQLite do."""
+    how = "&immutable=1" if is_immutable(path) else ""
+    conn = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro{how}", uri=True, isolation_level=None
+    )
+    bound(conn)
+    return conn
+
+
+def bound(conn: sqlite3.Connection) -> None:
+    """Bound what the schema and the values of a file can do to whoever opens it."""
+    conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST_VALUE_BYTES)
+    conn.execute("PRAGMA trusted_schema = OFF")
+
+
+def guards() -> list[tuple[str, str, str]]:
+    """Return type, name and text of each index and trigger of a file of the newest version."""
+    return schema.guards([known.sql for known in migrations()])
+
+
+def inspect(path: Path, *, to_write: bool = False) -> int:
     """Return the schema version of a file without changing a byte of it; 0 for an empty one.
 
     Raises CrawlerError where the file is not ours to write to, and sqlite3.Error where the disk
     does not let us know.
     """
     _require_sqlite()
+    look(path, to_write=to_write)
     if not path.is_file():
         raise _refused(path, "it is not a file", "name another file with --db")
     if path.stat().st_size == 0:
@@ -74,11 +103,10 @@ def inspect(path: Path) -> int:
     if not os.access(path, os.R_OK):
         raise _refused(path, "no permission to read it", "name another file with --db")
     try:
-        conn = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+        conn = open_to_read(path)
         try:
-            conn.execute("PRAGMA trusted_schema = OFF")
             version = _version_of(conn, path)
-            _require_our_schema(conn, path, version)
+            require_our_schema(conn, path, [known.sql for known in migrations()[:version]])
             if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
                 _require_sound(conn, path)
             return version
@@ -86,7 +114,7 @@ def inspect(path: Path) -> int:
             conn.close()
     except UnicodeDecodeError as error:
         # What SQLite says of a damaged schema quotes it, and that may be no text.
-        raise _refused(path, "it is damaged", "restore a copy of it") from error
+        raise _refused(path, "it is damaged", "restore a copy of it: docs/backup.md") from error
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", 0)
         if code & 0xFF in OF_THE_DISK:
@@ -153,6 +181,12 @@ def _version_of(conn: sqlite3.Connection, path: Path) -> int:
     (application_id,) = conn.execute("PRAGMA application_id").fetchone()
     (version,) = conn.execute("PRAGMA user_version").fetchone()
     (tables,) = conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if (application_id, version) == (0, 0) and _is_dumped(conn):
+        raise _refused(
+            path,
+            "it was made from the text of .dump, which leaves two numbers out",
+            DUMPED,
+        )
     if application_id != APPLICATION_ID and (tables or version or application_id):
         raise _refused(path, "it is the database of another program", "name another file with --db")
     newest = len(migrations())
@@ -166,37 +200,13 @@ def _version_of(conn: sqlite3.Connection, path: Path) -> int:
     return version
 
 
-def _require_our_schema(conn: sqlite3.Connection, path: Path, version: int) -> None:
-    """Refuse a file that has more triggers than its version has, or a view in place of a table.
-
-    A trigger would run with what we write, and a question to a view may have no end. More tables,
-    indexes and views are whoever made them's own affair.
-    """
-    tables, triggers = _made_by(migrations()[:version])
-    objects = "SELECT name, type, rootpage, sql FROM sqlite_schema"
-    for name, kind, rootpage, sql in conn.execute(objects):
-        if kind == "trigger" and sql not in triggers:
-            raise _refused(
-                path,
-                f"it has a trigger that is not ours, {name!r}: it would run with what we write",
-                "if it is yours, drop it with sqlite3; else don't trust this file",
-            )
-        if name in tables and (kind != "table" or not rootpage):
-            raise _refused(path, f"its table {name} is none", "don't trust this file")
-
-
-def _made_by(applied: Sequence[Migration]) -> tuple[set[str], set[str]]:
-    """Return the names of the tables and the texts of the triggers that migrations make."""
-    tables, triggers = {"migrations"}, set()
-    for migration in applied:
-        for statement in statements(migration.sql):
-            _, _, made = statement.partition("CREATE ")
-            kind, name = made.split(maxsplit=2)[:2] if made else ("", "")
-            if kind == "TABLE":
-                tables.add(name)
-            elif kind == "TRIGGER":
-                triggers.add(f"CREATE {made}".rstrip().removesuffix(";"))  # as SQLite keeps it
-    return tables, triggers
+def _is_dumped(conn: sqlite3.Connection) -> bool:
+    """Tell whether a database knows which migrations of ours it has had."""
+    try:
+        rows = conn.execute("SELECT name, sha256 FROM migrations ORDER BY version").fetchall()
+    except sqlite3.OperationalError:
+        return False
+    return bool(rows) and rows[0] == (migrations()[0].name, migrations()[0].sha256)
 
 
 def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
@@ -206,7 +216,7 @@ def _require_sound(conn: sqlite3.Connection, path: Path) -> None:
         cause, hint = f"a page of it can't be read ({verdict})", "repair the disk, then run again"
         raise CrawlerError(f"{path} can't be read or written", cause, hint, Exit.DATABASE)
     if verdict != "ok":
-        raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it")
+        raise _refused(path, f"it is damaged ({verdict})", "restore a copy of it: docs/backup.md")
 
 
 def _never_made(path: Path) -> bool:
@@ -214,7 +224,7 @@ def _never_made(path: Path) -> bool:
 
     Its journal says so: it would bring the file back to 0 pages. Whoever opens it to write does.
     """
-    with path.with_name(f"{path.name}-journal").open("rb") as journal:
+    with beside(path.resolve(), "journal").open("rb") as journal:
         header = journal.read(20)
     return header.startswith(JOURNAL_MAGIC) and header[16:] == bytes(4)
 

@@ -309,7 +309,7 @@ def test_a_request_has_one_open_attempt(conn):
     ("change", "counted"),
     [
         ("INSERT INTO requests (word_id, prompt_id) VALUES (7, 1)", (2, 3, 1, 1, 0)),
-        ("UPDATE requests SET state = 'leased' WHERE id = 6", (0, 4, 1, 1, 0)),
+        ("UPDATE requests SET state = 'leased', attempts = 2 WHERE id = 6", (0, 4, 1, 1, 0)),
         ("UPDATE requests SET state = 'cancelled' WHERE id = 6", (0, 3, 1, 1, 1)),
         ("UPDATE requests SET state = 'pending' WHERE id = 3", (2, 2, 1, 1, 0)),
         ("UPDATE requests SET state = 'failed' WHERE id = 3", (1, 2, 1, 2, 0)),
@@ -339,3 +339,36 @@ def test_a_new_prompt_begins_with_counts_of_its_own(conn):
     assert conn.execute("SELECT * FROM tallies WHERE prompt_id = 4").fetchall() == [
         (4, 0, 0, 0, 0, 0, 0.25, 250.0, 0)
     ]
+
+
+# Programs of others have foreign keys off, and REPLACE runs no triggers of DELETE.
+BY_HAND = [
+    ("DELETE FROM words WHERE id = 7", "crawler cancel WORD"),
+    ("INSERT OR REPLACE INTO words (id, text, added_at_ms) VALUES (7, 'z', 1)", "crawler add"),
+    ("DELETE FROM prompts WHERE id = 2", "crawler cancel --all --prompt NAME"),
+    (
+        f"{PROMPT.replace('INSERT', 'INSERT OR REPLACE')} ('p', 1, 'x', 's', 'm', '{{}}', 1, 0, 1)",
+        "crawler prompt add",
+    ),
+    ("UPDATE requests SET due_at_ms = -5 WHERE id = 7", "crawler retry"),
+    ("UPDATE requests SET due_at_ms = 999999999999999 WHERE id = 7", "crawler retry"),
+    ("UPDATE requests SET state = 'leased' WHERE id = 7", "crawler run, crawler retry WORD"),
+    (
+        "INSERT OR REPLACE INTO responses (request_id, number, text) VALUES (1, 1, 'mine')",
+        "a new version of the prompt",
+    ),
+    ("DELETE FROM tallies", "crawler check --repair"),
+    ("DELETE FROM limits WHERE name = 'other'", "crawler limit NAME"),
+    (f"{LIMIT.replace('INSERT', 'REPLACE')}, id) VALUES ('new', 1, 1)", "crawler limit NAME"),
+    ("DELETE FROM runs", "the next run"),
+]
+
+
+@pytest.mark.parametrize(("statement", "named"), BY_HAND)
+def test_what_is_edited_by_hand_is_refused_and_a_command_is_named(conn, statement, named):
+    conn.execute("PRAGMA foreign_keys = OFF")
+    before = list(conn.iterdump())
+    with pytest.raises(sqlite3.IntegrityError) as refused:
+        conn.execute(statement)
+    assert named in str(refused.value)
+    assert list(conn.iterdump()) == before

@@ -105,7 +105,6 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path, forks):
     print(f"{dict(fates.counts)}; {left[0][0]} left then; {abandoned} abandoned, {repeats} repeats")
     assert left > [(0,)], "there was work at each of the kills"
     assert KILLS / 10 < repeats <= abandoned <= (KILLS + fates.counts["told twice"]) * CONCURRENCY
-    assert not list(tmp_path.glob("*-run-*"))
 
 
 def test_no_kill_breaks_a_limit(tmp_path, forks):

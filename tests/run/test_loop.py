@@ -388,7 +388,7 @@ def test_a_dead_run_is_taken_over_at_once(tmp_path):
     async def main():
         async with a_store("abc", path) as store:
             dead = await store.run(leave_open)
-            (tmp_path / f"c.db-run-{dead}").touch()  # its lock is free: its process is gone
+            assert run_is_alive(path, dead) is False
             provider = Asked()
             assert (await crawled(store, provider)).reason == "finished"
             assert sorted(provider.words) == ["a", "b", "c"]
@@ -396,7 +396,6 @@ def test_a_dead_run_is_taken_over_at_once(tmp_path):
                 lambda c: c.execute("SELECT outcome FROM attempts WHERE number = 1").fetchall()
             )
             assert rows == [("abandoned",)] * 3
-        assert not list(tmp_path.glob("*-run-*"))
 
     asyncio.run(main())
 
@@ -411,10 +410,10 @@ def test_a_run_of_another_start_of_the_machine_is_dead_though_its_lock_is_lost(t
     asyncio.run(main())
 
 
-def test_a_run_whose_lock_cannot_say_is_judged_by_its_heartbeat(tmp_path):
+def test_a_run_whose_lock_cannot_say_is_judged_by_its_heartbeat():
     async def main():
-        async with a_store("a", tmp_path / "c.db") as store:
-            await store.run(leave_open)  # no lock's file, a heartbeat of long ago
+        async with a_store("a") as store:
+            await store.run(leave_open)  # no lock to ask, a heartbeat of long ago
             assert (await crawled(store, Asked())).reason == "finished"
 
     asyncio.run(main())
@@ -433,7 +432,6 @@ def test_a_live_run_is_left_alone(tmp_path):
                 seen.append(now.limits[0].in_flight)
                 if len(seen) == 2:
                     lock.close()
-                    (tmp_path / f"c.db-run-{alive}").touch()
 
             provider = Asked()
             assert (await crawled(store, provider, on_status=on_status)).reason == "finished"
@@ -482,7 +480,7 @@ class HeldUp:
     def __init__(self, store, clock_ms, meanwhile):
         self._store, self._clock_ms, self._meanwhile = store, clock_ms, meanwhile
         self.path = store.path
-        self.require_file = store.require_file
+        self.tend, self.has_failed = store.tend, False
 
     async def run(self, transaction, *args):
         done = await self._store.run(transaction, *args)
@@ -853,15 +851,15 @@ def test_a_disk_that_is_too_slow_for_a_window_ends_the_run_and_one_without_a_win
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("replaced", [False, True])
-def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp_path, replaced):
+@pytest.mark.parametrize("how", ["moved", "replaced", "removed"])
+def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp_path, how):
     path = tmp_path / "c.db"
 
     async def main():
         async def answer(call):
             if call.word == "0":
-                path.rename(tmp_path / "elsewhere.db")
-                if replaced:
+                path.unlink() if how == "removed" else path.rename(tmp_path / "elsewhere.db")
+                if how == "replaced":
                     path.touch()
             await asyncio.sleep(0.05)
             return Answer("x")
@@ -869,7 +867,8 @@ def test_a_file_that_is_taken_away_ends_the_run_before_it_pays_for_much_more(tmp
         async with open_store(path) as store:
             await store.run(put, map(str, range(10_000)))
             asked = Asked(answer)
-            with pytest.raises(CrawlerError, match="has been removed") as error:
+            told = "has been removed" if how == "removed" else "has been moved to .*elsewhere.db"
+            with pytest.raises(CrawlerError, match=told) as error:
                 await crawled(store, asked)
             assert error.value.exit_code == Exit.DATABASE
             assert len(asked.words) < 500

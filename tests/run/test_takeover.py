@@ -7,7 +7,7 @@ import pytest
 
 from crawler.clock import boot_id
 from crawler.protocol import Answer
-from crawler.storage.locks import RunLock
+from crawler.storage.locks import RunLock, run_is_alive
 from tests.crawling import Played, a_store, crawled, put, rows
 
 LONG_AGO_MS = 1_000_000_000_000
@@ -43,8 +43,6 @@ def test_each_of_two_dead_runs_is_taken_over_and_one_that_lives_is_not(tmp_path)
         async with a_store("abcdef", path) as store:
             for run_id, request_ids in ((11, [1]), (12, [2, 3]), (13, [4])):
                 await store.run(leave_open, run_id, request_ids)
-            for run_id in (11, 13):
-                path.with_name(f"c.db-run-{run_id}").touch()  # free: their processes are gone
             alive = RunLock(path, 12)
             provider = Played(lambda call: Answer("x"))
             await crawled(store, provider, max_calls=4)
@@ -56,12 +54,9 @@ def test_each_of_two_dead_runs_is_taken_over_and_one_that_lives_is_not(tmp_path)
             assert await rows(store, ENDED, 13) == [(4, "abandoned", "died")]
             paid = "SELECT word, attempts FROM results ORDER BY word"
             assert await rows(store, paid) == [("a", 2), ("d", 2), ("e", 1), ("f", 1)]
-            left = sorted(found.name for found in tmp_path.glob("*-run-*"))
-            assert left == ["c.db-run-12"]
             alive.close()
             await crawled(store, provider)
             assert sorted(provider.words) == [*"abcdef"]
-        assert list(tmp_path.glob("*-run-*")) == []
 
     asyncio.run(main())
 
@@ -77,13 +72,13 @@ def test_each_of_two_dead_runs_is_taken_over_and_one_that_lives_is_not(tmp_path)
         ("another", "long ago", True),
     ],
 )
-def test_where_no_lock_can_say_boot_and_heartbeat_do(tmp_path, boot, beat, dead):
+def test_where_no_lock_can_say_boot_and_heartbeat_do(boot, beat, dead):
     now_ms = LONG_AGO_MS + 10**9
     boots = {"": "", "this": boot_id(), "another": "another"}
     beats = {"now": now_ms - 299_000, "long ago": now_ms - 301_000}
 
     async def main():
-        async with a_store("ab", tmp_path / "c.db") as store:
+        async with a_store("ab") as store:
             await store.run(leave_open, 11, [1], beats[beat], boots[boot])
             provider = Played(lambda call: Answer("x"))
             await crawled(store, provider, clock=lambda: now_ms, max_calls=1 + dead)
@@ -111,7 +106,6 @@ def test_a_death_costs_a_word_one_failure_and_a_cancelled_one_is_cancelled(tmp_p
     async def main():
         async with a_store("abc", tmp_path / "c.db") as store:
             await store.run(leave_open, 11, [1, 2])
-            (tmp_path / "c.db-run-11").touch()
             await store.run(
                 lambda conn: conn.execute("UPDATE requests SET cancelling = 1 WHERE id = 2")
             )
@@ -136,13 +130,13 @@ def test_a_call_is_on_the_disk_before_it_leaves_and_so_is_its_run(tmp_path):
         read.append(conn.execute("SELECT run_id, number FROM attempts").fetchall())
         read.append(conn.execute("SELECT id, ended_at_ms FROM runs").fetchall())
         conn.close()
-        assert path.with_name("c.db-run-1").exists()
+        assert run_is_alive(path, 1) is True
         return Answer("x")
 
     async def main():
         async with a_store("a", path) as store:
             await crawled(store, Played(answer))
-        assert not path.with_name("c.db-run-1").exists(), "its end is on record"
+        assert run_is_alive(path, 1) is False
 
     asyncio.run(main())
     assert read == [[(1, 1)], [(1, None)]]

@@ -280,9 +280,8 @@ class Life:
         del name
         for other in self._tasks:
             self.loop.kill(other)
-        if self.chance.random() < 0.5:  # the power went before the disk had written their names
-            for lock in self.path.parent.glob("*-run-*"):
-                lock.unlink()
+        if self.chance.random() < 0.5:  # the power went before the disk had written its name
+            self.path.with_name(f"{self.path.name}-lock").unlink(missing_ok=True)
         self.machine.start_again()
 
 

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import Exit
-from crawler.storage.upgrade import _made_by, migrations, newest_version, statements
 from tests.conftest import LONG
 from tests.program import SHAPE, crawler, state_of, told
 
@@ -103,20 +102,6 @@ def test_what_would_run_with_our_commands_is_refused(ours, script, cause):
         what, why, _ = told(crawler("--db", ours, *command), Exit.CONFIGURATION)
         assert (what, why) == (f"{ours} can't be used", cause)
         assert state_of(ours.parent) == before
-
-
-@pytest.mark.parametrize("version", range(1, newest_version() + 1))
-def test_what_is_ours_is_known_of_every_version(version):
-    conn = sqlite3.connect(":memory:", isolation_level=None)
-    known = migrations()[:version]
-    for migration in known:
-        for statement in statements(migration.sql):
-            conn.execute(statement)
-    tables, triggers = _made_by(known)
-    made = conn.execute("SELECT type, name, sql FROM sqlite_schema").fetchall()
-    conn.close()
-    assert {name for kind, name, _ in made if kind == "table"} <= tables
-    assert {sql for kind, _, sql in made if kind == "trigger"} <= triggers
 
 
 def test_what_a_person_adds_to_the_file_is_welcome(ours):

@@ -16,6 +16,7 @@ LANDED = {
     "0007_answers_in_doubt.sql": "7f3dd271278ce9c173f5df5bf579b72500edf2a43cf8f6136c7d43625f5f758c",
     "0008_details.sql": "e5c87237b154b4b06b5076a75f7af917ca98f8172899c80ab66a6f8aeea86264",
     "0009_limiter.sql": "059c05e0065327c4467d40df2092a1c67f0cb1a6a9f7e883088f11fa94d27968",
+    "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 

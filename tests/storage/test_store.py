@@ -12,9 +12,10 @@ import pytest
 
 from crawler.errors import CrawlerError, Exit
 from crawler.storage.database import transact, writing
-from crawler.storage.locks import RunLock, WriteLock, forget_run, run_is_alive
+from crawler.storage.locks import RunLock, WriteLock, run_is_alive
 from crawler.storage.store import open_store
 from tests.conftest import assert_no_thread_is_left
+from tests.program import crawler, told
 
 WORDS = "INSERT INTO words (text, added_at_ms) VALUES (?, 1)"
 
@@ -206,26 +207,7 @@ def test_the_lock_of_a_run_dies_with_its_process(tmp_path):
         child.kill()
         child.wait()
         assert run_is_alive(path, 7) is False
-    forget_run(path, 7)
-    assert run_is_alive(path, 7) is None
     assert run_is_alive(None, 7) is None
-
-
-def test_a_run_begins_though_somebody_is_just_asking_for_its_lock(tmp_path, monkeypatch):
-    path = tmp_path / "s.db"
-    with (tmp_path / "s.db-run-7").open("w") as asking:
-        fcntl.flock(asking, fcntl.LOCK_EX)
-        waited = []
-
-        def stop_asking(pause_s):
-            waited.append(pause_s)
-            fcntl.flock(asking, fcntl.LOCK_UN)
-
-        monkeypatch.setattr("crawler.storage.locks.time.sleep", stop_asking)
-        lock = RunLock(path, 7)
-        assert len(waited) == 1
-        assert run_is_alive(path, 7) is True
-    lock.close()
 
 
 def test_between_transactions_nobody_is_in_one_and_nobody_begins_one(tmp_path):
@@ -258,13 +240,37 @@ def test_between_transactions_nobody_is_in_one_and_nobody_begins_one(tmp_path):
     asyncio.run(main())
 
 
-def test_a_released_run_leaves_no_file(tmp_path):
+def test_a_released_run_leaves_the_lock_of_the_database(tmp_path):
     lock = RunLock(tmp_path / "s.db", 1)
     assert run_is_alive(tmp_path / "s.db", 1) is True
-    lock.forget()
     lock.close()
     lock.close()
-    assert list(tmp_path.iterdir()) == []
+    assert [found.name for found in tmp_path.iterdir()] == ["s.db-lock"]
+    assert run_is_alive(tmp_path / "s.db", 1) is False
+
+
+@pytest.mark.parametrize("name", ["s.db-run-1", "s.db-run-77", "s.db-run-backup"])
+def test_a_file_that_is_named_as_a_lock_once_was_is_left_alone(tmp_path, name):
+    path, other = tmp_path / "s.db", tmp_path / name
+    crawler("--db", path, "prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
+    crawler("--db", path, "add", "a", "--prompt", "p")
+    other.write_bytes(path.read_bytes())
+    assert crawler("--db", path, "run").code == Exit.DONE
+    assert crawler("--db", other, "check").code == Exit.DONE
+
+
+def test_the_lock_of_a_run_of_an_older_program_is_known(tmp_path):
+    with (tmp_path / "s.db-run-7").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert run_is_alive(tmp_path / "s.db", 7) is True
+    assert run_is_alive(tmp_path / "s.db", 7) is False
+
+
+def test_a_lock_that_leads_elsewhere_is_refused_and_nothing_is_made_there(tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    (tmp_path / "s.db-lock").symlink_to(elsewhere)
+    told(crawler("--db", tmp_path / "s.db", "add", "w"), Exit.CONFIGURATION)
+    assert not elsewhere.exists()
 
 
 def test_a_forked_child_keeps_no_dead_run_alive(tmp_path):
