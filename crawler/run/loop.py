@@ -303,7 +303,7 @@ class Loop:
         )
         self._lock = RunLock(self._store.path, run_id)
         failpoint("run_locked")
-        self._log.info("run_started", run_id=run_id, version=program)
+        self._log.info("run_started", run_id=run_id, version=version("quotacrawl"))
 
     async def _pause(self, wake_at_ms: int | None) -> None:
         """Sleep until a call ends, somebody wakes us, or it is time to look again."""
