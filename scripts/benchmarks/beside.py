@@ -31,15 +31,15 @@ class Row(NamedTuple):
 def compare(files: Mapping[str, Path], rounds: int, batches: int) -> dict[str, list[Row]]:
     """Lease and finish fresh rows of each file, round by round in turn; the first is the yardstick.
 
-    Each has a prompt with the limit `scripted`, and `rounds * batches * BATCH` fresh rows.
+    Each has a prompt with the limit `scripted/scripted`, and `rounds * batches * BATCH` fresh rows.
     """
     costs: dict[str, list[Row]] = {title: [] for title in files}
     with ExitStack() as stack:
         hands = {title: stack.enter_context(by_hand.opened(path)) for title, path in files.items()}
         for hand in hands.values():
             # A limit that learns begins with fewer calls than a batch.
-            hand.run(control.set_adaptive, "scripted", wall_ms(), adaptive=False)
-            hand.run(control.set_concurrency, "scripted", BATCH)
+            hand.run(control.set_adaptive, "scripted/scripted", wall_ms(), adaptive=False)
+            hand.run(control.set_concurrency, "scripted/scripted", BATCH)
         for _ in range(rounds):
             for title, hand in hands.items():
                 costs[title].append(one_round(hand, batches))

@@ -834,7 +834,8 @@ class TestControl:
         _, cause, _ = told(asked(command, "nope"), Exit.USAGE)
         assert cause == "the limits are scripted/scripted"
 
-    def test_limits_are_set_and_shown(self, asked):
+    def test_limits_are_set_and_shown(self, asked, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "120")
         ran = asked("limit", "scripted", "--per-minute", "600", "--concurrency", "50")
         assert ran.out.split()[-5:] == ["scripted/scripted", "50", "600", "none", "adaptive"]
         options = ("--per-minute", "none", "--tokens-per-minute", "9000", "--fixed")
@@ -1006,6 +1007,8 @@ class TestHostileText:
             template,
             "--model",
             model,
+            "--limit",
+            "q",  # likewise: it would be called after the model
             "--param",
             f"x={HOSTILE}",
         )

@@ -141,7 +141,7 @@ def test_nobody_else_uses_the_models_server():
 
     async def ask():
         async with connect(EMBEDDED_MODEL) as provider:
-            url = provider._server._base_url.removesuffix("/v1")
+            url = provider._server._bases[0].removesuffix("/v1")
             argv = Path(f"/proc/{provider._child.pid}/cmdline").read_bytes()
             environ = Path(f"/proc/{provider._child.pid}/environ").read_bytes()
             key = provider._key

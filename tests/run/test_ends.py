@@ -503,7 +503,8 @@ CODES = {
     **dict.fromkeys("stopped killed declined".split(), 75),
 }
 TO_MEND = set(
-    "credentials configuration no_money unreachable disk killed max_tokens budget quota_day".split()
+    "credentials configuration no_money unreachable disk killed max_tokens budget quota_day"
+    " stuck".split()
 )
 """Where somebody has to do something, or to wait, that is told as an error."""
 
