@@ -57,6 +57,7 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
+    as_told = {(end.request_id, end.number): end for end in finished}
     away: list[Ended] = []
     for finish, attempt in closed:
         if finish.told:
@@ -64,8 +65,10 @@ def record(
         limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
             continue  # the usual case, by the thousand: it teaches nothing
-        ended = _ended(finish, attempt, len(succeeded))
-        lesson = _learn(conn, limit, finish, attempt, ended)
+        # The limit learns of what the server said; how it was judged is of the word alone.
+        said = as_told[finish.request_id, finish.number]
+        ended = _ended(said, attempt, len(succeeded))
+        lesson = _learn(conn, limit, said, attempt, ended)
         limits[attempt.limit_id] = lesson.limit
         if not answered:
             _next_state(conn, scope, finish, now_ms, lesson)

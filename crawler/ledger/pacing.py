@@ -87,7 +87,8 @@ def cut_off(conn: sqlite3.Connection, limits: dict[int, Limit], away: Sequence[E
     """
     for ended in away:
         rows = conn.execute(
-            "SELECT limit_id FROM prompts GROUP BY limit_id HAVING min(provider) = max(provider)"
+            "SELECT limit_id FROM prompts WHERE provider <> 'function'"
+            " GROUP BY limit_id HAVING min(provider) = max(provider)"
             " AND min(provider) = (SELECT provider FROM requests JOIN prompts"
             " ON prompts.id = prompt_id WHERE requests.id = ?)",
             (ended.request_id,),

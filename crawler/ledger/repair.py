@@ -11,7 +11,6 @@ from crawler.errors import CrawlerError, Exit
 RECOUNTED_AT_MOST = 1_000_000
 """Requests that a run counts when it begins; 0.2 s. Of more it asks only for a proof."""
 
-YEAR_MS = 366 * 86_400_000
 
 _COUNTED = (
     "SELECT prompts.id, coalesce(p, 0), coalesce(l, 0), coalesce(s, 0), coalesce(f, 0),"
@@ -59,28 +58,6 @@ def _is_proven(conn: sqlite3.Connection, newest: int) -> bool:
         " AND state = 'pending' AND due_at_ms = 0)"
     ).fetchone()
     return tallied == newest and hidden is None
-
-
-def is_stuck(conn: sqlite3.Connection, wake_at_ms: int | None, now_ms: int) -> bool:
-    """Tell whether something is left, nothing is in flight, and nothing is due within a year.
-
-    Args:
-        conn: the ledger.
-        wake_at_ms: when a run that has found nothing to start is to look again.
-        now_ms: the time.
-
-    """
-    if wake_at_ms is not None and wake_at_ms < now_ms + YEAR_MS:
-        return False
-    found = conn.execute(
-        "SELECT NOT EXISTS (SELECT 1 FROM tallies WHERE pending + leased > 0)"
-        " OR EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open"
-        " WHERE finished_at_ms IS NULL)"
-        " OR EXISTS (SELECT 1 FROM requests JOIN words ON words.id = word_id"
-        " WHERE state = 'pending' AND due_at_ms BETWEEN 0 AND ? )",
-        (now_ms + YEAR_MS,),
-    )
-    return not found.fetchone()[0]
 
 
 def mend(conn: sqlite3.Connection, schema: Iterable[tuple[str, str, str]]) -> list[str]:

@@ -129,7 +129,7 @@ def _told(
         leases=[lease for share in shares for lease in share.leases],
         now_ms=now_ms,
         wake_at_ms=min(wakes, default=None),
-        gates=[gate_of(share.limit) for share in shares if share.limit.id in going_on],
+        gates=_gates([share.limit for share in shares if share.limit.id in going_on], now_ms),
         unfinished=sum(prompt.unfinished for prompt in asked),
         stopped=sum(prompt.unfinished for prompt in asked if prompt.prompt_id in stopped),
         stops=list(stopped.values()),
@@ -138,6 +138,11 @@ def _told(
         over_budget=any(share.over_budget for share in shares),
         windowed=any(share.leases and share.limit.quota.per_minute is not None for share in shares),
     )
+
+
+def _gates(limits: Sequence[Limit], now_ms: int) -> list[Gate]:
+    """Return the gates that a run waits for: of paused limits only where all are."""
+    return list(map(gate_of, [one for one in limits if not one.is_paused(now_ms)] or limits))
 
 
 def _share(

@@ -4,11 +4,14 @@ Rule: nothing here writes. A prompt that is not the current version of its name 
 a run that has selected that version.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.runs import Selection
+
+YEAR_MS = 366 * 86_400_000
 
 
 class Work(NamedTuple):
@@ -88,3 +91,32 @@ def _work_of_request(conn: sqlite3.Connection, request_id: int) -> list[Work]:
         (request_id,),
     )
     return list(map(Work._make, rows))
+
+
+def is_stuck(
+    conn: sqlite3.Connection, selection: Selection, wake_at_ms: int | None, now_ms: int
+) -> bool:
+    """Tell whether something is left, nothing is in flight, and nothing is due within a year.
+
+    Args:
+        conn: the ledger.
+        selection: what a run asks; nothing else counts.
+        wake_at_ms: when a run that has found nothing to start is to look again.
+        now_ms: the time.
+
+    """
+    if wake_at_ms is not None and wake_at_ms < now_ms + YEAR_MS:
+        return False
+    found = conn.execute(
+        "WITH asked AS (SELECT value AS prompt_id FROM json_each(?))"
+        " SELECT NOT EXISTS (SELECT 1 FROM tallies JOIN asked USING (prompt_id)"
+        " WHERE pending + leased > 0)"
+        " OR EXISTS (SELECT 1 FROM attempts INDEXED BY attempts_open"
+        " JOIN requests ON requests.id = request_id JOIN asked USING (prompt_id)"
+        " WHERE finished_at_ms IS NULL)"
+        " OR EXISTS (SELECT 1 FROM requests JOIN asked USING (prompt_id)"
+        " JOIN words ON words.id = word_id"
+        " WHERE state = 'pending' AND due_at_ms BETWEEN 0 AND ? )",
+        (json.dumps([prompt.prompt_id for prompt in work(conn, selection)]), now_ms + YEAR_MS),
+    )
+    return not found.fetchone()[0]

@@ -51,7 +51,7 @@ def kind_of(provider: str) -> Kind:
 
 def check_environment(provider: str, params: Mapping[str, Any]) -> None:
     """Refuse to begin where a header's variable is not set. Raises CrawlerError."""
-    if provider not in KINDS:
+    if is_server(provider, os.environ):
         added_headers(params)
 
 

@@ -20,11 +20,11 @@ from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
 from crawler.ledger.finish import end_run, released, tokens_used
-from crawler.ledger.repair import is_stuck, recount_in_passing
+from crawler.ledger.repair import recount_in_passing
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
 from crawler.ledger.turn import Turn, turn
-from crawler.ledger.work import failed_requests
+from crawler.ledger.work import failed_requests, is_stuck
 from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import Finish, Lease
@@ -272,7 +272,8 @@ class Loop:
     async def _idle_ending(self, done: Turn) -> Ending | None:
         """Return the reason to end where nothing has started, if to wait would be in vain."""
         left = done.unfinished
-        if not done.leases and await self._store.run(is_stuck, done.wake_at_ms, self._clock()):
+        due = self._options.selection, done.wake_at_ms, self._clock()
+        if not done.leases and await self._store.run(is_stuck, *due):
             return Ending(Reason.STUCK, None, left)
         return held_ending(done.stops, done.gates, left, self._policy.patience_ms, self._clock())
 
@@ -286,8 +287,7 @@ class Loop:
         """Put the run on record, with its sign of life before anybody can see it."""
         if self._own_clock:
             # In the transaction that shows the run: from then on the file is not idle.
-            offset_ms = agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms())
-            self._clock = steady_clock(offset_ms)
+            self._clock = steady_clock(agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
         if self._options.selection.request_id is None and (wrong := recount_in_passing(conn)):
             self._log.warning("tallies_recounted", prompts=wrong)
         now_ms = self._started_at_ms = self._ticked_at_ms = self._clock()

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 
 NETWORK_FILE_SYSTEMS = frozenset(
     "9p acfs afs beegfs ceph cifs coda davfs fhgfs fuse.davfs fuse.davfs2 fuse.gcsfuse"
@@ -113,7 +113,7 @@ def _require_one_name(path: Path, real: Path) -> None:
         raise _refused(
             path,
             f"the file has {names} names (hard links): who opens another one can't see this log",
-            f"keep one of them; for a copy: cp {real} NEW && mv NEW {real}",
+            f"keep one of them; for a copy: cp {quoted(real)} NEW && mv NEW {quoted(real)}",
         )
     if str(real) in {mount.point for mount in _mounts()}:
         raise _refused(
@@ -181,7 +181,8 @@ def _require_own_log(path: Path, real: Path) -> None:
         raise _refused(
             path,
             f"{wal} holds answers of a crawl that was moved away",
-            f"move it along: mv {wal} NEW-wal beside the file NEW; or name another file with --db",
+            f"move it along: mv {quoted(wal)} NEW-wal beside the file NEW;"
+            " or name another file with --db",
         )
     for _ in range(_MOST_LOOKS):
         before = _state(real), _state(wal), _read(wal, 0, _WAL_HEADER)
@@ -193,7 +194,8 @@ def _require_own_log(path: Path, real: Path) -> None:
             raise _refused(
                 path,
                 f"{wal} was written for another file than this one ({stranger})",
-                f"put that file back; or, to go on with this one: mv {wal} {wal}.old",
+                "put that file back; or, to go on with this one:"
+                f" mv {quoted(wal)} {quoted(f'{wal}.old')}",
             )
 
 

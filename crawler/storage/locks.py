@@ -70,7 +70,16 @@ class RunLock:
         self._fd = None
         if database is not None and _HAS_BYTES:
             self._fd = _open(_beside(database, "lock"))
-            fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _byte_of(run_id))
+            try:
+                fcntl.fcntl(self._fd, fcntl.F_OFD_SETLK, _byte_of(run_id))
+            except BlockingIOError as error:
+                self.close()
+                raise CrawlerError(
+                    f"{database} can't be used by another run",
+                    "a run of a file that was here before is still alive",
+                    "end that process first",
+                    Exit.DATABASE,
+                ) from error
         elif database is not None:
             self._fd = _open(_beside(database, f"run-{run_id}"))
             _wait_for(self._fd)  # somebody may just be asking

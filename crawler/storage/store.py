@@ -18,7 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import aiosqlite
 
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.failpoints import failpoint
 from crawler.storage.cancellation import to_its_end
 from crawler.storage.database import (
@@ -105,7 +105,7 @@ class Store:
             raise CrawlerError(
                 f"{self.path} has been moved to {moved_to}",
                 "what was recorded is all in it; calls in flight are asked again",
-                f"crawler --db {moved_to} run",
+                f"crawler --db {quoted(moved_to)} run",
                 Exit.DATABASE,
             )
         if not self._lock.is_in_place():

@@ -103,3 +103,23 @@ def test_a_limit_that_a_person_names_takes_nothing_over(db):
     options = ("--provider", "openai", "--model", "b", "--limit", "mine")
     assert crawler("--db", db, *ADD, *options).code == 0
     assert rows(db, SET, "mine")[0][1] is None
+
+
+def test_of_two_prompts_that_get_one_limit_each_brings_what_was_set(db):
+    other = (
+        "prompt",
+        "add",
+        "q",
+        "--template",
+        "Of {word}",
+        "--provider",
+        "openai",
+        "--model",
+        "z",
+    )
+    assert crawler("--db", db, *other).code == 0
+    do(db, "limit", "openai/z", "--per-minute", "5")
+    do(db, "pause", "openai/z")
+    by_run(db, "scripted", "s")
+    assert rows(db, SET, "scripted/s")[0][1] == 5
+    assert rows(db, SET, "scripted/s")[0][4] == 1

@@ -5,6 +5,7 @@ import functools
 
 import pytest
 
+from crawler.ledger import control
 from crawler.protocol import Answer, ProviderError
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
@@ -87,3 +88,14 @@ async def test_money_stops_both():
         broke = bad(Outcome.NO_MONEY, Kind.MONEY)
         ending = await crawled(store, {"m": broke, "n": broke})
         assert (ending.reason, ending.unfinished) == ("no_money", 8)
+
+
+@in_a_loop
+async def test_a_pause_of_one_model_does_not_hide_that_nobody_is_reached():
+    async with a_store("ab", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "ab", name="b", model="n", limit="scripted/n"))
+        await store.run(lambda c: control.pause(c, "scripted/n", 1))
+        away = bad(Outcome.UNAVAILABLE, Kind.NETWORK)
+        async with asyncio.timeout(30):
+            ending = await crawled(store, {"m": away, "n": away})
+        assert (ending.reason, ending.unfinished) == ("unreachable", 4)

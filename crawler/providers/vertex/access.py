@@ -187,6 +187,7 @@ class Token:
         self._fetching = asyncio.Lock()
         self._headers: Headers = ()
         self._token: Any = None  # of which they were made
+        self._older: list[str] = []
         self._clock_ms = clock_ms
         self._error: Exception | None = None  # of the last refresh
         self._pause_ms = FIRST_PAUSE_MS
@@ -224,7 +225,7 @@ class Token:
 
     def secrets(self) -> list[str]:
         """Return what no reason may have in it."""
-        return [str(self._token)]
+        return [str(self._token), *self._older]
 
     def _is_current(self) -> bool:
         # A thread may have fetched a token and not yet made a header of it.
@@ -260,6 +261,8 @@ class Token:
         token, headers = self._credentials.token, dict[str, str]()
         self._credentials.apply(headers)  # also the project that pays, where one is set
         self._headers = tuple((name.lower(), value) for name, value in headers.items())
+        if self._token is not None:
+            self._older = [str(self._token)]  # calls that are out were sent with it
         self._token = token
 
     def _bounded(self, *args: Any, **kwargs: Any) -> Any:
