@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import database_option
-from crawler.cli.terminal import tell
+from crawler.cli.terminal import printable, tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.check import check
 from crawler.ledger.status import answers
@@ -21,6 +21,13 @@ def backup(file: str, db: Path) -> None:
 
     A copy that cp makes lacks what is in the file's -wal. To go on with a backup: docs/backup.md.
     """
+    if not Path(file).name or file.endswith("/") or Path(file).is_dir():
+        raise CrawlerError(
+            f"{printable(file)!r} can't be the backup",
+            "it is a folder, or no name at all",
+            "name a new file: crawler backup backup.db",
+            Exit.USAGE,
+        )
     counted = 0
 
     def require_good(copy: sqlite3.Connection) -> None:

@@ -10,7 +10,7 @@ import io
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple, TextIO
@@ -77,6 +77,7 @@ def _read_text(stream: TextIO, name: str, how: Reading) -> Listed:
     form = form_of(_suffix(name), first, how)
     lines = chain(first, stream)
     notes: Sequence[str] = []
+    words: Iterable[Word]
     if form.kind == LINES:
         words = _words_of_lines(lines, name)
     elif form.kind == JSON_LINES:
@@ -103,7 +104,7 @@ def _read_binary(reader: io.BufferedReader, kind: str, name: str, how: Reading) 
         else:
             rows = parquet_rows(whole, name)
         words, more = _words_of_table(rows, name, how)
-        return Listed(list(words), [*notes, *more])
+        return Listed(words, [*notes, *more])
 
 
 def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
@@ -113,7 +114,7 @@ def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
             yield word
 
 
-def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[Iterator[Word], Sequence[str]]:
+def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[list[Word], list[str]]:
     first = list(islice(rows, SAMPLE))
     header = first[0][1] if first else []
     sample = [row for _, row in first[1:]]
@@ -123,7 +124,11 @@ def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[Iterator[Word]
     else:
         columns = numbered_columns(max((len(row) for _, row in first), default=0), how.column, name)
         rest = chain(first, rows)
-    return words_of_rows(rest, columns, name), columns.notes
+    words, wordless = words_of_rows(rest, columns, name)
+    notes = list(columns.notes)
+    if wordless:
+        notes.append(f"{len(wordless)} rows have no word, for example row {wordless[0]}: left out")
+    return words, notes
 
 
 def _suffix(name: str) -> str:

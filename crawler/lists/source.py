@@ -39,6 +39,7 @@ _NO_LISTS = [
 ]
 _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 _WESTERN = "‘’“”–—…€£°«»¿¡·"
+_EUROPEAN = ("cp1250", "cp1254", "mac_roman", "cp437", "cp850")
 _ENCODINGS = (
     "cp1252 cp1250 cp1251 cp1253 cp1254 cp1255 cp1256 koi8_r shift_jis euc_jp gb18030 big5 euc_kr"
     " mac_roman cp437 cp850"
@@ -102,7 +103,8 @@ def wrong_encoding(
 def likely_encoding(data: bytes) -> str | None:
     """Return the encoding that some bytes are likely to be in, beside UTF-8; None if none is."""
     found = [match.encoding for match in from_bytes(data[:HEAD], cp_isolation=_ENCODINGS)]
-    if "cp1252" in found and _is_western(data[:HEAD].decode("cp1252", "replace")):
+    european = not found or found[0] in _EUROPEAN or "cp1252" in found
+    if european and _is_western(data[:HEAD].decode("cp1252", "replace")):
         return "cp1252"
     return found[0] if found else None
 

@@ -34,8 +34,13 @@ class Columns(NamedTuple):
 
 def words_of_rows(
     rows: Iterator[tuple[int, Sequence[str]]], columns: Columns, name: str
-) -> Iterator[Word]:
-    """Yield the words of numbered rows. Raises CrawlerError for a row that doesn't fit."""
+) -> tuple[list[Word], list[int]]:
+    """Return the words of numbered rows, and the rows that have cells and no word.
+
+    Raises CrawlerError for a row that doesn't fit.
+    """
+    words: list[Word] = []
+    wordless: list[int] = []
     titles, at = columns.titles, columns.word
     for number, row in rows:
         if any(cell.strip() for cell in row[len(titles) :]):
@@ -53,7 +58,10 @@ def words_of_rows(
         }
         word = numbered(number, name, text, cells)
         if word is not None:
-            yield word
+            words.append(word)
+        elif cells:
+            wordless.append(number)
+    return words, wordless
 
 
 def numbered(number: int, name: str, text: str, fields: Mapping[str, str]) -> Word | None:

@@ -181,8 +181,8 @@ def _require_own_log(path: Path, real: Path) -> None:
         raise _refused(
             path,
             f"{wal} holds answers of a crawl that was moved away",
-            f"move it along: mv {quoted(wal)} NEW-wal beside the file NEW;"
-            " or name another file with --db",
+            "if the moved file NEW has not been opened since, move it along:"
+            f" mv {quoted(wal)} NEW-wal; else name another file with --db",
         )
     for _ in range(_MOST_LOOKS):
         before = _state(real), _state(wal), _read(wal, 0, _WAL_HEADER)

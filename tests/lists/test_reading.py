@@ -49,6 +49,7 @@ def test_an_encoding_can_be_named(encoding):
     ("text", "encoding"),
     [
         ("word,level\ndéjà vu,1\n", "cp1252"),
+        ("word\ncafé\n", "cp1252"),
         ("word\nnaïve\n“café”\nüber\n", "cp1252"),
         ("word\nслово\nпривет мир\nкнига\n", "cp1251"),
         ("word\nźdźbło\nżółw\nłąka\n", "cp1250"),
@@ -116,6 +117,7 @@ def test_a_list_is_read_by_what_is_in_it(name, text):
         ("a.csv", "lemma\nabate\n", "'lemma'"),
         ("a.csv", ",word\n0,abate\n", "column 1 has no name"),
         ("words", "word,level\nabate,1\n", "commas"),
+        ("a.csv", "word,level\nabate,1\n ,2\n,\n", "1 rows have no word, for example row 3"),
         ("words", '["abate"]', "JSON"),
         ("a.json", '{"data": ["abate"], "n": 1}', "'data'"),
     ],

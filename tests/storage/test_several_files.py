@@ -423,3 +423,12 @@ def test_no_backup_is_made_of_what_is_broken(path, tmp_path):
     _, cause, _ = told(crawler("--db", path, "backup", copy), Exit.UNEXPECTED)
     assert cause == "broken: tallies_agree"
     assert not copy.exists()
+
+
+@pytest.mark.parametrize("file", [".", "", "..", "folder/"])
+def test_a_backup_needs_the_name_of_a_file(tmp_path, monkeypatch, file):
+    monkeypatch.chdir(tmp_path)
+    assert crawler("add", "abate").code == Exit.DONE
+    before = sorted(tmp_path.iterdir())
+    told(crawler("backup", file), Exit.USAGE)
+    assert sorted(tmp_path.iterdir()) == before
