@@ -5,7 +5,7 @@ import signal
 import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +31,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
 from crawler.ledger.results import Result, field_names, results
 from crawler.storage.database import reading
+from crawler.storage.whole_file import unfinished
 
 
 @click.command(
@@ -122,31 +123,19 @@ def _target(output: str, db: Path, *, force: bool, binary: bool) -> Iterator[IO[
             "name another file, or replace it with --force",
             Exit.USAGE,
         )
-    _clean_up(path)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        _end_politely()
-        fd = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with _opened(fd, binary=binary) as stream:
+    _end_politely()
+    with unfinished(path, output) as hidden:
+        with _opened(hidden, binary=binary) as stream:
             yield stream
             stream.flush()
             if path.exists():
-                os.fchmod(fd, stat.S_IMODE(path.stat().st_mode))
-            os.fsync(fd)
-        unfinished.replace(path)
-    except OSError as error:
-        raise CrawlerError(
-            f"{output} can't be written",
-            error.strerror or str(error),
-            "name another file",
-            Exit.USAGE,
-        ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+                os.fchmod(stream.fileno(), stat.S_IMODE(path.stat().st_mode))
+            os.fsync(stream.fileno())
+        hidden.replace(path)
 
 
-def _opened(fd: int, *, binary: bool) -> IO[Any]:
+def _opened(path: Path, *, binary: bool) -> IO[Any]:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     return os.fdopen(fd, "wb") if binary else os.fdopen(fd, "w", encoding="utf-8", newline="")
 
 
@@ -170,17 +159,6 @@ def _end_politely() -> None:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, interrupt)
-
-
-def _clean_up(path: Path) -> None:
-    """Remove what exports of this file have left that were killed; each was its process's own."""
-    begin = f".{path.name}."
-    with suppress(OSError):
-        for found in path.parent.iterdir():
-            process = found.name.removeprefix(begin)
-            is_named_so = process != found.name and process.isdecimal()
-            if is_named_so and found.is_file() and not Path(f"/proc/{process}").exists():
-                found.unlink()
 
 
 def _require_ordinary(path: Path, db: Path) -> None:

@@ -6,12 +6,12 @@ Rule: a copy is made in one step, from one state of the file, and is there whole
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from crawler.errors import CrawlerError, Exit
 from crawler.storage.database import reading
 from crawler.storage.files import beside
+from crawler.storage.whole_file import unfinished
 
 
 def back_up(database: Path, copy: Path, require_good: Callable[[sqlite3.Connection], None]) -> None:
@@ -31,24 +31,11 @@ def back_up(database: Path, copy: Path, require_good: Callable[[sqlite3.Connecti
                 "name another file",
                 Exit.USAGE,
             )
-    unfinished = copy.with_name(f".{copy.name}.{os.getpid()}")
-    try:
-        with reading(database) as source:
-            os.close(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-            _copy(source, unfinished)
-        with reading(unfinished) as made:
+    with reading(database) as source, unfinished(copy, copy) as hidden:
+        _copy(source, hidden)
+        with reading(hidden) as made:
             require_good(made)
-        os.link(unfinished, copy)  # never over a file that has come in the meantime
-    except OSError as error:
-        raise CrawlerError(
-            f"{copy} can't be written",
-            error.strerror or str(error),
-            "name another file",
-            Exit.USAGE,
-        ) from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
+        os.link(hidden, copy)  # never over a file that has come in the meantime
     _sync(copy.absolute().parent)
 
 
