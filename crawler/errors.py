@@ -13,7 +13,7 @@ JOINERS = "\u200c\u200d"
 
 
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
+BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and signs that are blanks to look at."""
 
 
@@ -73,10 +73,20 @@ class CrawlerError(Exception):
         return f"error: {what}\n  cause: {cause}\n  hint: {hint}"
 
 
+def missing_package(what: str, package: str, extra: str, otherwise: str) -> CrawlerError:
+    """Return the error for a package that only some need: what can't be done, and another way."""
+    return CrawlerError(
+        f"{what}: a package is missing",
+        f"{package} is not installed",
+        f"pip install 'quotacrawl[{extra}]', or {otherwise}",
+        Exit.CONFIGURATION,
+    )
+
+
 def require_name(name: str) -> None:
     """Refuse a name that can't be seen, or only in part. Raises CrawlerError."""
     seen = "".join(char for char in name if char not in JOINERS)
-    if seen.isprintable() and seen.strip(f" {_BLANK}"):
+    if seen.isprintable() and seen.strip(f" {BLANKS}"):
         return
     raise CrawlerError(
         f"{name!r} is no name",

@@ -26,7 +26,7 @@ def crawler(*args, stdin=""):
     """Run the program as ``crawler ARGS`` would."""
     out, err = io.StringIO(), io.StringIO()
     argv, stdin_before = sys.argv, sys.stdin
-    sys.argv, sys.stdin = ["crawler", *map(str, args)], io.StringIO(stdin)
+    sys.argv, sys.stdin = ["crawler", *map(str, args)], io.TextIOWrapper(io.BytesIO(stdin.encode()))
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main()

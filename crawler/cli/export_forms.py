@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from crawler.answer_schema import property_names
 from crawler.cli.terminal import as_json, moment, safe_cell, tell
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, missing_package
 from crawler.ledger.intake import Prompt
 from crawler.ledger.results import Result
 
@@ -106,7 +106,9 @@ def write_workbook(stream: BinaryIO, rows: Rows, table: Sequence[Column], name: 
     try:
         from openpyxl import Workbook  # noqa: PLC0415 - an optional package
     except ImportError as error:
-        raise _missing(name, "openpyxl", "xlsx") from error
+        raise missing_package(
+            f"{name} can't be written", "openpyxl", "xlsx", "write a .csv"
+        ) from error
     book = Workbook(write_only=True)
     sheet = book.create_sheet("results")
     cells = _Cells(sheet)
@@ -156,7 +158,9 @@ def write_parquet(stream: BinaryIO, rows: Rows, table: Sequence[Column], name: s
         import pyarrow as pa  # noqa: PLC0415 - an optional package
         from pyarrow.parquet import ParquetWriter  # noqa: PLC0415
     except ImportError as error:
-        raise _missing(name, "pyarrow", "parquet") from error
+        raise missing_package(
+            f"{name} can't be written", "pyarrow", "parquet", "write a .csv"
+        ) from error
     kinds = [pa.int64() if column.name in _INTEGERS else pa.string() for column in table]
     names = [column.name for column in table]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
@@ -211,12 +215,3 @@ def _free(name: str, taken: set[str]) -> str:
         free = f"{name}_{number}"
     taken.add(free.casefold())
     return free
-
-
-def _missing(name: str, package: str, extra: str) -> CrawlerError:
-    return CrawlerError(
-        f"{name} can't be written: a package is missing",
-        f"{package} is not installed",
-        f"pip install 'quotacrawl[{extra}]', or write a .csv",
-        Exit.CONFIGURATION,
-    )

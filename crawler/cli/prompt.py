@@ -24,13 +24,7 @@ from crawler.cli.terminal import (
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger import control
-from crawler.ledger.intake import (
-    Prompt,
-    PromptSpec,
-    current_prompt,
-    prompts,
-    put_prompt,
-)
+from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
 from crawler.ledger.limits import put_limit
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for

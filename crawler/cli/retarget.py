@@ -16,13 +16,7 @@ from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
 from crawler.ledger import control
-from crawler.ledger.intake import (
-    Prompt,
-    PromptSpec,
-    current_prompt,
-    prompts,
-    put_prompt,
-)
+from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_environment, check_params, kind_of, model_for
 

@@ -5,7 +5,6 @@ everything is a word.
 """
 
 import difflib
-import io
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,13 +56,7 @@ def words_of(ctx: click.Context, sources: Sequence[str], how: Reading) -> list[W
 
 def _read(source: str, how: Reading) -> Iterator[Word]:
     if source == "-":
-        # In tests standard input may be a stream without a descriptor.
-        stream = (
-            sys.stdin.buffer
-            if hasattr(sys.stdin, "buffer")
-            else io.BytesIO(sys.stdin.read().encode())
-        )
-        yield from _told(*read_list(stream, "standard input", how), "standard input")
+        yield from _told(*read_list(sys.stdin.buffer, "standard input", how), "standard input")
         return
     path = Path(source)
     if source and path.is_file():

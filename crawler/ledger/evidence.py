@@ -9,12 +9,13 @@ import sqlite3
 from typing import NamedTuple
 
 from crawler.ledger.runs import Scope
-from crawler.ledger.window import first_start
+from crawler.ledger.window import first_start, refusals
 from crawler.policy import BY_CHANCE
 from crawler.protocol import Finish
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
+LATEST_MS = 2**63 - 1
 LONGEST_SEQUENCE = 20
 """The newest refusals of a request that are looked at."""
 
@@ -76,13 +77,9 @@ def _asked_around(conn: sqlite3.Connection, own: _Throttled) -> tuple[int, int]:
     """Count the calls for others since a request was first refused, and the refused of them."""
     since_ms = own.starts[-1]
     first = first_start(conn, own.limit_id, since_ms)
-    started, refused = conn.execute(
-        "SELECT started, (SELECT count(*) FROM attempts INDEXED BY attempts_throttled"
-        " WHERE limit_id = limits.id AND started_at_ms >= ? AND outcome = 'throttled')"
-        " FROM limits WHERE id = ?",
-        (since_ms, own.limit_id),
-    ).fetchone()
+    (started,) = conn.execute("SELECT started FROM limits WHERE id = ?", (own.limit_id,)).fetchone()
     of_all = started - abs(first.nth) + 1 if first else 0
+    refused = refusals(conn, own.limit_id, since_ms, LATEST_MS)
     # Its newest attempt is not closed yet.
     return max(0, of_all - len(own.starts)), max(0, refused - len(own.starts) + 1)
 

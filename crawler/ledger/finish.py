@@ -57,7 +57,25 @@ def record(
         "UPDATE requests SET state = 'succeeded' WHERE id = ?",
         [(finish.request_id,) for finish in succeeded],
     )
-    as_told = {(end.request_id, end.number): end for end in finished}
+    _teach(conn, scope, finished, closed, limits, now_ms)
+    return len(finished) - len(closed)
+
+
+def _teach(
+    conn: sqlite3.Connection,
+    scope: Scope,
+    finished: Sequence[Finish],
+    closed: Sequence[tuple[Finish, _Open]],
+    limits: dict[int, Limit],
+    now_ms: int,
+) -> None:
+    """Put into ``limits`` what ends teach, and write the next states of what was not answered.
+
+    A limit learns of what the server said (``finished``); how that was judged (``closed``) is of
+    the word alone.
+    """
+    said = {(end.request_id, end.number): end for end in finished}
+    together = sum(finish.outcome is Outcome.SUCCEEDED for finish, _ in closed)
     away: list[Ended] = []
     for finish, attempt in closed:
         if finish.told:
@@ -65,17 +83,15 @@ def record(
         limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
             continue  # the usual case, by the thousand: it teaches nothing
-        # The limit learns of what the server said; how it was judged is of the word alone.
-        said = as_told[finish.request_id, finish.number]
-        ended = _ended(said, attempt, len(succeeded))
-        lesson = _learn(conn, limit, said, attempt, ended)
+        end = said[finish.request_id, finish.number]
+        ended = _ended(end, attempt, together)
+        lesson = _learn(conn, limit, end, attempt, ended)
         limits[attempt.limit_id] = lesson.limit
         if not answered:
             _next_state(conn, scope, finish, now_ms, lesson)
         if finish.outcome is Outcome.UNAVAILABLE and finish.reason_code != Kind.MODEL_LOADING:
             away.append(ended)
     cut_off(conn, limits, away)
-    return len(finished) - len(closed)
 
 
 def released(lease: Lease, now_ms: int) -> Finish:

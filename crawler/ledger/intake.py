@@ -58,17 +58,12 @@ def put_prompt(
 
     Returns it, and whether it is new. Raises CrawlerError where it can't have a view.
     """
-    params = _canonical(spec.params)
     require_name(spec.name)
-    identity = (spec.name, spec.template, spec.provider, spec.model, params)
-    known = conn.execute(
-        "SELECT id FROM prompts"
-        " WHERE name = ? AND template = ? AND provider = ? AND model = ? AND params = ?",
-        identity,
-    ).fetchone()
+    identity = _identity(spec)
+    known = _version(conn, identity)
     conn.execute("UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (spec.name,))
     if known is not None:
-        conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", known)
+        conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", (known,))
     else:
         conn.execute(
             "INSERT INTO prompts (name, template, provider, model, params, version, limit_id,"
@@ -91,12 +86,10 @@ def default_limit(conn: sqlite3.Connection, spec: PromptSpec) -> str:
     """
     if spec.provider == "function":
         return spec.model
-    params = _canonical(spec.params)
+    known = _version(conn, _identity(spec))
+    if known is not None:
+        return prompt_by_id(conn, known).limit
     old = current_prompt(conn, spec.name)
-    for known in _prompts(conn, "prompts.name = ?", spec.name):
-        identity = (known.template, known.provider, known.model, _canonical(known.params))
-        if identity == (spec.template, spec.provider, spec.model, params):
-            return known.limit
     if old is not None and old.provider == spec.provider:
         own = f"{old.provider}/{old.model}"
         if old.model == spec.model or old.limit != own:
@@ -107,6 +100,20 @@ def default_limit(conn: sqlite3.Connection, spec: PromptSpec) -> str:
         (spec.provider,),
     )
     return spec.provider if bare.fetchone() else f"{spec.provider}/{spec.model}"
+
+
+def _version(conn: sqlite3.Connection, identity: Sequence[str]) -> int | None:
+    """Return the version of a prompt that has this identity, if it is on record."""
+    row = conn.execute(
+        "SELECT id FROM prompts"
+        " WHERE name = ? AND template = ? AND provider = ? AND model = ? AND params = ?",
+        identity,
+    ).fetchone()
+    return None if row is None else int(row[0])
+
+
+def _identity(spec: PromptSpec) -> tuple[str, str, str, str, str]:
+    return spec.name, spec.template, spec.provider, spec.model, _canonical(spec.params)
 
 
 def current_prompt(conn: sqlite3.Connection, name: str) -> Prompt | None:

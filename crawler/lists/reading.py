@@ -27,12 +27,10 @@ from crawler.lists.source import (
     unpacked,
     wrong_encoding,
 )
-from crawler.lists.tables import columns_of, numbered, numbered_columns, words_of_rows
+from crawler.lists.tables import Rows, columns_of, numbered, numbered_columns, words_of_rows
 from crawler.lists.words import NO_FIELDS
 from crawler.lists.workbooks import parquet_rows, workbook_rows
 from crawler.protocol import Word
-
-Rows = Iterator[tuple[int, Sequence[str]]]
 
 
 class Listed(NamedTuple):

@@ -23,6 +23,9 @@ SHOWN = 200
 
 csv.field_size_limit(LONGEST_CELL)
 
+Rows = Iterator[tuple[int, Sequence[str]]]
+"""The rows of a table with their numbers, its header first."""
+
 
 class Columns(NamedTuple):
     """Which cells of a row are what."""
@@ -32,9 +35,7 @@ class Columns(NamedTuple):
     notes: Sequence[str]
 
 
-def words_of_rows(
-    rows: Iterator[tuple[int, Sequence[str]]], columns: Columns, name: str
-) -> tuple[list[Word], list[int]]:
+def words_of_rows(rows: Rows, columns: Columns, name: str) -> tuple[list[Word], list[int]]:
     """Return the words of numbered rows, and the rows that have cells and no word.
 
     Raises CrawlerError for a row that doesn't fit.

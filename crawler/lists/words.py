@@ -6,12 +6,10 @@ Rule: one spelling is one word, whatever list it came in: NFC, no byte order mar
 import unicodedata
 from collections.abc import Iterable, Mapping
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import BLANKS, CrawlerError, Exit
 from crawler.protocol import Word
 
 NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words
-_EMPTY = frozenset("\u115f\u1160\u2800\u3164\uffa0")
-"""Letters and symbols that show nothing: Hangul fillers and the blank of Braille."""
 
 
 def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
@@ -73,7 +71,7 @@ def _is_visible(text: str) -> bool:
 
 
 def _shows(char: str) -> bool:
-    return unicodedata.category(char)[0] not in "CZ" and char not in _EMPTY
+    return unicodedata.category(char)[0] not in "CZ" and char not in BLANKS
 
 
 def _shown(text: str) -> str:

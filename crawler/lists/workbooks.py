@@ -10,10 +10,9 @@ from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 from typing import Any, BinaryIO
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import missing_package
 from crawler.lists.source import no_list
-
-Rows = Iterator[tuple[int, Sequence[str]]]
+from crawler.lists.tables import Rows
 
 
 def workbook_rows(stream: BinaryIO, name: str) -> tuple[Rows, list[str]]:
@@ -33,7 +32,9 @@ def workbook_rows(stream: BinaryIO, name: str) -> tuple[Rows, list[str]]:
     try:
         import openpyxl  # noqa: PLC0415 - an optional package
     except ImportError as error:
-        raise _missing(name, "openpyxl", "xlsx") from error
+        raise missing_package(
+            f"{name} can't be read", "openpyxl", "xlsx", "save the list as CSV"
+        ) from error
     stream.seek(0)
     try:
         book = openpyxl.load_workbook(stream, read_only=True, data_only=True)
@@ -56,7 +57,9 @@ def parquet_rows(stream: BinaryIO, name: str) -> Rows:
         from pyarrow import ArrowException  # noqa: PLC0415 - an optional package
         from pyarrow.parquet import ParquetFile  # noqa: PLC0415
     except ImportError as error:
-        raise _missing(name, "pyarrow", "parquet") from error
+        raise missing_package(
+            f"{name} can't be read", "pyarrow", "parquet", "save the list as CSV"
+        ) from error
     try:
         file = ParquetFile(stream)
     except (ArrowException, OSError) as error:
@@ -99,12 +102,3 @@ def cell_text(value: object) -> str:
     if isinstance(value, list | dict):
         return json.dumps(value, ensure_ascii=False, default=str)
     return value.isoformat() if isinstance(value, date | time) else str(value)
-
-
-def _missing(name: str, package: str, extra: str) -> CrawlerError:
-    return CrawlerError(
-        f"{name} can't be read: a package is missing",
-        f"{package} is not installed",
-        f"pip install 'quotacrawl[{extra}]', or save the list as CSV",
-        Exit.CONFIGURATION,
-    )

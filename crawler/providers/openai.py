@@ -48,7 +48,7 @@ from crawler.providers.servers import Address, address_of, secrets_in
 from crawler.redaction import HeldBack, read_secrets, redacted_answer, remember
 from crawler.states.kinds import Kind
 
-__all__ = ["Server", "check_params", "connect", "request_body"]
+__all__ = ["Server", "check_params", "connect"]
 LARGE = 2**20
 """Bytes of an answer above which it is read in a thread."""
 LIST_TIMEOUT_MS = 3_000
@@ -93,7 +93,6 @@ class Server:
         address: Address | None = None,
     ) -> None:
         self._http = http
-        self._name = name
         self._key = key or Key(name)
         self._bases = list(address.bases if address else [base_url.rstrip("/")])
         self._query = address.query if address else ""

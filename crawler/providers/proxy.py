@@ -23,7 +23,7 @@ def proxy_for(url: str, environ: Mapping[str, str]) -> str | None:
     proxy = _setting(environ, f"{server.scheme}_proxy")
     if not proxy or is_here(host) or _is_excepted(host, port, _setting(environ, "no_proxy")):
         return None
-    if not _is_usable(proxy):
+    if not is_address(proxy):
         raise CrawlerError(
             "the proxy can't be used",
             f"{server.scheme}_proxy holds no address that begins with http:// or https://",
@@ -37,13 +37,14 @@ def _setting(environ: Mapping[str, str], name: str) -> str:
     return environ.get(name, environ.get(name.upper(), "")).strip()
 
 
-def _is_usable(proxy: str) -> bool:
+def is_address(url: str) -> bool:
+    """Tell whether something can be sent to an address over HTTP."""
     try:
-        parts = urlsplit(proxy)
+        parts = urlsplit(url)
         named = bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-    return named and parts.scheme in _PORTS and proxy.isprintable() and " " not in proxy
+    return named and parts.scheme in _PORTS and url.isprintable() and " " not in url
 
 
 def is_here(host: str) -> bool:

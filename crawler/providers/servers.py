@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.proxy import is_here
+from crawler.providers.proxy import is_address, is_here
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
 _VERSION = re.compile(r"/v[0-9]\w*(/|$)")
@@ -126,7 +126,7 @@ def address_of(name: str, model: str, environ: Mapping[str, str]) -> Address:
     """Return where a server is. Raises CrawlerError."""
     server, named = server_of(name), variable(name, "BASE_URL")
     given = environ.get(named, "").strip() or server.base_url
-    if not _is_address(given):
+    if not is_address(given) or urlsplit(given).fragment:
         raise CrawlerError(
             f"{named} is no address" if given else f"there is no address for {name}",
             "it must look like https://host/v1, or http://127.0.0.1:8080/v1 for a local server"
@@ -188,12 +188,3 @@ def with_variables(text: str, provider: str) -> str:
     if provider in ("vertex", "local", "scripted", "function"):
         return re.sub(r" \(NAME_[^)]*\)", "", text)
     return text.replace("NAME_", variable(provider or "openai", ""))
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        named = bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-    return named and parts.scheme in ("http", "https") and not parts.fragment and url.isprintable()
