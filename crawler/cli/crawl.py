@@ -78,7 +78,7 @@ async def _crawl(
 def tell_exposed(say: Callable[[str], None], event: str, fields: Mapping[str, Any]) -> None:
     """Tell a person that the key leaves this machine in plain text, if that is what was logged."""
     if event == "key_exposed":
-        say(f"the key goes to {fields['host']} in plain text: OPENAI_BASE_URL begins with http://")
+        say(f"the key goes to {fields['host']} in plain text: its address begins with http://")
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:
