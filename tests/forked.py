@@ -24,7 +24,7 @@ IMPORTED = (
     "crawler.cli.prompt",
     "crawler.cli.run",
     "crawler.cli.crawl",
-    "crawler.providers.openai",
+    "crawler.providers.openai.service",
 )
 
 

@@ -25,16 +25,16 @@ from crawler.lists.form import Reading
 from crawler.lists.model_list import read_items
 from crawler.lists.reading import read_list
 from crawler.protocol import Call, ProviderError
-from crawler.providers.answer_check import examine
-from crawler.providers.body_values import body_of, merged
-from crawler.providers.event_stream import EventReader
-from crawler.providers.json_answer import without_fence
+from crawler.providers.answers.body_values import body_of, merged
+from crawler.providers.answers.check import examine
+from crawler.providers.answers.event_stream import EventReader
+from crawler.providers.answers.json_answer import without_fence
+from crawler.providers.answers.thoughts import split_thoughts
 from crawler.providers.local import _environment
-from crawler.providers.openai_stream import Gathering
-from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_text import Said
-from crawler.providers.servers import exposed_to, secrets_in
-from crawler.providers.thoughts import split_thoughts
+from crawler.providers.openai.servers import exposed_to, secrets_in
+from crawler.providers.openai.stream import Gathering
+from crawler.providers.refusals.decision import refusal_of
+from crawler.providers.refusals.said import Said
 from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.answer import read_draft, read_generated
 from crawler.providers.vertex.channels import opened

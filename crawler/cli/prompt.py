@@ -28,8 +28,8 @@ from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, p
 from crawler.ledger.limits import put_limit
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for
-from crawler.providers.server_models import name_of
-from crawler.providers.servers import set_up
+from crawler.providers.openai.models import name_of
+from crawler.providers.openai.servers import set_up
 from crawler.storage.database import reading, writing
 from crawler.template import Template
 
@@ -165,7 +165,7 @@ async def _models_of(provider: str) -> list[str]:
     """Return the models that a server lists. Raises CrawlerError if it lists none."""
     cause = "only an OpenAI-compatible server is asked for it"
     if kind_of(provider).is_server:
-        from crawler.providers.openai import connect  # noqa: PLC0415 - what only this needs
+        from crawler.providers.openai.service import connect  # noqa: PLC0415 - what only this needs
 
         async with connect("", provider) as server:
             found = await server.models()

@@ -6,7 +6,7 @@ no name that is not free, and no name of a field is ever read as SQL.
 The fields are looked up with the table function json_each, and not with json_extract. Connections
 that do not trust the schema of a file refuse that in a view (SQLite 3.40: "unsafe use"), and its
 paths have no way to write every name. An answer that is not JSON would be an error of the whole
-view: providers let none pass where there is a schema (crawler/providers/answer_check.py).
+view: providers let none pass where there is a schema (crawler/providers/answers/check.py).
 """
 
 import re

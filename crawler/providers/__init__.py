@@ -14,8 +14,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.server_headers import added_headers
-from crawler.providers.servers import SERVERS, is_server, no_provider
+from crawler.providers.openai.headers import added_headers
+from crawler.providers.openai.servers import SERVERS, is_server, no_provider
 
 
 class Kind(NamedTuple):
@@ -37,7 +37,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
         "scripted": Kind("crawler.providers.scripted", "scripted", 10),
     }
 )
-_SERVER = Kind("crawler.providers.openai", None, None, is_server=True)
+_SERVER = Kind("crawler.providers.openai.service", None, None, is_server=True)
 
 
 def kind_of(provider: str) -> Kind:

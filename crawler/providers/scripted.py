@@ -19,7 +19,7 @@ from typing import Any
 
 from crawler.answer_schema import SCHEMA, types
 from crawler.protocol import Answer, Call, Provider, ProviderError
-from crawler.providers.answer_check import wants_json
+from crawler.providers.answers.check import wants_json
 from crawler.states import Outcome
 
 _FILLER = "a word that the script knows by heart and explains at no cost to anyone".split()

@@ -16,7 +16,7 @@ from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.doubt import Doubt, Vain
 from crawler.ledger.runs import EVERYTHING, Selection
 from crawler.ledger.turn import Gate
-from crawler.providers.servers import with_variables
+from crawler.providers.openai.servers import with_variables
 from crawler.states.kinds import MEANINGS, Action, Kind
 
 

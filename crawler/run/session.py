@@ -18,8 +18,8 @@ from crawler.logs import Log
 from crawler.policy import Policy
 from crawler.protocol import ListingProvider, Provider, ProviderError
 from crawler.providers import check_environment
-from crawler.providers.server_models import require_listed
-from crawler.providers.servers import exposed_to
+from crawler.providers.openai.models import require_listed
+from crawler.providers.openai.servers import exposed_to
 from crawler.run.ending import Ending, RunOptions
 from crawler.run.executor import LocalExecutor, OnText
 from crawler.run.loop import Loop

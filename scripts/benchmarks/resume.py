@@ -21,7 +21,7 @@ from typing import NamedTuple
 import harness
 
 OPENAI = ("--provider", "openai", "--model", "m")
-IMPORTS = "import crawler.cli.run, crawler.cli.crawl, crawler.providers.openai"
+IMPORTS = "import crawler.cli.run, crawler.cli.crawl, crawler.providers.openai.service"
 IN_FLIGHT = 20
 
 

@@ -14,7 +14,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.ledger import intake
 from crawler.ledger.prompt_views import put_view, view_name
 from crawler.protocol import Call, ProviderError
-from crawler.providers.answer_check import examine
+from crawler.providers.answers.check import examine
 from crawler.providers.function import Function
 from crawler.providers.scripted import Script
 from crawler.states import Outcome

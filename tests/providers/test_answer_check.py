@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from crawler.answer_schema import DEEPEST, require_schema
 from crawler.answer_schema.checker import as_json_schema
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.answer_check import examine
+from crawler.providers.answers.check import examine
 
 SCHEMA = {
     "type": "OBJECT",

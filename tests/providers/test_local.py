@@ -18,7 +18,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Call, ProviderError
 from crawler.providers import kind_of
 from crawler.providers.local import EMBEDDED_MODEL, WEIGHTS_FILE, connect, find_weights
-from crawler.providers.openai import Server
+from crawler.providers.openai.service import Server
 from crawler.states import Outcome
 from tests.program import add_prompt, crawler, rows, told
 

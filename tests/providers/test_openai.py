@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import CHECKS, complaint, ends_as_sentence, mentions_word
-from crawler.providers.openai import connect
-from crawler.providers.openai_request import request_body
+from crawler.providers.answers.check import CHECKS, complaint, ends_as_sentence, mentions_word
+from crawler.providers.openai.request import request_body
+from crawler.providers.openai.service import connect
 from crawler.states import Outcome
 
 KEY = "sk-verysecret/0123456789"

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from crawler.providers.finish_reasons import End
-from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal_text import Said
+from crawler.providers.answers.finish_reasons import End
+from crawler.providers.openai.answer import read_body
+from crawler.providers.refusals.said import Said
 from crawler.states.kinds import Action, Kind
 
 GOOD = "A good answer."

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.event_stream import EventReader
-from crawler.providers.openai import connect
-from crawler.providers.openai_reply import Arrived, answer_in
-from crawler.providers.openai_stream import Gathering
+from crawler.providers.answers.event_stream import EventReader
+from crawler.providers.openai.reply import Arrived, answer_in
+from crawler.providers.openai.service import connect
+from crawler.providers.openai.stream import Gathering
 from tests.providers.test_openai import serving
 
 CALL = Call(1, 1, "abrogate", "openai", "m", "Define abrogate.", "", {}, 5_000)

@@ -7,7 +7,7 @@ import pytest
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Call, ProviderError
-from crawler.providers.openai import connect
+from crawler.providers.openai.service import connect
 from crawler.providers.proxy import proxy_for
 from tests.program import crawler, rows
 from tests.providers.raw_server import raw_server, request, signed_server

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.providers.finish_reasons import End
-from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.providers.refusal_text import Said, plain
+from crawler.providers.answers.finish_reasons import End
+from crawler.providers.openai.answer import read_body
+from crawler.providers.refusals.decision import broken_connection, refusal_of
+from crawler.providers.refusals.said import Said, plain
 from crawler.states.kinds import Kind, Scope
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.providers.refusal_text import Said
+from crawler.providers.openai.answer import read_body
+from crawler.providers.refusals.decision import broken_connection, refusal_of
+from crawler.providers.refusals.said import Said
 from crawler.states.kinds import MEANINGS, Action, Again, Kind, Scope
 
 CASES = [

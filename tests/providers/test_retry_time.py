@@ -6,9 +6,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_text import Said
-from crawler.providers.retry_time import MOST_MS, pause_ms, read_time
+from crawler.providers.refusals.decision import refusal_of
+from crawler.providers.refusals.retry_time import MOST_MS, pause_ms, read_time
+from crawler.providers.refusals.said import Said
 
 NOW_MS = 1_795_817_700_000  # 2026-11-27T22:15:00Z
 HOUR = 3_600_000

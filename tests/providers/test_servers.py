@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 
 from crawler.errors import Exit
-from crawler.providers.servers import SERVERS, Address, address_of
+from crawler.providers.openai.servers import SERVERS, Address, address_of
 from tests.program import crawler, rows, told
 
 MODELS = {"data": [{"id": "models/small"}, {"id": "large-2"}]}

@@ -3,8 +3,8 @@
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_text import Said
+from crawler.providers.refusals.decision import refusal_of
+from crawler.providers.refusals.said import Said
 from crawler.providers.vertex.status_details import DETAILS, details_of
 from crawler.states.kinds import Kind
 

@@ -6,10 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.providers.answer_check import examine
-from crawler.providers.finish_reasons import End, end_of, end_of_vertex, name_of, vertex_name
-from crawler.providers.json_answer import without_fence
-from crawler.providers.thoughts import MOST_THOUGHTS, split_thoughts
+from crawler.providers.answers.check import examine
+from crawler.providers.answers.finish_reasons import (
+    End,
+    end_of,
+    end_of_vertex,
+    name_of,
+    vertex_name,
+)
+from crawler.providers.answers.json_answer import without_fence
+from crawler.providers.answers.thoughts import MOST_THOUGHTS, split_thoughts
 
 HARMONY = "<|channel|>analysis<|message|>hm<|end|><|start|>assistant"
 

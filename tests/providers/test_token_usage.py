@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crawler.providers.token_usage import UNKNOWN, openai_usage, vertex_usage
+from crawler.providers.answers.token_usage import UNKNOWN, openai_usage, vertex_usage
 from crawler.providers.vertex.messages import GenerateContentResponse
 
 

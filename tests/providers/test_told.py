@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler.protocol import Told
-from crawler.providers.refusal_text import Said
-from crawler.providers.told import told_of
+from crawler.providers.refusals.said import Said
+from crawler.providers.refusals.told import told_of
 
 
 def told(headers=None, **facts):

@@ -9,13 +9,13 @@ from math import isfinite
 from typing import Any, NamedTuple
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import OK, accepted
-from crawler.providers.finish_reasons import End, end_of_vertex
-from crawler.providers.reply import answer_of, draft_of
-from crawler.providers.thoughts import cut_thoughts
-from crawler.providers.token_usage import vertex_usage
+from crawler.providers.answers.check import OK, accepted
+from crawler.providers.answers.finish_reasons import End, end_of_vertex
+from crawler.providers.answers.reply import answer_of, draft_of
+from crawler.providers.answers.thoughts import cut_thoughts
+from crawler.providers.answers.token_usage import vertex_usage
+from crawler.providers.answers.written import Written, made, refusal_of_end
 from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
-from crawler.providers.written import Written, made, refusal_of_end
 from crawler.redaction import redacted
 from crawler.states import Outcome
 from crawler.states.kinds import Kind, Refusal

@@ -11,10 +11,10 @@ import grpc
 
 from crawler.clock import wall_ms
 from crawler.protocol import ProviderError
-from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.providers.refusal_text import Said
-from crawler.providers.reply import error_of
-from crawler.providers.told import told_of
+from crawler.providers.answers.reply import error_of
+from crawler.providers.refusals.decision import broken_connection, refusal_of
+from crawler.providers.refusals.said import Said
+from crawler.providers.refusals.told import told_of
 from crawler.providers.vertex.status_details import details_of
 from crawler.redaction import redacted
 from crawler.states import Outcome

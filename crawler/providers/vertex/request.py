@@ -33,7 +33,7 @@ from google.protobuf import json_format, struct_pb2
 
 from crawler.answer_schema import SCHEMA, nodes
 from crawler.protocol import Call
-from crawler.providers.answer_check import JSON_TYPE, MIME_TYPE
+from crawler.providers.answers.check import JSON_TYPE, MIME_TYPE
 from crawler.providers.vertex.messages import (
     CAPACITY_HEADER,
     GENERATE,

@@ -16,7 +16,7 @@ import grpc
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, Provider, ProviderError
-from crawler.providers.answer_check import OK, require_checks
+from crawler.providers.answers.check import OK, require_checks
 from crawler.providers.vertex.access import Access, Headers, Token, find_access, resource_name
 from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
 from crawler.providers.vertex.channels import LARGEST_ANSWER, Channels, opened

@@ -6,8 +6,8 @@ Rule: pure. Only an end that is in a list of good ones makes a good answer.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from crawler.providers.finish_reasons import End
-from crawler.providers.token_usage import UNKNOWN, Usage
+from crawler.providers.answers.finish_reasons import End
+from crawler.providers.answers.token_usage import UNKNOWN, Usage
 from crawler.states.kinds import MEANINGS, Kind, Refusal
 
 OK = 200

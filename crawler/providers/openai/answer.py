@@ -8,13 +8,13 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from crawler.providers.body_values import THOUGHTS, body_of, merged
-from crawler.providers.finish_reasons import End, end_of, name_of
-from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_text import SAYS_NOTHING, Said
-from crawler.providers.thoughts import cut_thoughts, split_thoughts
-from crawler.providers.token_usage import openai_usage
-from crawler.providers.written import Written, made, refusal_of_end
+from crawler.providers.answers.body_values import THOUGHTS, body_of, merged
+from crawler.providers.answers.finish_reasons import End, end_of, name_of
+from crawler.providers.answers.thoughts import cut_thoughts, split_thoughts
+from crawler.providers.answers.token_usage import openai_usage
+from crawler.providers.answers.written import Written, made, refusal_of_end
+from crawler.providers.refusals.decision import refusal_of
+from crawler.providers.refusals.said import SAYS_NOTHING, Said
 from crawler.states.kinds import Kind, Refusal, Scope
 
 _NO_TEXT = frozenset(

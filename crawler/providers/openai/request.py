@@ -10,8 +10,8 @@ from crawler.answer_schema import SCHEMA
 from crawler.answer_schema.checker import as_json_schema
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Call
-from crawler.providers.answer_check import MIME_TYPE, wants_json
-from crawler.providers.server_headers import HEADERS, check_headers
+from crawler.providers.answers.check import MIME_TYPE, wants_json
+from crawler.providers.openai.headers import HEADERS, check_headers
 
 OWN_PARAMS = frozenset(
     {

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.servers import server_of
+from crawler.providers.openai.servers import server_of
 from crawler.redaction import remember
 
 HEADERS = "headers"

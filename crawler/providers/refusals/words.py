@@ -1,6 +1,6 @@
 """The words by which refusals are told apart.
 
-Rule: data. Phrases are written as `refusal_text.plain` writes a text: lower case, no punctuation,
+Rule: data. Phrases are written as `said.plain` writes a text: lower case, no punctuation,
 "per day" for `PerDay`. One begins where a word begins and may end within one, unless a ``$`` ends
 it; the parts around a ``…`` stand near each other. ``|`` stands between phrases.
 """

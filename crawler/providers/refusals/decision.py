@@ -2,14 +2,15 @@
 
 Rule: pure. From a status line with headers and a body, an error inside a 200, an error event of a
 stream, a gRPC status or a line of a batch's result to one `Refusal`. The rules are data: the words
-in `refusal_words`, their order in `refusal_rules`, what follows from a kind in `refusal_kinds`.
+in `words`, their order in `rules`, what follows from a kind in `states.kinds`.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from crawler.providers.refusal_rules import (
+from crawler.providers.refusals.retry_time import pause_ms
+from crawler.providers.refusals.rules import (
     ANY,
     LIMITED,
     NAMED_STATUS,
@@ -18,7 +19,7 @@ from crawler.providers.refusal_rules import (
     STATUS_ALONE,
     SURE_STATUSES,
 )
-from crawler.providers.refusal_text import (
+from crawler.providers.refusals.said import (
     Said,
     Text,
     decoded,
@@ -27,7 +28,6 @@ from crawler.providers.refusal_text import (
     sentence,
     text_of,
 )
-from crawler.providers.retry_time import pause_ms
 from crawler.states.kinds import MEANINGS, Kind, Refusal, Scope
 
 MINUTE_MS = 60_000

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from crawler.protocol import Answer, ProviderError
-from crawler.providers.refusal_text import Said, plain, text_of
+from crawler.providers.refusals.said import Said, plain, text_of
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.servers import server_of, variable
+from crawler.providers.openai.servers import server_of, variable
 from crawler.redaction import remember
 
 COMMAND_TIMEOUT_S = 30

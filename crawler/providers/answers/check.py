@@ -13,8 +13,8 @@ from typing import Any
 
 from crawler.answer_schema import SCHEMA, misfit
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.json_answer import read_json, without_fence
-from crawler.providers.thoughts import split_thoughts
+from crawler.providers.answers.json_answer import read_json, without_fence
+from crawler.providers.answers.thoughts import split_thoughts
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.servers import server_of
+from crawler.providers.openai.servers import server_of
 
 _NEAREST = 3
 _FEW = 5

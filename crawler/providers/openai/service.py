@@ -2,10 +2,10 @@
 
 Rule: one POST a call, and every way that it can end is one outcome.
 
-Which server a name means is in `servers`, and what is posted in `openai_request`. Its address and
+Which server a name means is in `servers`, and what is posted in `request`. Its address and
 its key are never recorded. Parameters of our own: ``endpoint`` (``chat`` or ``completion``),
 ``headers``, ``max_output_tokens``, ``system``, ``checks``, ``response_schema`` and
-``response_mime_type`` (see answer_check), ``allow_truncated``, ``retry_temperature`` (for every
+``response_mime_type`` (see answers.check), ``allow_truncated``, ``retry_temperature`` (for every
 attempt but the first), ``stream_options`` (where the answer is streamed; for its tokens unless it
 says otherwise). All others go to the server as they are, but ``stream``: that is up to whether
 somebody reads along.
@@ -20,31 +20,31 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import require_checks
-from crawler.providers.event_stream import EventReader
+from crawler.providers.answers.check import require_checks
+from crawler.providers.answers.event_stream import EventReader
 from crawler.providers.http_client import BrokenConnectionError, Client, Response, connected
-from crawler.providers.openai_reply import (
+from crawler.providers.openai.headers import added_headers, usual_headers
+from crawler.providers.openai.keys import Key, require_key
+from crawler.providers.openai.models import models_in
+from crawler.providers.openai.renamed_params import asked_again, learned, other_name, renamed
+from crawler.providers.openai.reply import (
     Arrived,
     answer_in,
     broken_off,
     draft_in,
     is_success,
 )
-from crawler.providers.openai_request import (
+from crawler.providers.openai.request import (
     check_params,
     is_completion,
     request_body,
     streaming_body,
 )
-from crawler.providers.openai_stream import Gathering
+from crawler.providers.openai.servers import Address, address_of, secrets_in
+from crawler.providers.openai.stream import Gathering
 from crawler.providers.proxy import proxy_for
-from crawler.providers.refusal import refusal_of
-from crawler.providers.refusal_text import Said
-from crawler.providers.renamed_params import asked_again, learned, other_name, renamed
-from crawler.providers.server_headers import added_headers, usual_headers
-from crawler.providers.server_keys import Key, require_key
-from crawler.providers.server_models import models_in
-from crawler.providers.servers import Address, address_of, secrets_in
+from crawler.providers.refusals.decision import refusal_of
+from crawler.providers.refusals.said import Said
 from crawler.redaction import HeldBack, read_secrets, redacted_answer, remember
 from crawler.states.kinds import Kind
 

@@ -1,7 +1,7 @@
 """The rules by which a refusal is read: words, and the status codes with which they count.
 
-Rule: data, in order; the first rule that fits decides (`crawler.providers.refusal`). Phrases are
-written as `refusal_text.plain` writes a text: lower case, no punctuation, "per day" for `PerDay`.
+Rule: data, in order; the first rule that fits decides (`decision`). Phrases are
+written as `said.plain` writes a text: lower case, no punctuation, "per day" for `PerDay`.
 What names a window or an input stands before what merely sounds like a quota, because servers put
 "quota", "billing" and "upgrade" into nearly everything.
 """
@@ -9,7 +9,7 @@ What names a window or an input stands before what merely sounds like a quota, b
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from crawler.providers.refusal_words import (
+from crawler.providers.refusals.words import (
     ADDRESS,
     CAPACITY,
     CONCURRENT,

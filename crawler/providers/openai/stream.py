@@ -8,8 +8,8 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from crawler.providers.body_values import THOUGHTS
-from crawler.providers.openai_reply import error_in_stream, no_form
+from crawler.providers.answers.body_values import THOUGHTS
+from crawler.providers.openai.reply import error_in_stream, no_form
 from crawler.states.kinds import Kind
 
 DONE = b"[DONE]"

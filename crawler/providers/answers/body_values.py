@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from crawler.providers.event_stream import EventReader
+from crawler.providers.answers.event_stream import EventReader
 
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_text")
 """Where a message has the model's thoughts, beside its text."""

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from crawler.protocol import Told
-from crawler.providers.refusal_text import Said, decoded, json_of
-from crawler.providers.retry_time import read_time
+from crawler.providers.refusals.retry_time import read_time
+from crawler.providers.refusals.said import Said, decoded, json_of
 
 MOST = 10**9
 """A higher limit is none."""

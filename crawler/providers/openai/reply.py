@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from crawler.clock import wall_ms
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.openai_answer import read_body
-from crawler.providers.refusal import broken_connection, refusal_of
-from crawler.providers.refusal_text import Said
-from crawler.providers.reply import answer_of, draft_of, error_of
-from crawler.providers.told import told_of
-from crawler.providers.written import made
+from crawler.providers.answers.reply import answer_of, draft_of, error_of
+from crawler.providers.answers.written import made
+from crawler.providers.openai.answer import read_body
+from crawler.providers.refusals.decision import broken_connection, refusal_of
+from crawler.providers.refusals.said import Said
+from crawler.providers.refusals.told import told_of
 from crawler.states.kinds import Kind
 
 

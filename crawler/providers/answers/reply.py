@@ -1,12 +1,12 @@
 """From what a server said to the answer that is stored, or to the error that ends the attempt.
 
 Rule: pure, and the same for every provider. What a refusal means is `refusal`'s to say, and whether
-an answer fits its prompt is `answer_check`'s.
+an answer fits its prompt is `check`'s.
 """
 
 from crawler.protocol import Answer, Call, ProviderError
-from crawler.providers.answer_check import accepted, draft
-from crawler.providers.written import Written
+from crawler.providers.answers.check import accepted, draft
+from crawler.providers.answers.written import Written
 from crawler.states import Outcome
 from crawler.states.kinds import Action, Kind, Refusal
 
