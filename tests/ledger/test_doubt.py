@@ -2,11 +2,11 @@
 
 import pytest
 
-from crawler.ledger import intake
+from crawler.ledger import control, intake
 from crawler.ledger.finish import end_run
 from crawler.ledger.limits import put_limit
 from crawler.protocol import Word
-from crawler.states import Outcome
+from crawler.states import Outcome, RequestState
 from crawler.states.kinds import Kind
 from tests.conftest import Ledger
 
@@ -283,3 +283,51 @@ def test_how_often_an_answer_that_is_no_good_is_paid_for(kind, tries, outcome):
         ledger.now_ms += 60_000
     assert ledger.states() == {"a": "failed"}
     assert ledger.row("SELECT outcome, failures, draft FROM failures") == (outcome, 0, "half")
+
+
+def test_it_is_the_latest_refusals_that_count(ledger):
+    """A word that has failed in other ways before is the same word."""
+    poison, *others = ledger.turn().leases
+    for n, other in enumerate(others[:7]):
+        outcome = Outcome.TRANSIENT if n < 2 else Outcome.THROTTLED
+        ledger.turn(ledger.finish(poison, outcome, reason="no"), budget=0)
+        ledger.now_ms += 120_000
+        ledger.turn(ledger.finish(other, Outcome.SUCCEEDED), budget=0)
+        if n < 6:
+            assert ledger.states()["0"] == "pending"
+            (poison,) = ledger.turn(budget=1).leases
+    assert ledger.row("SELECT reason_code, attempts FROM failures") == ("too_large_for_quota", 7)
+
+
+@pytest.mark.parametrize(("kinds", "tries"), [("rnrnr", 5), ("nnrrr", 5), ("rrr", 3)])
+def test_answers_of_each_kind_are_counted_by_themselves(kinds, tries):
+    ledger = Ledger()
+    ledger.add("a")
+    known = {"r": Kind.RECITATION, "n": Kind.NOT_AN_ANSWER}
+    for kind in kinds:
+        assert ledger.states() == {"a": "pending"}
+        (lease,) = ledger.turn().leases
+        end = ledger.finish(lease, Outcome.NO_ANSWER, reason_code=known[kind], reason="no")
+        ledger.turn(end, budget=0)
+        ledger.now_ms += 60_000
+    assert ledger.states() == {"a": "failed"}
+    assert ledger.row("SELECT outcome, attempts FROM failures") == ("blocked", tries)
+
+
+def test_what_came_before_a_retry_is_not_counted():
+    """The answers of the present budget are the latest ones."""
+    ledger = Ledger()
+    ledger.add("a")
+
+    def no_good(kind):
+        (lease,) = ledger.turn().leases
+        end = ledger.finish(lease, Outcome.NO_ANSWER, reason_code=kind, reason="no")
+        ledger.turn(end, budget=0)
+        ledger.now_ms += 60_000
+        return ledger.states()["a"]
+
+    for _ in range(4):
+        assert no_good(Kind.NOT_AN_ANSWER) == "pending"
+    assert no_good(Kind.NOT_AN_ANSWER) == "failed"
+    control.retry(ledger.conn, [ledger.prompt.id], None, [RequestState.FAILED])
+    assert [no_good(Kind.RECITATION) for _ in range(3)] == ["pending", "pending", "failed"]

@@ -4,14 +4,14 @@ import pytest
 
 from crawler.ledger import control
 from crawler.ledger.budget import Allowance
-from crawler.ledger.intake import add_words
+from crawler.ledger.intake import add_words, prompts
 from crawler.ledger.results import field_names, last_answered
 from crawler.ledger.runs import LastEnd, last_end, start_run
 from crawler.ledger.status import LimitStatus, Progress, Status, status
 from crawler.ledger.turn import turn
 from crawler.ledger.why import why_not
 from crawler.protocol import Word
-from crawler.states import Outcome
+from crawler.states import Outcome, RequestState
 from tests.ledger.several import Several
 
 NOW_MS = 1_000_000
@@ -185,3 +185,26 @@ def test_a_prompt_in_doubt_takes_no_place_that_another_has(several):
     assert [lease.prompt_id for lease in first.leases] == [several.q.id] * 2
     then = several.turn(run_id=heir, budget=5)
     assert [lease.prompt_id for lease in then.leases] == [several.r.id], "one tries"
+
+
+def test_what_has_waited_comes_before_what_is_fresh(ledger):
+    ledger.add("abc")
+    control.cancel(ledger.conn, [ledger.prompt.id], [1, 2])
+    (c,) = ledger.turn().leases
+    ledger.turn(ledger.finish(c, Outcome.TRANSIENT, retry_after_ms=1_000), budget=0)
+    control.retry(ledger.conn, [ledger.prompt.id], [1, 2], [RequestState.CANCELLED])
+    ledger.now_ms += 60_000
+    found = [
+        why_not(ledger.conn, request_id, {ledger.run_id}, ledger.policy, ledger.now_ms)
+        for request_id in (1, 2, 3)
+    ]
+    assert [(why.code, why.ahead) for why in found] == [("next", 0), ("next", 1), ("next", 0)]
+    assert [lease.word for lease in ledger.turn(budget=2).leases] == ["c", "a"]
+
+
+def test_prompts_are_listed_by_name_and_version(several):
+    several.put("q", "Another {word}", limit="other")
+    several.put("a", "Of {word}", limit="other")
+    several.put("q", "A third {word}", limit="other")
+    found = [(prompt.name, prompt.version) for prompt in prompts(several.conn)]
+    assert found == [("a", 1), ("p", 1), ("q", 1), ("q", 2), ("q", 3), ("r", 1)]

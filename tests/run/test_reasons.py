@@ -6,7 +6,7 @@ import pytest
 
 from crawler.clock import boot_id
 from crawler.errors import CrawlerError
-from crawler.ledger import intake
+from crawler.ledger import control, intake
 from crawler.ledger.budget import ANYTHING
 from crawler.ledger.doubt import Doubt
 from crawler.ledger.limits import put_limit
@@ -18,7 +18,8 @@ from crawler.run.ending import Ending, Reason, RunOptions, error_of, held_ending
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 from crawler.storage.store import open_store
-from tests.crawling import Played, a_store, crawled, rows
+from tests.crawling import Played, a_store, crawled, put, rows
+from tests.run.test_ends import Heard
 from tests.run.test_takeover import LONG_AGO_MS, leave_open
 
 NOW_MS = 1_000_000
@@ -56,6 +57,19 @@ def test_all_limits_that_wait_are_told_with_the_time_of_the_first():
 def test_a_quota_that_is_no_days_is_not_told_as_one():
     ending = Ending(Reason.QUOTA_DAY, "quota", 1, opens_at_ms=NOW_MS)
     assert error_of(ending).what == "the quota is used up; what is left stays pending"
+
+
+@pytest.mark.parametrize(
+    ("reason", "detail", "what"),
+    [
+        (Reason.UNREACHABLE, None, "the server is out of order"),
+        (Reason.UNREACHABLE, "nobody there", "the server can't be reached"),
+        (Reason.MAX_TOKENS, None, "the budget is used up"),
+        (Reason.CONFIGURATION, None, "the provider rejects one request after another"),
+    ],
+)
+def test_an_outage_is_not_told_as_an_address_that_is_wrong(reason, detail, what):
+    assert error_of(Ending(reason, detail, 0)).what == what
 
 
 @pytest.mark.parametrize(
@@ -143,5 +157,49 @@ def test_no_run_begins_unless_all_who_have_work_can_be_had(monkeypatch, first):
             with pytest.raises(CrawlerError, match=r"no key for api\.openai\.com"):
                 await crawled(store, provider)
             assert (provider.calls, await rows(store, "SELECT * FROM runs")) == ([], [])
+
+    asyncio.run(main())
+
+
+def test_who_has_nothing_left_to_do_need_not_be_had(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+    def unasked(conn):
+        spec = intake.PromptSpec("q", "About {word}", "openai", "m", {})
+        intake.put_prompt(conn, spec, put_limit(conn, "openai", 4), 1)
+
+    async def main():
+        async with a_store("a") as store:
+            await store.run(unasked)
+            ending = await crawled(store, Played(lambda call: Answer("x")))
+            assert ending.reason == "finished"
+
+    asyncio.run(main())
+
+
+def test_a_deadline_is_told_though_another_prompt_is_stopped():
+    async def main():
+        async with a_store("ab", model="m") as store:
+            await store.run(put, "ab", name="q", model="n", limit="other")
+            await store.run(lambda conn: control.pause(conn, "quota", 1))
+            denied = ProviderError(Outcome.REFUSED, "no", kind=Kind.PERMISSION_MODEL)
+            given = {"m": Played(lambda call: Answer("x")), "n": Played(lambda call: denied)}
+            ending = await crawled(store, given, deadline_ms=200)
+            assert (ending.reason, ending.detail, ending.unfinished) == ("deadline", None, 4)
+
+    asyncio.run(main())
+
+
+def test_a_log_names_the_run_and_counts_what_it_took_over(tmp_path):
+    async def main():
+        heard = Heard()
+        async with a_store("abc", tmp_path / "c.db") as store:
+            await store.run(leave_open, 11, [1, 2])
+            tmp_path.joinpath("c.db-run-11").touch()
+            await crawled(store, Played(lambda call: Answer("x")), log=heard.log)
+        [started], [taken] = heard.told("run_started"), heard.told("attempts_abandoned")
+        assert started["run_id"] == 12
+        assert (taken["of_run_id"], taken["attempts"], taken["reason"]) == (11, 2, "died")
 
     asyncio.run(main())
