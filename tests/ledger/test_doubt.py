@@ -285,20 +285,6 @@ def test_how_often_an_answer_that_is_no_good_is_paid_for(kind, tries, outcome):
     assert ledger.row("SELECT outcome, failures, draft FROM failures") == (outcome, 0, "half")
 
 
-def test_it_is_the_latest_refusals_that_count(ledger):
-    """A word that has failed in other ways before is the same word."""
-    poison, *others = ledger.turn().leases
-    for n, other in enumerate(others[:7]):
-        outcome = Outcome.TRANSIENT if n < 2 else Outcome.THROTTLED
-        ledger.turn(ledger.finish(poison, outcome, reason="no"), budget=0)
-        ledger.now_ms += 120_000
-        ledger.turn(ledger.finish(other, Outcome.SUCCEEDED), budget=0)
-        if n < 6:
-            assert ledger.states()["0"] == "pending"
-            (poison,) = ledger.turn(budget=1).leases
-    assert ledger.row("SELECT reason_code, attempts FROM failures") == ("too_large_for_quota", 7)
-
-
 @pytest.mark.parametrize(("kinds", "tries"), [("rnrnr", 5), ("nnrrr", 5), ("rrr", 3)])
 def test_answers_of_each_kind_are_counted_by_themselves(kinds, tries):
     ledger = Ledger()

@@ -103,12 +103,12 @@ def test_what_is_0_is_on_record_and_what_was_not_given_is_not():
 
 
 @pytest.mark.parametrize(("silent_ms", "dead"), [(15_000, False), (15_001, True)])
-def test_no_run_is_given_up_before_its_heart_had_time_to_beat(tmp_path, silent_ms, dead):
+def test_no_run_is_given_up_before_its_heart_had_time_to_beat(silent_ms, dead):
     """Its own policy may let it take longer than the policy of whoever looks at it."""
     now_ms = LONG_AGO_MS + 10**9
 
     async def main():
-        async with a_store("ab", tmp_path / "c.db") as store:
+        async with a_store("ab") as store:
             await store.run(leave_open, 11, [1], now_ms - silent_ms, boot_id())
             provider = Played(lambda call: Answer("x"))
             hasty = Policy(call_timeout_ms=1_000, lost_after_ms=3_001)
