@@ -1,10 +1,14 @@
 """Commands on a file with two prompts, two versions, and two limits named unlike providers."""
 
 import json
+import threading
+from pathlib import Path
 
 import pytest
 
+from crawler.clock import wall_ms
 from crawler.errors import Exit
+from crawler.storage.database import writing
 from tests.program import crawler, rows, told
 
 SCRIPTED = ("--provider", "scripted", "--template")
@@ -305,3 +309,54 @@ def test_a_run_for_one_prompt_ends_by_its_own_failures(tmp_path, monkeypatch):
     good(crawler("add", "a", "--prompt", "good"))
     assert crawler("run", "--prompt", "bad").code == Exit.SOME_FAILED
     assert crawler("run", "--prompt", "good").code == Exit.DONE
+
+
+def test_the_cancelled_are_requests_too(do):
+    good(do("cancel", "a", "--prompt", "p"))
+    first, second, *_ = good(do("status")).out.splitlines()
+    assert "3 requests, 0 succeeded, 0 failed, 0 in flight, 2 pending, 1 cancelled" in first
+    assert second.endswith("3 requests, 0 succeeded, 0 failed, 0 in flight, 3 pending")
+
+
+def test_where_nobody_has_ever_run_the_status_says_no_time(do):
+    last = good(do("status")).out.splitlines()[-1]
+    assert last == "6 left, 0 a minute; nobody is at work: crawler run"
+
+
+def test_each_version_of_a_prompt_has_a_paragraph_of_its_own(do):
+    good(do("run", "--prompt", "p"))
+    another_version(do)
+    good(do("run", "--prompt", "p"))
+    paragraphs = good(do("show", "a")).out.strip().split("\n\n")
+    heads = [text.splitlines()[0] for text in paragraphs if " · " in text.splitlines()[0]]
+    assert [head.split(" (")[0] for head in heads] == ["a · p version 1", "a · p version 2"]
+
+
+def test_a_template_of_ones_own_is_kept_for_another_model(do):
+    """Under the name of the built-in prompt, too."""
+    good(do("prompt", "add", "study-notes", *SCRIPTED, "Mine: {word}"))
+    good(do("run", "--prompt", "study-notes", "--model", "other"))
+    found = rows("crawl.db", SAID_BY)
+    assert found == [("scripted", "Mine: {word}"), ("other", "Mine: {word}")]
+
+
+def test_what_is_cancelled_while_it_waits_is_told_as_that(do):
+    good(do("pause", "one"))
+    waits = "SELECT request_id FROM request_details WHERE prompt = 'p' AND word = 'a'"
+    [(request_id,)] = rows("crawl.db", waits)
+
+    def cancel():
+        while not rows("crawl.db", "SELECT 1 FROM runs"):
+            pass
+        with writing(Path("crawl.db"), wall_ms()) as writer:
+            writer.run(lambda conn: conn.execute(CANCEL, (request_id,)))
+
+    other = threading.Thread(target=cancel)
+    other.start()
+    what, cause, _ = told(crawler("ask", "a", "--prompt", "p"), Exit.SOME_FAILED)
+    other.join()
+    assert (what, cause) == ("there is no answer about 'a'", "the request was cancelled meanwhile")
+
+
+SAID_BY = "SELECT model, template FROM prompts WHERE name = 'study-notes' ORDER BY version"
+CANCEL = "UPDATE requests SET state = 'cancelled' WHERE id = ?"

@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from crawler.ledger import intake
+from crawler.ledger import control, intake
 from crawler.ledger.finish import end_run
 from crawler.ledger.limits import put_limit
 from crawler.protocol import Word
-from crawler.states import Outcome
+from crawler.states import Outcome, RequestState
 from crawler.states.kinds import Kind
 from tests.conftest import LONG, Ledger
 
@@ -384,3 +384,37 @@ def test_how_often_an_answer_that_is_no_good_is_paid_for(kind, tries, outcome):
         ledger.now_ms += 60_000
     assert ledger.states() == {"a": "failed"}
     assert ledger.row("SELECT outcome, failures, draft FROM failures") == (outcome, 0, "half")
+
+
+@pytest.mark.parametrize(("kinds", "tries"), [("rnrnr", 5), ("nnrrr", 5), ("rrr", 3)])
+def test_answers_of_each_kind_are_counted_by_themselves(kinds, tries):
+    ledger = Ledger()
+    ledger.add("a")
+    known = {"r": Kind.RECITATION, "n": Kind.NOT_AN_ANSWER}
+    for kind in kinds:
+        assert ledger.states() == {"a": "pending"}
+        (lease,) = ledger.turn().leases
+        end = ledger.finish(lease, Outcome.NO_ANSWER, reason_code=known[kind], reason="no")
+        ledger.turn(end, budget=0)
+        ledger.now_ms += 60_000
+    assert ledger.states() == {"a": "failed"}
+    assert ledger.row("SELECT outcome, attempts FROM failures") == ("blocked", tries)
+
+
+def test_what_came_before_a_retry_is_not_counted():
+    """The answers of the present budget are the latest ones."""
+    ledger = Ledger()
+    ledger.add("a")
+
+    def no_good(kind):
+        (lease,) = ledger.turn().leases
+        end = ledger.finish(lease, Outcome.NO_ANSWER, reason_code=kind, reason="no")
+        ledger.turn(end, budget=0)
+        ledger.now_ms += 60_000
+        return ledger.states()["a"]
+
+    for _ in range(4):
+        assert no_good(Kind.NOT_AN_ANSWER) == "pending"
+    assert no_good(Kind.NOT_AN_ANSWER) == "failed"
+    control.retry(ledger.conn, [ledger.prompt.id], None, [RequestState.FAILED])
+    assert [no_good(Kind.RECITATION) for _ in range(3)] == ["pending", "pending", "failed"]

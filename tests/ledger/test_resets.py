@@ -280,6 +280,14 @@ class TestClosedGate:
         assert many.turn().leases == []
         assert gate(many)[0] == "quota", "it is tried, and not yet open"
 
+    def test_a_resume_in_the_moment_of_its_closing_lets_one_call_try_too(self, many):
+        self.refused(many, retry_after_ms=60_000)
+        control.resume(many.conn, "quota", many.now_ms)
+        assert many.turn().leases == [], "its start has to be later than the closing"
+        many.now_ms += 1
+        assert len(many.turn().leases) == 1
+        assert many.turn().leases == [], "that one is known for what it is"
+
     def test_a_pause_and_a_gate_are_two_things(self, many):
         self.refused(many, retry_after_ms=60_000)
         control.pause(many.conn, "quota", many.now_ms)

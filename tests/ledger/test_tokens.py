@@ -283,3 +283,10 @@ def test_what_is_not_said_of_usage_is_not_known_unless_nothing_was_processed(
     outcome, facts, expected
 ):
     assert tokens_used(Finish(1, 1, 5, outcome, **facts)) == expected
+
+
+@pytest.mark.parametrize(("most_out", "out"), [(None, 40), (10, 10), (40, 40), (500, 40)])
+def test_an_estimate_is_of_the_usual_answer_unless_the_prompt_allows_less(most_out, out):
+    known = tokens.Usual(10, 20, 0.5, 40.0, 1, most_out)
+    assert known.estimate("abcd", None) == (10 + 4) * 0.5 + out
+    assert known.estimate("abcd", "{12345}") == round((10 + 4 + 7) * 0.5 + out)

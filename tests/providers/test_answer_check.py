@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from crawler.answer_schema import DEEPEST, require_schema
 from crawler.answer_schema.checker import as_json_schema
 from crawler.errors import CrawlerError, Exit
-from crawler.providers.answers.check import examine
+from crawler.protocol import Answer, Call, ProviderError
+from crawler.providers.answers.check import accepted, examine
 
 SCHEMA = {
     "type": "OBJECT",
@@ -211,3 +212,23 @@ def test_types_become_lower_case_wherever_they_stand_and_nothing_else():
             "list": {"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "Odd"}]}},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("thought", "out", "said"),
+    [
+        (90, 10, "thinking used 90 of 100"),
+        (90, None, "thinking used 90 of 90"),
+        (None, 10, ""),
+        (0, 10, ""),
+    ],
+)
+def test_of_an_answer_that_is_cut_off_the_thoughts_are_told(thought, out, said):
+    call = Call(1, 1, "w", "openai", "m", "Define w.", "", {}, 5_000)
+    written = Answer("To", 5, out, thought, truncated=True)
+    with pytest.raises(ProviderError) as raised:
+        accepted(call, written, None)
+    reason = raised.value.reason
+    assert reason.startswith("the answer is cut off at max_output_tokens")
+    assert (said in reason) if said else ("thinking" not in reason)
+    assert raised.value.answer.text == "To"

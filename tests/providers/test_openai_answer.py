@@ -180,3 +180,16 @@ def test_only_the_first_of_several_answers_is_read():
     assert read(body).written.text == GOOD
     second = {"choices": [{"index": 1, "delta": {"content": "Another."}}]}
     assert read(events(PIECES[0], second, *PIECES[1:])).written.text == GOOD
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("[]", "there is no answer in the body"),
+        ({"choices": []}, "there is no answer in the body"),
+        ('{"choices": [{"message": {"content": "half', "the answer is cut off or not JSON"),
+        ("", "the server sent an empty body in place of an answer"),
+    ],
+)
+def test_where_there_is_no_answer_the_reason_says_what_there_is(body, reason):
+    assert read(body).refusal.reason == reason

@@ -169,3 +169,9 @@ def test_an_error_status_is_what_it_is_without_a_stream(stream):
 
     error, told = stream(handle)
     assert (error.outcome, error.retry_after_ms, told) == ("throttled", 7_000, [])
+
+
+def test_an_end_that_was_said_stays_whatever_comes_after_it(stream):
+    late = event({"choices": [{"delta": {}, "finish_reason": None}]})
+    answer, told = stream(streaming(delta("To end."), delta("", "stop"), late, delta("")))
+    assert (answer.text, answer.finish_reason, told) == ("To end.", "stop", ["To end."])

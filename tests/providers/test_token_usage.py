@@ -118,3 +118,9 @@ def test_whatever_is_counted_it_is_a_number_of_tokens_or_nothing(usage):
     assert all(count is None or 0 <= count <= 2 * 10**9 for count in found)
     assert found.total is None or found.total >= 0
     vertex_usage(nested)
+
+
+@pytest.mark.parametrize(("total", "thoughts"), [(12, 7), (19, 7), (25, 13), (None, 7)])
+def test_vertex_is_believed_to_have_thought_what_it_says_at_the_least(total, thoughts):
+    plain = {"promptTokenCount": 5, "candidatesTokenCount": 7, "thoughtsTokenCount": 7}
+    assert vertex_usage(plain | {"totalTokenCount": total})[:3] == (5, 7, thoughts)

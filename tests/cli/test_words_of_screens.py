@@ -1,0 +1,144 @@
+"""What screens say, case by case: times, numbers of one and many, and what holds a limit back."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from crawler.cli.terminal import span
+from crawler.cli.why import held_line, long, short
+from crawler.clock import wall_ms
+from crawler.errors import Exit
+from crawler.ledger.budget import Allowance
+from crawler.ledger.runs import Scope, start_run
+from crawler.ledger.status import LimitStatus
+from crawler.ledger.turn import turn
+from crawler.ledger.why import Why
+from crawler.policy import Policy
+from crawler.storage.database import writing
+from tests.program import crawler, told
+
+NOW_MS = 1_000_000
+SCRIPTED = ("--provider", "scripted", "--template")
+
+
+@pytest.mark.parametrize(
+    ("span_ms", "said"),
+    [
+        (0, "0 s"),
+        (59_499, "59 s"),
+        (59_500, "1 min 0 s"),
+        (3_599_000, "59 min 59 s"),
+        (3_600_000, "1 h 0 min"),
+        (86_399_000, "23 h 59 min"),
+        (86_400_000, "1 d 0 h"),
+        (90_000_000, "1 d 1 h"),
+    ],
+)
+def test_a_span_has_its_two_largest_units(span_ms, said):
+    assert span(span_ms) == said
+
+
+CAUSES = {
+    "quota": "the quota is used up",
+    "day": "the quota of the day is used up",
+    "outage": "the server is out of order or away",
+    None: "the gate is closed",
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_a_gate_says_by_what_it_is_closed(cause):
+    why = Why("gate", NOW_MS, NOW_MS + 5_000, cause, "429")
+    closed = CAUSES[cause]
+    assert short(why, "one", NOW_MS) == f"{closed}: waits for 5 s, then one call tries (429)"
+    since, until = "1970-01-01T00:16:40.000Z", "1970-01-01T00:16:45.000Z"
+    assert (
+        long(why, "p", "one") == f"{closed} since {since}, and nothing starts until {until} (429)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("held_by", "wait_ms", "said"),
+    [
+        (None, None, ""),
+        ("per_minute", 999, ""),
+        ("per_minute", 1_000, "waits for 1 s for the limit per minute"),
+        ("tokens_per_minute", 2_000, "waits for 2 s for the limit of tokens per minute"),
+        ("backoff", 2_000, "waits for 2 s to try again"),
+        ("backoff", 500, ""),
+        ("concurrency", None, ""),
+        ("paused", None, "paused: crawler resume one"),
+        ("paused", 1, "paused until 1970-01-01T00:16:40.001Z: crawler resume one"),
+    ],
+)
+def test_what_holds_a_limit_back_is_told_where_it_lasts(held_by, wait_ms, said):
+    known = dict.fromkeys(LimitStatus._fields)
+    until_ms = None if wait_ms is None else NOW_MS + wait_ms
+    limit = LimitStatus(**{**known, "limit": "one", "held_by": held_by, "until_ms": until_ms})
+    assert held_line(limit, NOW_MS) == said
+
+
+@pytest.fixture
+def do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CRAWLER_DB", raising=False)
+    made = crawler("prompt", "add", "p", *SCRIPTED, "About {word}", "--limit", "one")
+    assert made.code == Exit.DONE
+    return crawler
+
+
+def test_one_is_told_as_one_and_nothing_is_not_told(do):
+    target = "to p version 1 (scripted, scripted)"
+    assert do("add", "a", "--prompt", "p").err == f"1 added {target}\n"
+    assert do("add", "a", "b", "--prompt", "p").err == f"1 added {target}, 1 known already\n"
+    assert do("pause", "one").err == "one is paused; go on with crawler resume one\n"
+    assert do("pause").err == "everything is paused; go on with crawler resume\n"
+    new = ("prompt", "add", "p", "--limit", "one", *SCRIPTED)
+    assert "2 words are asked about again" in do(*new, "Of {word}").err
+    do("cancel", "a")
+    assert do(*new, "On {word}").err.endswith("\n1 word is asked about again\n")
+
+
+def test_an_old_version_without_words_has_no_line(do):
+    do("prompt", "add", "p", *SCRIPTED, "Of {word}", "--limit", "one")
+    do("prompt", "add", "a", *SCRIPTED, "Of {word}", "--limit", "one")
+    do("add", "w", "--prompt", "p")
+    do("prompt", "add", "p", *SCRIPTED, "On {word}", "--limit", "one")
+    heads = [line.split(" (")[0] for line in do("status").out.splitlines()]
+    assert heads[:3] == ["a version 1", "p version 2", "p version 3"]
+
+
+def lease_one(conn):
+    """Put a call on record as in flight."""
+    now_ms = wall_ms()
+    run_id = start_run(conn, 1, "host", "0", now_ms)
+    scope = Scope(run_id=run_id, policy=Policy(), clock=lambda: now_ms, draw=lambda low, _: low)
+    turn(conn, scope, [], Allowance(1))
+
+
+def test_a_call_in_flight_is_shown_as_that(do):
+    do("add", "w", "v", "--prompt", "p")
+    with writing(Path("crawl.db"), wall_ms()) as writer:
+        writer.run(lease_one)
+    head, attempt, *_ = do("show", "w").out.splitlines()
+    assert head.endswith("· leased")
+    assert re.fullmatch(r"  1\. \S+Z  in flight", attempt)
+    assert "2 requests, 0 succeeded, 0 failed, 1 in flight, 1 pending" in do("status").out
+
+
+def test_the_failed_are_requests_too(do):
+    bad = ("On {word}", "--limit", "one", "--param", 'errors={"blocked": 1}')
+    do("prompt", "add", "p", *SCRIPTED, *bad)
+    do("add", "w", "v", "--prompt", "p")
+    assert do("run").code == Exit.SOME_FAILED
+    assert "2 requests, 0 succeeded, 2 failed, 0 in flight, 0 pending" in do("status").out
+
+
+@pytest.mark.parametrize("price", ["/2", "0.3/", "x/2", "0.3/x", "2", "-1/2"])
+def test_a_price_has_two_numbers(do, price):
+    do("add", "w", "--prompt", "p")
+    ran = do("run", "--budget", "5", f"--price={price}")
+    assert ran.code == Exit.USAGE
+    assert "is not IN/OUT" in ran.err
+    told(do("show", "nobody"), Exit.USAGE)
