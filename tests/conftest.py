@@ -24,6 +24,9 @@ from crawler.storage.database import SETTINGS
 from crawler.storage.upgrade import migrate
 from tests.forked import Origin, origin
 
+# Programs that the tests start write as they do for users: what is left goes out at their end.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )

@@ -112,7 +112,16 @@ def main() -> None:
         code = Exit.WORK_LEFT
     except Exception as error:  # noqa: BLE001 - the edge of the program
         code = _explain(error)
+    _let_go_of_standard_error()
     sys.exit(code if isinstance(code, int) else Exit.DONE)
+
+
+def _let_go_of_standard_error() -> None:
+    """Write what is left of what was told; where nobody takes it, Python would change our code."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        sys.stderr = nowhere()
 
 
 def _explain(error: Exception) -> int:

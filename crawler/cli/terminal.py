@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
@@ -66,10 +67,8 @@ def nowhere() -> TextIO:
 
 def tell(text: str) -> None:
     """Say something to the person in a line, beside the data; nobody has to read it."""
-    try:
+    with suppress(OSError):
         sys.stderr.write(f"{printable(text)}\n")
-    except OSError:
-        sys.stderr = nowhere()  # also for the last flush at the end
 
 
 def tell_error(error: CrawlerError) -> None:
