@@ -100,6 +100,13 @@ def test_what_a_cell_of_a_workbook_has_no_room_for_is_told(answered):
     assert (len(levels["long"]), levels["bell"]) == (32_767, "\\x07")
 
 
+def test_a_sheet_has_so_many_rows(answered, monkeypatch):
+    monkeypatch.setattr("crawler.cli.export_forms.MOST_ROWS", 2)
+    exported("full.xlsx")
+    told(crawler("export", "more.xlsx", "--all", "--prompt", "p"), Exit.USAGE)
+    assert not list(answered.glob("*more*"))
+
+
 def test_a_parquet_file(answered):
     exported("a.parquet")
     table = parquet.read_table(answered / "a.parquet").to_pydict()

@@ -80,6 +80,7 @@ def test_an_encoding_that_is_none_of_the_list_is_refused(encoding):
         ("standard input", "word,level\nabate,1\nabash,2\n"),
         ("standard input", "level;Word\n1;abate\n2;abash\n"),
         ("standard input", "word\nabate\nabash\n"),
+        ("standard input", " WORD\nabate\nabash\n"),
         ("words", "word\tlevel\nabate\t1\nabash\t2\n"),
         ("words.dat", "word|level\nabate|1\nabash|2\n"),
         ("words.txt", "word\tlevel\nabate\t1\nabash\t2\n"),
@@ -148,6 +149,7 @@ def test_nothing_is_told_of_a_list_that_is_what_its_name_says(name, text):
         '"quoted"\n"again"\n',
         "word\nanother word\n",
         "a; b\nc\n",
+        "to be, or not\nto lower, in rank\nto abate, at last\n",
     ],
 )
 def test_a_text_file_stays_a_word_a_line(text):
@@ -179,6 +181,7 @@ def test_a_separator_that_is_none_is_refused(delimiter):
     ],
 )
 def test_a_table_without_a_header_says_so(text):
+    assert "looks like data" in refused(text)
     assert "--no-header --column 1" in refused(text)
     words = listed(text, header=False).words
     assert words[0].text == "abate"
@@ -220,6 +223,21 @@ def test_a_column_by_number_must_be_there(column):
 )
 def test_what_is_no_list_is_refused(name, data, cause):
     assert cause in refused(data, name)
+
+
+def test_the_only_column_without_a_header_is_the_first():
+    assert texts("abate\nabash\n", header=False, column="1") == TWO
+    assert "it has 1" in refused("abate\nabash\n", header=False, column="2")
+
+
+def test_text_that_tabs_cut_is_a_table_whatever_its_name():
+    said = refused("abate\tverb\nbe\tverb form\nzeal\tnoun\n", "list.txt")
+    assert "has no column 'word'" in said
+
+
+def test_the_name_of_a_column_that_can_not_be_printed_is_not_in_the_command():
+    assert "--column NAME" in refused("le\vmma,pos\na,b\n")
+    assert "--column 'le$mma'" in refused("le$mma,pos\na,b\n")
 
 
 def test_a_named_column_makes_a_text_a_table():
