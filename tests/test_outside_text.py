@@ -14,7 +14,6 @@ from base64 import b64encode
 from pathlib import Path
 
 import grpc
-import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +46,7 @@ from crawler.providers.vertex.service import Service
 from crawler.redaction import HeldBack, redacted, redacted_answer
 from crawler.template import Template
 from tests.program import crawler
+from tests.providers.grpc_server import grpc_serving
 
 KEY = "sk-canary/4f2c9a7d1e5b8036+deadbeef"
 PARAMS = {"response_schema": {"type": "object"}, "checks": ["ends_as_sentence", "mentions_word"]}
@@ -290,18 +290,12 @@ class Endless(grpc.GenericRpcHandler):
 def test_a_stream_without_end_is_ended(piece):
     async def main():
         handler = Endless(piece)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((handler,))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
+        async with grpc_serving(handler) as port:
             target = f"127.0.0.1:{port}"
             async with opened(target, encrypted=False) as channels:
                 service = Service("m", Access(target, "m", None), channels, None)
                 with pytest.raises(ProviderError, match="longer than 32 MiB"):
                     await service.stream(VERTEX, lambda _: None)
-        finally:
-            await server.stop(0)
         return handler.sent
 
     assert asyncio.run(main()) < 80 * 2**20

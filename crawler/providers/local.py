@@ -21,6 +21,7 @@ from crawler.protocol import Answer, Call, Provider, ProviderError
 from crawler.providers.http_client import Client, connected
 from crawler.providers.local_params import fault
 from crawler.providers.openai.keys import Key
+from crawler.providers.openai.servers import Address
 from crawler.providers.openai.service import Server
 from crawler.states import Outcome
 
@@ -142,7 +143,8 @@ class LocalServer:
             if self._server is None or self._child is None or self._child.returncode is not None:
                 self._server = None  # so it is, too, if the start is given up half way
                 self._child = await _spawn(self._weights, self._key)
-                address, key = await _address(self._child), Key("local", self._key)
+                address = Address((await _base_url(self._child),))
+                key = Key("local", self._key)
                 self._server = Server(self._http, address, [self._key], key=key)
             return self._server
 
@@ -205,7 +207,7 @@ def _environment() -> dict[str, str]:
     return {name: os.environ[name] for name in INHERITED if name in os.environ}
 
 
-async def _address(child: Process) -> str:
+async def _base_url(child: Process) -> str:
     assert child.stdout is not None
     try:
         async with asyncio.timeout(START_TIMEOUT_S):

@@ -18,6 +18,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Call, ProviderError
 from crawler.providers import kind_of
 from crawler.providers.local import EMBEDDED_MODEL, WEIGHTS_FILE, connect, find_weights
+from crawler.providers.openai.servers import Address
 from crawler.providers.openai.service import Server
 from crawler.states import Outcome
 from tests.program import add_prompt, crawler, rows, told
@@ -117,9 +118,8 @@ def test_nobody_at_the_childs_address_is_no_outage_of_a_server():
         async with connect(EMBEDDED_MODEL) as provider:
             with socket.socket() as bound:
                 bound.bind(("127.0.0.1", 0))  # and not listening
-                provider._server = Server(
-                    provider._http, f"http://127.0.0.1:{bound.getsockname()[1]}/v1"
-                )
+                address = Address((f"http://127.0.0.1:{bound.getsockname()[1]}/v1",))
+                provider._server = Server(provider._http, address)
                 await provider.generate(CALL)
 
     with pytest.raises(ProviderError, match="process died") as error:

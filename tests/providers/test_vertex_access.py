@@ -41,6 +41,7 @@ from crawler.providers.vertex.access import (
     resource_name,
 )
 from crawler.providers.vertex.service import connect
+from tests.providers.grpc_server import grpc_serving
 from tests.providers.vertex_call import CALL
 
 MODEL = "gemini-2.5-flash"
@@ -849,17 +850,10 @@ async def tls_server(private_key, certificate_pem, refused=()):
         "StreamGenerateContent": grpc.unary_stream_rpc_method_handler(stream),
         "Predict": grpc.unary_unary_rpc_method_handler(predict),
     }
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(messages.SERVICE, handlers),)
-    )
+    handler = grpc.method_handlers_generic_handler(messages.SERVICE, handlers)
     tls = grpc.ssl_server_credentials([(private_key.encode(), certificate_pem)])
-    port = server.add_secure_port("localhost:0", tls)
-    await server.start()
-    try:
+    async with grpc_serving(handler, "localhost:0", tls) as port:
         yield port, came
-    finally:
-        await server.stop(None)
 
 
 # In a process of its own: gRPC reads its roots once, at the first connection.

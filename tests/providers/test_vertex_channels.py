@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 
 import grpc
-import grpc.aio
 
 from crawler.protocol import Call, ProviderError
 from crawler.providers.vertex.access import Access
@@ -15,6 +14,7 @@ from crawler.providers.vertex.messages import (
     GenerateContentResponse,
 )
 from crawler.providers.vertex.service import Service
+from tests.providers.grpc_server import grpc_serving
 from tests.providers.test_vertex_refusal import (
     DATA,
     GRPC,
@@ -58,11 +58,7 @@ def test_calls_are_spread_over_as_many_connections_as_they_need():
     async def main():
         calls = 2 * CALLS_PER_CHANNEL + 20
         handler = Server(calls)
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((handler,))
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
+        async with grpc_serving(handler) as port:
             target = f"127.0.0.1:{port}"
             async with opened(target, encrypted=False) as channels:
                 service = Service("m", Access(target, "m", None), channels, None)
@@ -72,8 +68,6 @@ def test_calls_are_spread_over_as_many_connections_as_they_need():
                 for _ in range(5):
                     await service.generate(CALL)
                 assert len(handler.peers) == 3, "those that are there are used again"
-        finally:
-            await server.stop(None)
 
     asyncio.run(main())
 

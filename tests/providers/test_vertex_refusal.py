@@ -19,6 +19,7 @@ from crawler.providers.vertex.access import Access
 from crawler.providers.vertex.channels import LARGEST_ANSWER, MOST_REFUSED, opened
 from crawler.providers.vertex.service import Service
 from crawler.run.executor import LocalExecutor
+from tests.providers.grpc_server import grpc_serving
 from tests.providers.vertex_call import CALL
 
 RESOURCE = "projects/p/locations/l/publishers/google/models/m"
@@ -52,21 +53,15 @@ async def grpc_server(answer, target="127.0.0.1:0"):
     async def stream(body, context):
         yield await unary(body, context)
 
-    server = grpc.aio.server(options=[("grpc.max_send_message_length", -1)])
     handlers = {
         "GenerateContent": grpc.unary_unary_rpc_method_handler(unary),
         "StreamGenerateContent": grpc.unary_stream_rpc_method_handler(stream),
         "Predict": grpc.unary_unary_rpc_method_handler(unary),
     }
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler(messages.SERVICE, handlers),)
-    )
-    seen.target = f"127.0.0.1:{server.add_insecure_port(target)}"
-    await server.start()
-    try:
+    handler = grpc.method_handlers_generic_handler(messages.SERVICE, handlers)
+    async with grpc_serving(handler, target) as port:
+        seen.target = f"127.0.0.1:{port}"
         yield seen
-    finally:
-        await server.stop(None)
 
 
 @asynccontextmanager

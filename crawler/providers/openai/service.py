@@ -68,7 +68,7 @@ async def connect(model: str, name: str = "openai") -> AsyncIterator["Server"]:
     secrets = [*secrets_in(f"{base_url}{address.query}"), *secrets_in(proxy or "")]
     remember(secrets)
     async with connected(base_url, proxy) as http:
-        yield Server(http, base_url, secrets, name=name, key=key, address=address)
+        yield Server(http, address, secrets, name=name, key=key)
 
 
 class _Sent(NamedTuple):
@@ -85,20 +85,19 @@ class Server:
     def __init__(
         self,
         http: Client,
-        base_url: str,
+        address: Address,
         secrets: Sequence[str] = (),
         *,
         name: str = "",
         key: Key | None = None,
-        address: Address | None = None,
     ) -> None:
         self._http = http
         self._key = key or Key(name)
-        self._bases = list(address.bases if address else [base_url.rstrip("/")])
-        self._query = address.query if address else ""
+        self._bases = list(address.bases)
+        self._query = address.query
         self._fixed = list(secrets)
         self._headers = usual_headers(name)
-        self._host = urlsplit(base_url).hostname or ""
+        self._host = urlsplit(address.bases[0]).hostname or ""
         self._names: dict[str, str] = {}  # of parameters: ours, and what the server calls them
 
     async def generate(self, call: Call) -> Answer:
