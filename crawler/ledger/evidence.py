@@ -108,6 +108,32 @@ def _is_left_alone(conn: sqlite3.Connection, own: _Throttled) -> bool:
     return bool(left == 1 and served_at_ms > own.starts[-1])
 
 
+def is_loading_in_vain(conn: sqlite3.Connection, limit_id: int, since_ms: int, now_ms: int) -> bool:
+    """Tell whether a server has loaded its model for longer than it asked to be waited for.
+
+    Its newest refusal says that it loads, and so does one that is older than that pause. What came
+    before ``since_ms`` does not count: that the server was away for long says nothing of a model.
+    """
+    code, pause_ms = _last_unavailable(conn, limit_id, since_ms, now_ms)
+    if code != Kind.MODEL_LOADING or pause_ms is None:
+        return False
+    before, _ = _last_unavailable(conn, limit_id, since_ms, now_ms - pause_ms)
+    return before == Kind.MODEL_LOADING
+
+
+def _last_unavailable(
+    conn: sqlite3.Connection, limit_id: int, since_ms: int, until_ms: int
+) -> tuple[str | None, int | None]:
+    """Return the reason code and the pause of the newest call of a time that nobody has taken."""
+    row = conn.execute(
+        "SELECT reason_code, retry_after_ms FROM attempts INDEXED BY attempts_started"
+        " WHERE limit_id = ? AND started_at_ms BETWEEN ? AND ? AND outcome = 'unavailable'"
+        " ORDER BY started_at_ms DESC LIMIT 1",
+        (limit_id, since_ms, until_ms),
+    ).fetchone()
+    return row or (None, None)
+
+
 def _times(conn: sqlite3.Connection, finish: Finish, kind: str) -> int:
     """Count the earlier answers of a request's present budget that were no good in some way."""
     (times,) = conn.execute(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from crawler.ledger.budget import NOTHING, Allowance
 from crawler.ledger.doubt import Doubt, bring_back, doubts
 from crawler.ledger.draw import LOOKED_AT, Drawn, Room, Unsendable, draw
+from crawler.ledger.evidence import is_loading_in_vain
 from crawler.ledger.finish import record
 from crawler.ledger.limits import Limit, limits, save
 from crawler.ledger.pacing import next_step, round_over, tried
@@ -36,6 +37,8 @@ class Gate(NamedTuple):
     cause: str
     limit: str = ""
     """The name of the limit."""
+    loading: str = ""
+    """What a server says that has loaded its model for longer than it asked to be waited for."""
 
 
 class Turn(NamedTuple):
@@ -110,10 +113,11 @@ def turn(
         allowance = allowance.after(share.leases)
         shares.append(share)
     save(conn, before, after, now_ms)
-    return _told(asked, doubted, shares, now_ms, late, lost=lost)
+    return _told(conn, asked, doubted, shares, now_ms, late, lost=lost)
 
 
 def _told(
+    conn: sqlite3.Connection,
     asked: Sequence[Work],
     doubted: Mapping[int, Doubt],
     shares: Sequence[_Share],
@@ -125,11 +129,12 @@ def _told(
     stopped = {prompt_id: doubt for prompt_id, doubt in doubted.items() if doubt.is_stopped}
     going_on = {p.limit_id for p in asked if p.unfinished and p.prompt_id not in stopped}
     wakes = [share.wake_at_ms for share in shares if share.wake_at_ms is not None]
+    gates = _gates(conn, [share.limit for share in shares if share.limit.id in going_on], now_ms)
     return Turn(
         leases=[lease for share in shares for lease in share.leases],
         now_ms=now_ms,
         wake_at_ms=min(wakes, default=None),
-        gates=_gates([share.limit for share in shares if share.limit.id in going_on], now_ms),
+        gates=gates,
         unfinished=sum(prompt.unfinished for prompt in asked),
         stopped=sum(prompt.unfinished for prompt in asked if prompt.prompt_id in stopped),
         stops=list(stopped.values()),
@@ -140,9 +145,10 @@ def _told(
     )
 
 
-def _gates(limits: Sequence[Limit], now_ms: int) -> list[Gate]:
+def _gates(conn: sqlite3.Connection, limits: Sequence[Limit], now_ms: int) -> list[Gate]:
     """Return the gates that a run waits for: of paused limits only where all are."""
-    return list(map(gate_of, [one for one in limits if not one.is_paused(now_ms)] or limits))
+    waiting = [one for one in limits if not one.is_paused(now_ms)] or limits
+    return [_gate(conn, limit, now_ms) for limit in waiting]
 
 
 def _share(
@@ -211,11 +217,13 @@ def _wake_at_ms(
 OPEN = Gate(0, 0, 0, 0, "")
 
 
-def gate_of(limit: Limit) -> Gate:
+def _gate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> Gate:
     """Return where the gate of a limit stands."""
     state = limit.state
     if state.gate_cause is None:
         return OPEN
+    outage = state.gate_cause == "outage"
+    in_vain = outage and is_loading_in_vain(conn, limit.id, state.gate_since_ms, now_ms)
     return Gate(
         state.gate_opens_at_ms,
         state.gate_closed_at_ms,
@@ -223,6 +231,7 @@ def gate_of(limit: Limit) -> Gate:
         state.gate_strikes,
         state.gate_cause,
         limit.name,
+        (limit.gate_reason or "") if in_vain else "",
     )
 
 

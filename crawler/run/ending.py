@@ -34,6 +34,7 @@ class Reason(StrEnum):
     CREDENTIALS = "credentials"
     CONFIGURATION = "configuration"  # the model, a parameter or an address is wrong
     UNREACHABLE = "unreachable"
+    LOADING = "loading"  # the server has not loaded the model in the time that it asked for
     DISK = "disk"
     LOCKED = "locked"
     STUCK = "stuck"  # requests are left, and none can become due
@@ -55,6 +56,7 @@ EXIT_CODES: Mapping[Reason, Exit] = MappingProxyType(
         Reason.CREDENTIALS: Exit.DENIED,
         Reason.CONFIGURATION: Exit.CONFIGURATION,
         Reason.UNREACHABLE: Exit.UNREACHABLE,
+        Reason.LOADING: Exit.UNREACHABLE,
         Reason.DISK: Exit.DATABASE,
         Reason.LOCKED: Exit.DATABASE,
         Reason.STUCK: Exit.UNEXPECTED,
@@ -132,6 +134,8 @@ def gate_ending(gate: Gate, unfinished: int, patience_ms: int, now_ms: int) -> E
     """Return the ending that a closed gate is, if it takes too long to wait for it."""
     if gate.opens_at_ms <= now_ms:
         return None  # whether it still is closed is about to be tried
+    if gate.loading:
+        return Ending(Reason.LOADING, gate.loading, unfinished)
     if gate.cause == "outage":
         lasts_ms = now_ms - gate.since_ms
         return Ending(Reason.UNREACHABLE, None, unfinished) if lasts_ms > patience_ms else None
@@ -291,6 +295,11 @@ _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
             "the server can't be reached",
             None,
             "check its address and the network, then {again}",
+        ),
+        Reason.LOADING: (
+            "the server still loads the model",
+            None,
+            "{again} when it has, or leave crawler run --watch running",
         ),
         Reason.STUCK: (
             "nothing that is left can ever be asked",

@@ -191,7 +191,7 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             "unavailable",
             Scope.MODEL,
             Again.LATER,
-            "unreachable",
+            "loading",
             "run again when the server has loaded the model",
         ),
         Kind.PARAMETER: Meaning(

@@ -13,6 +13,7 @@ from crawler.protocol import Word
 from crawler.quota.state import State
 from crawler.run.ending import gate_ending
 from crawler.states import Outcome
+from crawler.states.kinds import Kind
 
 
 def history(ledger):
@@ -283,3 +284,53 @@ def test_words_that_have_failed_once_know_an_outage_too(ledger):
         )
     assert done.gate.cause == "outage"
     assert set(ledger.states().values()) == {"pending"}
+
+
+def tried_until(ledger, until_ms, **said):
+    """Have each call that tries the gate refused until a moment; return the last turn."""
+    done = ledger.turn()
+    while True:
+        ends = [ledger.finish(lease, Outcome.UNAVAILABLE, **said) for lease in done.leases]
+        done = ledger.turn(*ends, budget=0)
+        if done.gate.opens_at_ms > until_ms:
+            return done
+        ledger.now_ms = done.gate.opens_at_ms
+        done = ledger.turn()
+
+
+LOADING = {"reason": "503: loading", "reason_code": Kind.MODEL_LOADING}
+
+
+@pytest.mark.parametrize("pause_ms", [60_000, 120_000])
+def test_a_model_that_is_loading_is_waited_for_as_long_as_its_server_asks(ledger, pause_ms):
+    ledger.add("abc")
+    began_ms = ledger.now_ms
+    said = {**LOADING, "retry_after_ms": pause_ms}
+    done = tried_until(ledger, began_ms + pause_ms, **said)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None
+    done = tried_until(ledger, done.gate.opens_at_ms, **said)
+    ending = gate_ending(done.gate, 3, 900_000, ledger.now_ms)
+    assert (ending.reason, ending.detail) == ("loading", "503: loading")
+    # The next run asks once: it ends as this one, or goes on.
+    ledger.now_ms += 10**8
+    leases = ledger.turn().leases
+    assert len(leases) == 1
+    leases = ledger.turn(ledger.finish(leases[0], Outcome.SUCCEEDED)).leases
+    done = ledger.turn(ledger.finish(leases[0], Outcome.UNAVAILABLE, **said), budget=0)
+    assert done.gate.cause == "outage"
+    assert gate_ending(done.gate, 2, 900_000, ledger.now_ms) is None, "it was loaded since"
+
+
+def test_a_model_is_loading_only_since_its_server_is_there_again(ledger):
+    ledger.add("abc")
+    done = tried_until(ledger, ledger.now_ms + 300_000, reason="refused")
+    for loads_ms in (50_000, 20_000):
+        ends = gate_ending(done.gate, 3, 900_000, ledger.now_ms)
+        assert ends is None, "it was away for minutes, which says nothing of the model"
+        until_ms = ledger.now_ms + loads_ms
+        ledger.now_ms = done.gate.opens_at_ms
+        done = tried_until(ledger, until_ms, **LOADING, retry_after_ms=60_000)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms).reason == "loading"
+    ledger.now_ms = done.gate.opens_at_ms
+    done = tried_until(ledger, ledger.now_ms, reason="refused")
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None, "its server is away again"

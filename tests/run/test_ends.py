@@ -496,6 +496,7 @@ CODES = {
     "credentials": 77,
     "configuration": 78,
     "unreachable": 69,
+    "loading": 69,
     "disk": 73,
     "locked": 73,
     "stuck": 1,
@@ -504,7 +505,7 @@ CODES = {
 }
 TO_MEND = set(
     "credentials configuration no_money unreachable disk killed max_tokens budget quota_day"
-    " stuck".split()
+    " stuck loading".split()
 )
 """Where somebody has to do something, or to wait, that is told as an error."""
 

@@ -235,7 +235,7 @@ def _pause_ms(said: Said, text: str, words: Text, kind: Kind) -> int | None:
     delays = [str(one.get("retryDelay", "")) for one in said.details if "retryDelay" in one]
     found = pause_ms(said.headers, text, said.now_ms, delays)
     if kind is Kind.MODEL_LOADING:
-        return found or MINUTE_MS
+        return max(found or 0, MINUTE_MS)  # for so long a run waits for it
     if kind is Kind.THROTTLED_DAY and words.says(("retry delay", "please retry in")):
         # A short one that stands beside the day means the minute.
         return found if found is not None and found >= HOUR_MS else None
