@@ -69,10 +69,7 @@ async def _crawl(
             on_status=live.show if live else _reporter(log),
             on_start=on_start,
         )
-        status = await store.run(_final_status, policy.guard_ms)
-        if live:
-            live.show(status)
-        return ending, status
+        return ending, await store.run(_final_status, policy.guard_ms)
 
 
 def tell_exposed(say: Callable[[str], None], event: str, fields: Mapping[str, Any]) -> None:

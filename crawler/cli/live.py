@@ -1,74 +1,135 @@
-"""The live display of a run on a terminal: one line that tells how far, how fast, and why it waits.
+"""The live display of a run on a terminal: what it does or waits for, and below it how far it is.
 
-Rule: it only shows what a status says. What draws it is imported with the first display, because
-most runs have no terminal.
+Rule: it only shows what a status says, and each line fits into the width of the terminal: of the
+first the end is cut off, of the second the less important parts are left out. What draws it is
+imported with the first display, because most runs have no terminal.
 """
 
 from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
 
-from crawler.cli.status import progress_line
-from crawler.cli.terminal import printable
-from crawler.cli.why import held_line
-from crawler.ledger.status import Status
+from crawler.cli.terminal import printable, span
+from crawler.cli.why import SOON_MS, held_line, is_soon
+from crawler.ledger.status import LimitStatus, Status
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+BAR = (8, 40)
+"""The narrowest and the widest bar."""
+GAP = 2
+"""Columns between the bar and what stands beside it."""
+NO_BAR_BELOW = 56
+"""In a terminal that is narrower than this there is no bar."""
+
+
+class Signs(NamedTuple):
+    """What the display is drawn with."""
+
+    full: str = "━"
+    empty: str = "─"
+    unknown: str = "…"
+    between: str = " · "
+
+
+ASCII = Signs("#", "-", "...", " | ")
+"""For a terminal that has no more."""
 
 
 class Live:
-    """A progress bar over the requests of the current prompts."""
+    """Two lines at the bottom of the terminal, drawn anew four times a second."""
 
     def __init__(self) -> None:
         from rich.console import Console  # noqa: PLC0415 - see above
-        from rich.progress import (  # noqa: PLC0415
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-        )
+        from rich.live import Live as Display  # noqa: PLC0415
 
-        self._progress = Progress(
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}", markup=False),
-            console=Console(stderr=True),
-            refresh_per_second=4,
+        self._console = Console(stderr=True, highlight=False)
+        self._status: Status | None = None
+        self._display = Display(
+            console=self._console, get_renderable=self._drawn, refresh_per_second=4, transient=True
         )
-        self._task = self._progress.add_task("", total=None, facts="starting")
-        self._progress.start()
+        self._display.start()
 
     def show(self, status: Status) -> None:
         """Show a status."""
-        done = status.succeeded + status.failed
-        with suppress(OSError):  # the terminal may be gone
-            self._progress.update(
-                self._task,
-                completed=done,
-                total=done + status.unfinished,
-                facts=facts(status),
-            )
+        self._status = status
 
     def say(self, text: str) -> None:
         """Print a line above the display."""
-        with suppress(OSError):
-            self._progress.console.print(text, markup=False, highlight=False)
+        with suppress(OSError):  # the terminal may be gone
+            self._console.print(text, markup=False)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
         with suppress(OSError):
-            self._progress.stop()
+            self._display.stop()
+
+    def _drawn(self) -> "str | Text":
+        if self._status is None:
+            return "starting"
+        signs = Signs() if self._console.encoding.startswith("utf") else ASCII
+        return drawn(self._status, self._console.width, signs)
 
 
-def facts(status: Status) -> str:
-    """Return what is beside the bar: failures, calls in flight, rate, time left, what holds it."""
-    parts = []
-    failed = status.failed
-    if failed:
-        parts.append(f"{failed} failed")
-    parts.append(f"{sum(limit.in_flight for limit in status.limits)} in flight")
-    parts.append(progress_line(status))
-    for limit in status.limits:
-        name = f"{printable(limit.limit)}: " if len(status.limits) > 1 else ""
-        if limit.per_minute is not None:
-            parts.append(f"{name}{limit.started_last_minute}/{limit.per_minute} this minute")
-        held = held_line(limit, status.now_ms)
-        if held:
-            parts.append(f"{name}{held}")
-    return " · ".join(parts)
+def drawn(status: Status, width: int, signs: Signs) -> "Text":
+    """Return the two lines, of at most ``width`` columns."""
+    from rich.text import Text  # noqa: PLC0415 - see above
+
+    lines = Text(doing(status, signs.between), no_wrap=True, overflow="crop")
+    if lines.cell_len > width:
+        lines.truncate(width - len(signs.unknown), overflow="crop")
+        lines.append(signs.unknown)
+    return lines.append(f"\n{done(status, width, signs)}")
+
+
+def doing(status: Status, between: str) -> str:
+    """Return what a run does or waits for, the most important first."""
+    now_ms = status.now_ms
+    several = len(status.limits) > 1
+    held = {
+        row: f"{printable(row.limit)} {line}" if several else line
+        for row in status.limits
+        if (line := held_line(row, now_ms)) and not is_soon(row, now_ms)
+    }
+    waits = [held[row] for row in sorted(held, key=lambda row: row.until_ms or now_ms * 2)]
+    if held and len(held) == len(status.limits):
+        return between.join(waits)
+    oldest = status.oldest_call
+    parts = [
+        f"asks: {sum(row.in_flight for row in status.limits)} in flight",
+        *(_of_minute(row, several=several) for row in status.limits if row.per_minute is not None),
+        *([f"the oldest for {span(oldest.age_ms)}"] if oldest and oldest.age_ms >= SOON_MS else []),
+    ]
+    return between.join([", ".join(parts), *waits])
+
+
+def _of_minute(limit: LimitStatus, *, several: bool) -> str:
+    name = f" of {printable(limit.limit)}" if several else ""
+    return f"{limit.started_last_minute}/{limit.per_minute} this minute{name}"
+
+
+def done(status: Status, width: int, signs: Signs) -> str:
+    """Return how far a run is, in a line of at most ``width`` columns where that can be.
+
+    What is done, what has failed and the time left are never left out.
+    """
+    ended = status.succeeded + status.failed
+    total = ended + status.unfinished
+    share = ended / total if total else 1.0
+    facts = [f"{ended:,}/{total:,}"]
+    if status.failed:
+        facts.append(f"{status.failed:,} failed")
+    facts.append(f"{span(status.eta_ms) if status.eta_ms is not None else signs.unknown} left")
+    narrowest, widest = BAR if width >= NO_BAR_BELOW else (0, 0)
+    room = width - narrowest - GAP if widest else width
+    for more in (f"{status.succeeded_per_minute:.0f} a minute", f"{share:.0%}"):
+        longer = [*facts[:-1], more, facts[-1]]
+        if len(signs.between.join(longer)) > room:
+            break
+        facts = longer
+    line = signs.between.join(facts)
+    bar = min(widest, width - GAP - len(line))
+    if bar < narrowest or not widest:
+        return line
+    full = int(bar * share)
+    return f"{signs.full * full}{signs.empty * (bar - full)}{' ' * GAP}{line}"

@@ -40,22 +40,21 @@ def short(why: Why, limit: str, now_ms: int) -> str:
 
     """
     wait_ms = None if why.until_ms is None else why.until_ms - now_ms
-    soon = f" for {span(wait_ms)}" if wait_ms else ""
+    waits = f"waits {span(wait_ms)}" if wait_ms and wait_ms > 0 else "one call tries"
     match why.code:
         case "paused":
             until = f" until {moment(why.until_ms)}" if why.until_ms else ""
             return f"paused{until}: crawler resume {quoted(limit)}"
         case "gate":
-            closed = _closed(why)
-            return f"{closed}: waits{soon}, then one call tries ({printable(why.detail)})"
+            return f"{waits}: {_closed(why)}: {printable(why.detail)}"
         case _ if wait_ms is not None and wait_ms < SOON_MS:
             return ""
         case "per_minute":
-            return f"waits{soon} for the limit per minute"
+            return f"{waits} for the limit per minute"
         case "tokens_per_minute":
-            return f"waits{soon} for the limit of tokens per minute"
+            return f"{waits} for the limit of tokens per minute"
         case "backoff":
-            return f"waits{soon} to try again"
+            return f"{waits} to try again"
         case _:
             return ""
 

@@ -7,10 +7,10 @@ import sqlite3
 from typing import NamedTuple
 
 from crawler.ledger.limits import Limit, limits
-from crawler.ledger.runs import LiveRun, live_runs
+from crawler.ledger.runs import LiveRun, Selection, live_runs
 from crawler.ledger.why import Why, held_back
 from crawler.ledger.window import first_start, usage
-from crawler.ledger.work import CURRENT
+from crawler.ledger.work import CURRENT, chosen_prompts
 from crawler.quota.concurrency import at_once
 from crawler.quota.state import WINDOW_MS
 from crawler.quota.window import window_cap
@@ -117,18 +117,35 @@ class Status(NamedTuple):
         return max(waits_ms, int(self.unfinished / rate * WINDOW_MS)) if rate else None
 
 
-def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
-    """Count what is done, what is left, and what it waits for."""
+def status(
+    conn: sqlite3.Connection, guard_ms: int, now_ms: int, selection: Selection | None = None
+) -> Status:
+    """Count what is done, what is left, and what it waits for.
+
+    Args:
+        conn: the ledger.
+        guard_ms: see `Policy`.
+        now_ms: the file's time.
+        selection: what a run asks: only its prompts count, and their limits while it has work for
+            them; None: all of the file.
+
+    """
+    chosen, values = ("1", ()) if selection is None else chosen_prompts(selection)
+    asked = CURRENT if selection is None else chosen
     progress = conn.execute(
         "SELECT name, version, provider, model, pending, leased, succeeded, failed, cancelled,"
         " current = 1"
         " FROM prompts JOIN tallies ON prompt_id = id"
-        " WHERE current = 1 OR pending + leased + succeeded + failed > 0 ORDER BY name, version"
+        " WHERE (current = 1 OR pending + leased + succeeded + failed > 0)"
+        f" AND {chosen} ORDER BY name, version",
+        values,
     )
     with_work = conn.execute(
         "SELECT prompts.id, limit_id FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
-        f" WHERE pending + leased > 0 AND {CURRENT} ORDER BY prompts.id"
+        f" WHERE pending + leased > 0 AND {asked} ORDER BY prompts.id",
+        values,
     ).fetchall()
+    with_limit = {limit_id for _, limit_id in with_work}
     return Status(
         progress=[Progress._make((*row[:-1], bool(row[-1]))) for row in progress],
         limits=[
@@ -139,6 +156,7 @@ def status(conn: sqlite3.Connection, guard_ms: int, now_ms: int) -> Status:
                 now_ms,
             )
             for limit in limits(conn, guard_ms).values()
+            if selection is None or limit.id in with_limit
         ],
         runs=live_runs(conn),
         now_ms=now_ms,
@@ -172,6 +190,8 @@ def _limit_status(
     held = held_back(limit, used, now_ms)
     if held is None and not used.in_flight and used.next_due_at_ms is not None:
         held = Why("backoff", until_ms=used.next_due_at_ms)
+    if held is not None and held.code != "paused" and not prompt_ids:
+        held = None  # nothing waits
     started, rate = _rate(conn, limit, now_ms)
     cap = window_cap(limit.state, limit.quota)
     if cap is not None:

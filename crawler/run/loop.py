@@ -322,7 +322,8 @@ class Loop:
         await self._store.tend()
         await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
-            self._on_status(await self._store.run(status, self._policy.guard_ms, self._clock()))
+            asked = self._policy.guard_ms, self._clock(), self._scope.selection
+            self._on_status(await self._store.run(status, *asked))
 
     async def _end(self, reason: Reason) -> None:
         """Record what came in at the last moment, and close what did not."""

@@ -187,7 +187,7 @@ def test_a_wait_has_a_line_of_its_own_and_a_short_one_none():
             aside.show(held(cause, 999))
         aside.show(held("backoff", 5_000))
         aside.show(held("backoff", 4_000))
-    assert shown.getvalue() == "Memory se\nwaits for 5 s to try again\n"
+    assert shown.getvalue() == "Memory se\nwaits 5 s to try again\n"
     [short] = held("backoff", 999).limits
     assert held_line(short, 1_000_000) == ""
 

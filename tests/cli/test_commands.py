@@ -538,7 +538,7 @@ class TestStatus:
         )
         assert re.fullmatch(
             "limit scripted/scripted: 0 of 10 in flight, 1 of 1 started in the last minute;"
-            " waits for .* for the limit per minute",
+            " waits .* for the limit per minute",
             limit,
         )
         assert re.fullmatch(

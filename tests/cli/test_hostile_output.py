@@ -10,7 +10,7 @@ import sqlite3
 import pytest
 
 from crawler.cli.ask import _Reader
-from crawler.cli.live import Live, facts
+from crawler.cli.live import Live, doing
 from crawler.cli.terminal import as_json, print_table, printable, printable_lines, safe_cell, tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.status import status
@@ -212,8 +212,8 @@ def test_the_live_line_is_a_line(filled, capsys):
     conn = sqlite3.connect(filled(ALL))
     now = status(conn, 0, 1)
     conn.close()
-    assert not ACTIVE.search(facts(now))
-    assert "\n" not in facts(now)
+    assert not ACTIVE.search(doing(now, " · "))
+    assert "\n" not in doing(now, " · ")
     live = Live()
     live.show(now)
     live.say("stopping")

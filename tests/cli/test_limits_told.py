@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from crawler.cli.live import facts
+from crawler.cli.live import doing
 from crawler.errors import Exit
 from crawler.ledger.status import status
 from crawler.storage.database import reading
@@ -54,7 +54,7 @@ def test_the_live_line_names_limits_where_there_are_several(do):
     do("pause", "scripted/n")
     with reading(do.path) as conn:
         now = status(conn, 0, 1_000)
-    assert "scripted/m: 0/60 this minute" in facts(now)
-    assert "scripted/n: paused" in facts(now)
+    assert "0/60 this minute of scripted/m" in doing(now, " · ")
+    assert "scripted/n paused" in doing(now, " · ")
     alone = now._replace(limits=now.limits[:1])
-    assert "· 0/60 this minute" in facts(alone)
+    assert doing(alone, " · ") == "asks: 0 in flight, 0/60 this minute"

@@ -51,7 +51,8 @@ CAUSES = {
 def test_a_gate_says_by_what_it_is_closed(cause):
     why = Why("gate", NOW_MS, NOW_MS + 5_000, cause, "429")
     closed = CAUSES[cause]
-    assert short(why, "one", NOW_MS) == f"{closed}: waits for 5 s, then one call tries (429)"
+    assert short(why, "one", NOW_MS) == f"waits 5 s: {closed}: 429"
+    assert short(why, "one", NOW_MS + 5_000) == f"one call tries: {closed}: 429"
     since, until = "1970-01-01T00:16:40.000Z", "1970-01-01T00:16:45.000Z"
     assert (
         long(why, "p", "one") == f"{closed} since {since}, and nothing starts until {until} (429)"
@@ -63,9 +64,9 @@ def test_a_gate_says_by_what_it_is_closed(cause):
     [
         (None, None, ""),
         ("per_minute", 999, ""),
-        ("per_minute", 1_000, "waits for 1 s for the limit per minute"),
-        ("tokens_per_minute", 2_000, "waits for 2 s for the limit of tokens per minute"),
-        ("backoff", 2_000, "waits for 2 s to try again"),
+        ("per_minute", 1_000, "waits 1 s for the limit per minute"),
+        ("tokens_per_minute", 2_000, "waits 2 s for the limit of tokens per minute"),
+        ("backoff", 2_000, "waits 2 s to try again"),
         ("backoff", 500, ""),
         ("concurrency", None, ""),
         ("paused", None, "paused: crawler resume one"),

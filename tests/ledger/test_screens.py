@@ -208,3 +208,15 @@ def test_prompts_are_listed_by_name_and_version(several):
     several.put("q", "A third {word}", limit="other")
     found = [(prompt.name, prompt.version) for prompt in prompts(several.conn)]
     assert found == [("a", 1), ("p", 1), ("q", 1), ("q", 2), ("q", 3), ("r", 1)]
+
+
+def test_when_all_is_done_nothing_waits(ledger):
+    ledger.fix(1)
+    ledger.add("ab")
+    (lease,) = ledger.turn().leases
+    ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED))
+    assert limit_of(ledger).held_by == "per_minute"
+    ledger.conn.execute("UPDATE requests SET state = 'cancelled' WHERE state = 'pending'")
+    assert limit_of(ledger).held_by is None
+    control.pause(ledger.conn, None, ledger.now_ms)
+    assert limit_of(ledger).held_by == "paused", "a person has set it"

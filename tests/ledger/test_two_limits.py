@@ -337,3 +337,13 @@ def test_a_status_tells_of_each_limit_what_is_its_own(both):
     assert (other.limit, other.concurrency, other.per_minute) == ("other", 4, None)
     assert (other.in_flight, other.started_last_minute, other.held_by) == (2, 2, "paused")
     assert (other.until_ms, other.succeeded_per_minute) == (both.now_ms + 9_000, 0)
+
+
+def test_a_status_of_what_a_run_asks_has_its_prompts_and_the_limits_that_it_waits_for(both):
+    both.turn()
+    only = status(both.conn, 0, both.now_ms, Selection(prompt="q"))
+    assert [row.prompt for row in only.progress] == ["q"]
+    assert [row.limit for row in only.limits] == ["other"]
+    everything = status(both.conn, 0, both.now_ms)
+    assert [row.prompt for row in everything.progress] == ["p", "q", "r"]
+    assert [row.limit for row in everything.limits] == ["quota", "other"]
