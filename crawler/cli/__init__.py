@@ -8,13 +8,14 @@ import importlib
 import os
 import sys
 import traceback
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.terminal import nowhere, tell, tell_error
-from crawler.errors import CrawlerError, Exit
+from crawler.cli.terminal import nowhere, print_line, tell, tell_error
+from crawler.errors import CrawlerError, Exit, quoted
 from crawler.storage import waiting
 
 
@@ -66,6 +67,21 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named. Raises CrawlerError with the nearest one."""
+        name, *others = args
+        near = get_close_matches(name, COMMANDS, n=1)
+        if near and name not in COMMANDS:
+            raise CrawlerError(
+                f"there is no command {name!r}",
+                f"the nearest is {near[0]}",
+                " ".join(["crawler", near[0], *map(quoted, others)]),
+                Exit.USAGE,
+            )
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; whoever reads its output may stop reading it."""
         try:
@@ -86,19 +102,22 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    no_args_is_help=False,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Begin with: crawler add words.txt, then crawler run. Ctrl-C and run again at any time.",
 )
 @click.option("--db", metavar="PATH", help="The database  [env: CRAWLER_DB; default: crawl.db]")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 @click.version_option(package_name="quotacrawl", prog_name="crawler")
-def cli(db: str | None, *, debug: bool) -> None:
+@click.pass_context
+def cli(ctx: click.Context, db: str | None, *, debug: bool) -> None:
     """Ask a model about every word of a list, for days if need be, and lose nothing.
 
     Words and the state of every request are rows of one SQLite file; so are the answers.
     """
     del db, debug  # read by the options of the commands, and by `main`
+    if ctx.invoked_subcommand is None:
+        print_line(ctx.get_help())
 
 
 def main() -> None:
@@ -124,6 +143,12 @@ def _let_go_of_standard_error() -> None:
         sys.stderr = nowhere()
 
 
+def _usage_cause(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption) and error.possibilities:
+        return f"there is no option {error.option_name}; the nearest is {error.possibilities[0]}"
+    return error.format_message()
+
+
 def _explain(error: Exception) -> int:
     """Tell a person what went wrong; return the exit code."""
     if isinstance(error, click.Abort):
@@ -132,7 +157,7 @@ def _explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         told = CrawlerError(
             "the command can't be understood",
-            error.format_message(),
+            _usage_cause(error),
             f"{context.command_path if context else 'crawler'} --help",
             Exit.USAGE,
         )

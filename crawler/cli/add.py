@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from crawler.cli.builtin import STUDY_NOTES, study_notes
-from crawler.cli.options import database_option, found, named_prompt
+from crawler.cli.options import (
+    database_option,
+    found,
+    meant,
+    named_prompt,
+    prompt_option,
+    require_no_other,
+)
 from crawler.cli.sources import WordsOrFiles, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
@@ -40,7 +47,7 @@ Examples:
   cut -f1 list.tsv | crawler add -""",
 )
 @click.argument("sources", nargs=-1, metavar="WORD|FILE|-...")
-@click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
+@prompt_option("What to ask.")
 @click.option("--column", help="The column or key of the word.  [default: word, or the only one]")
 @click.option("--delimiter", help="What separates cells: one character, tab, none.")
 @click.option("--encoding", help="How the characters are written, such as cp1252.")
@@ -52,7 +59,7 @@ def add(
     ctx: click.Context,
     sources: Sequence[str],
     *,
-    name: str,
+    name: str | None,
     column: str | None,
     delimiter: str | None,
     encoding: str | None,
@@ -69,8 +76,7 @@ def add(
     words = words_of(ctx, sources, Reading(column, delimiter, encoding, not no_header))
     unique = list(_first_of_each(words))
     _tell_look_alikes(unique)
-    if name != STUDY_NOTES and not db.exists():
-        found(None, name)  # and no file is made for nothing
+    require_no_other(db, name)
     if dry_run:
         _preview(db, name, unique)
         return
@@ -89,13 +95,15 @@ def _tell_look_alikes(words: Sequence[Word]) -> None:
         tell(f"{len(pairs)} look like another word when they are printed: {shown}{more}")
 
 
-def _preview(db: Path, name: str, words: Sequence[Word]) -> None:
+def _preview(db: Path, name: str | None, words: Sequence[Word]) -> None:
     """Tell what adding words would do, and how the first of them would be asked about."""
     prompt, asked, others = None, 0, 0
     if db.exists():
         with reading(db) as conn:
+            name = meant(conn, name)
             prompt = current_prompt(conn, name)
             asked, others = known_words(conn, prompt.id if prompt else None, words)
+    name = name or STUDY_NOTES
     if prompt is None and name != STUDY_NOTES:
         found(None, name)
     template = prompt.template if prompt else study_notes("local", None).template

@@ -6,9 +6,15 @@ from pathlib import Path
 import click
 
 from crawler.cli.add import check_fields
-from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.one import Asked, answer_one, put_request
-from crawler.cli.options import database_option, endpoint_option, found, named_prompt, one_text
+from crawler.cli.options import (
+    database_option,
+    endpoint_option,
+    named_prompt,
+    one_argument,
+    prompt_option,
+    require_no_other,
+)
 from crawler.cli.terminal import moment, print_line, printable, printable_lines, tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
@@ -21,11 +27,11 @@ from crawler.storage.database import writing
 
 
 @click.command(epilog="Examples: crawler ask laconic · crawler ask laconic --prompt define")
-@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_text)
-@click.option("--prompt", "name", default=STUDY_NOTES, help="What to ask.", show_default=True)
+@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_argument)
+@prompt_option("What to ask.")
 @endpoint_option
 @database_option
-def ask(word: str, name: str, db: Path) -> None:
+def ask(word: str, name: str | None, db: Path) -> None:
     """Ask about one word now, and print the answer; on a terminal as it comes.
 
     It is recorded like any other, under the same limit; what has an answer is not asked again.
@@ -33,8 +39,7 @@ def ask(word: str, name: str, db: Path) -> None:
     given = word_of(word, {})
     if given is None:
         raise click.UsageError("there is no word to ask about")
-    if name != STUDY_NOTES and not db.exists():
-        found(None, name)  # and no file is made for nothing
+    require_no_other(db, name)
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
         known = writer.run(answer, prompt.id, given.text)
@@ -54,8 +59,8 @@ def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:
 
     Elsewhere only the answer that is on record is printed: what failed before it is none.
     """
-    named = "" if prompt.name == STUDY_NOTES else f" --prompt {quoted(prompt.name)}"
-    asked = Asked(f"answer about {printable(word)!r}", f"crawler ask {quoted(word)}{named}")
+    again = f"crawler ask {quoted(word)} --prompt {quoted(prompt.name)}"
+    asked = Asked(f"answer about {printable(word)!r}", again)
     reader = _Reader() if sys.stdout.isatty() else None
     try:
         found = answer_one(db, prompt, word, request_id, asked, reader)

@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import click
 
-from crawler.cli.builtin import STUDY_NOTES
 from crawler.cli.export_forms import (
     FORMS,
     TEXT_FORMS,
@@ -25,7 +24,7 @@ from crawler.cli.export_forms import (
     write_parquet,
     write_workbook,
 )
-from crawler.cli.options import database_option, found
+from crawler.cli.options import database_option, found, meant, prompt_option
 from crawler.cli.terminal import tell
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.intake import current_prompt
@@ -44,7 +43,7 @@ Examples:
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("-o", "--output", metavar="FILE", help="The same; - is standard output.")
 @click.option("--format", "named", type=click.Choice(FORMS), help="By the file's name.")
-@click.option("--prompt", "name", default=STUDY_NOTES, show_default=True, help="Of which prompt.")
+@prompt_option("Of which prompt.")
 @click.option("--all", "everything", is_flag=True, help="Also the words that have no answer.")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @database_option
@@ -53,7 +52,7 @@ def export(
     file: str | None,
     output: str | None,
     named: str | None,
-    name: str,
+    name: str | None,
     db: Path,
     everything: bool,
     force: bool,
@@ -69,6 +68,7 @@ def export(
     target = file or output or "-"
     form = form_of(target, named)
     with reading(db) as conn:
+        name = meant(conn, name)
         prompt = found(current_prompt(conn, name), name)
         table = columns(prompt, field_names(conn, prompt.id))
         with _target(target, db, force=force, binary=form not in TEXT_FORMS) as stream:

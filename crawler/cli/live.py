@@ -6,14 +6,11 @@ imported with the first display, because most runs have no terminal.
 """
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from crawler.cli.terminal import printable, span
 from crawler.cli.why import SOON_MS, held_line, is_soon
 from crawler.ledger.status import LimitStatus, Status
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 BAR = (8, 40)
 """The narrowest and the widest bar."""
@@ -64,22 +61,23 @@ class Live:
         with suppress(OSError):
             self._display.stop()
 
-    def _drawn(self) -> "str | Text":
+    def _drawn(self) -> Any:
+        from rich.text import Text  # noqa: PLC0415 - see above
+
         if self._status is None:
-            return "starting"
+            return Text("starting")
         signs = Signs() if self._console.encoding.startswith("utf") else ASCII
-        return drawn(self._status, self._console.width, signs)
+        return Text(drawn(self._status, self._console.width, signs))
 
 
-def drawn(status: Status, width: int, signs: Signs) -> "Text":
+def drawn(status: Status, width: int, signs: Signs) -> str:
     """Return the two lines, of at most ``width`` columns."""
-    from rich.text import Text  # noqa: PLC0415 - see above
+    from rich.cells import cell_len, set_cell_size  # noqa: PLC0415 - see above
 
-    lines = Text(doing(status, signs.between), no_wrap=True, overflow="crop")
-    if lines.cell_len > width:
-        lines.truncate(width - len(signs.unknown), overflow="crop")
-        lines.append(signs.unknown)
-    return lines.append(f"\n{done(status, width, signs)}")
+    line = doing(status, signs.between)
+    if cell_len(line) > width:
+        line = set_cell_size(line, width - len(signs.unknown)).rstrip() + signs.unknown
+    return f"{line}\n{done(status, width, signs)}"
 
 
 def doing(status: Status, between: str) -> str:

@@ -6,17 +6,19 @@ Rule: a value is checked where it is typed, so that nothing has happened when it
 import json
 import os
 import re
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from crawler.cli.builtin import STUDY_NOTES, study_notes
+from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, study_notes
+from crawler.cli.terminal import printable
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
-from crawler.ledger.intake import Prompt, current_prompt, put_prompt
+from crawler.ledger.intake import Prompt, current_prompt, prompts, put_prompt
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import kind_of
 from crawler.storage.database import Writer
@@ -24,6 +26,7 @@ from crawler.storage.database import Writer
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
 
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _DURATION = re.compile(r"(\d+)\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -142,12 +145,17 @@ def _emulator(ctx: click.Context, param: click.Parameter, value: str | None) -> 
         os.environ["VERTEX_EMULATOR_HOST"] = value
 
 
-def one_text(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> str:
-    """Return the one text that an argument is. Raises CrawlerError for several."""
-    if len(value) == 1:
-        return value[0]
+def one_argument(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> str:
+    """Return the one text that an argument is, for click. Raises CrawlerError for several."""
     if not value:
         raise click.MissingParameter(ctx=ctx, param=param)
+    return one_text(ctx, value)
+
+
+def one_text(ctx: click.Context, value: Sequence[str]) -> str:
+    """Return the only one of some texts. Raises CrawlerError for several."""
+    if len(value) == 1:
+        return value[0]
     whole = " ".join(value)
     raise CrawlerError(
         f"there are {len(value)} arguments where one is meant",
@@ -188,11 +196,42 @@ def found(prompt: Prompt | None, name: str) -> Prompt:
     return prompt
 
 
-def named_prompt(writer: Writer, name: str) -> Prompt:
-    """Return a prompt to ask about words, the built-in one also where it was never used before.
+def prompt_option(what: str) -> Callable[[_Command], _Command]:
+    """Return what gives a command the name of a prompt; None where a user has named none."""
+    told = f"{what}  [default: the only one there is]"
+    return click.option("--prompt", "name", metavar="NAME", help=told)
 
-    Raises CrawlerError if there is none.
+
+def require_no_other(db: Path, name: str | None) -> None:
+    """Refuse the name of a prompt before a file is made for nothing. Raises CrawlerError."""
+    if name is not None and name != STUDY_NOTES and not db.exists():
+        found(None, name)
+
+
+def meant(conn: sqlite3.Connection, name: str | None) -> str:
+    """Return the name of the prompt that is meant: the one that is named, or the only one there is.
+
+    Where there is none it is the built-in one. Raises CrawlerError where there are several.
     """
+    if name is not None:
+        return name
+    names = [one.name for one in prompts(conn) if one.current and one.name != WORD_LIST]
+    if len(names) > 1:
+        raise CrawlerError(
+            "it is not clear which prompt is meant",
+            f"there are {', '.join(map(printable, names))}",
+            f"name one: {click.get_current_context().command_path} … --prompt {quoted(names[0])}",
+            Exit.USAGE,
+        )
+    return names[0] if names else STUDY_NOTES
+
+
+def named_prompt(writer: Writer, name: str | None) -> Prompt:
+    """Return the prompt that is meant, the built-in one also where it was never used before.
+
+    Raises CrawlerError if there is none, or if it is not clear which.
+    """
+    name = writer.run(meant, name)
     prompt = writer.run(current_prompt, name)
     if prompt is None and name == STUDY_NOTES:
         spec = study_notes("local", None)

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,10 +34,15 @@ from crawler.providers.openai.servers import set_up
 from crawler.storage.database import reading, writing
 from crawler.template import Template
 
+_DOUBLED = re.compile(r"\{\{[A-Za-z_][A-Za-z0-9_]*\}\}")
 
-@click.group(no_args_is_help=False)
-def prompt() -> None:
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def prompt(ctx: click.Context) -> None:
     """Add, list and show prompts: what is asked about words, and of whom."""
+    if ctx.invoked_subcommand is None:
+        print_line(ctx.get_help())
 
 
 @prompt.command(
@@ -202,12 +208,24 @@ def _put(
 
 
 def _template(text: str) -> str:
-    text = _content(text, "template")
+    named, text = text, _content(text, "template")
+    if doubled := _DOUBLED.search(text):
+        raise CrawlerError(
+            f"the template would ask with the braces of {doubled[0]}",
+            "what stands in single braces is filled in",
+            f"write {doubled[0][1:-1]}",
+            Exit.USAGE,
+        )
     if not Template(text).all_names():
+        is_file = text == named and os.path.isfile(text)  # noqa: PTH113 - it may be a long text
         raise CrawlerError(
             "the template asks the same of every word",
-            "it has no {word} in it",
-            'write for example "Define {word} in one sentence."',
+            "it is the name of a file, and not what is in it"
+            if is_file
+            else "it has no {word} in it",
+            f"--template {quoted(f'@{text}')}"
+            if is_file
+            else 'write for example "Define {word} in one sentence."',
             Exit.USAGE,
         )
     return text

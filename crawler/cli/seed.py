@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from crawler.cli.add import report_added
-from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, list_word, word_list
+from crawler.cli.builtin import WORD_LIST, list_word, word_list
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
     MOST,
@@ -21,7 +21,8 @@ from crawler.cli.options import (
     endpoint_option,
     named_prompt,
     named_value,
-    one_text,
+    one_argument,
+    prompt_option,
 )
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
@@ -50,9 +51,9 @@ Examples:
   crawler seed "Romance loanwords in English" --count 200 --provider vertex
 Run it again to go on where it was interrupted, or with a larger --count for more.""",
 )
-@click.argument("topic", nargs=-1, required=True, metavar="TOPIC", callback=one_text)
+@click.argument("topic", nargs=-1, required=True, metavar="TOPIC", callback=one_argument)
 @click.option("--count", type=click.IntRange(1, MOST), help="How many; asked on until they are.")
-@click.option("--prompt", "name", default=STUDY_NOTES, help="To be asked.", show_default=True)
+@prompt_option("To be asked.")
 @click.option(
     "--provider",
     help="Who writes the list.  [default: who wrote the last one, else who answers the prompt]",
@@ -64,7 +65,7 @@ Run it again to go on where it was interrupted, or with a larger --count for mor
 def seed(
     topic: str,
     count: int | None,
-    name: str,
+    name: str | None,
     provider: str | None,
     model: str | None,
     params: Sequence[str],
@@ -205,8 +206,8 @@ class _Seeding:
             raise CrawlerError(error.what, error.cause, hint, error.exit_code) from error
 
     def _told(self) -> Asked:
-        named = "" if self._target.name == STUDY_NOTES else f" --prompt {quoted(self._target.name)}"
-        return Asked(f"list of {self._topic}", f"crawler seed {quoted(self._topic)}{named}")
+        named = f"--prompt {quoted(self._target.name)}"
+        return Asked(f"list of {self._topic}", f"crawler seed {quoted(self._topic)} {named}")
 
     def _give_up(self, part: str, error: CrawlerError) -> None:
         """Leave no request that a run would stumble over.

@@ -1,7 +1,7 @@
 """`crawler show`: the life of a word."""
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from crawler.cli.terminal import (
     moment,
     print_json,
     print_line,
+    print_table,
     printable,
     printable_lines,
     span,
@@ -20,7 +21,7 @@ from crawler.cli.terminal import (
 from crawler.cli.why import long
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.results import TimelineRow, timeline
+from crawler.ledger.results import TimelineRow, last_ended, timeline
 from crawler.ledger.runs import live_runs
 from crawler.ledger.why import Why, why_not
 from crawler.lists.words import as_added
@@ -28,13 +29,23 @@ from crawler.policy import Policy
 from crawler.storage.database import reading
 from crawler.storage.locks import may_be_alive
 
+LAST = 20
+"""Calls that are shown where no word is named."""
+SAID = 300
+"""Characters of an answer that was no good that are shown of each attempt."""
 
-@click.command(epilog="Example: crawler show abrogate")
-@click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_text)
+
+@click.command(epilog="Examples: crawler show abrogate · crawler show")
+@click.argument("words", nargs=-1, metavar="[WORD]")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
-def show(word: str, db: Path, *, as_json: bool) -> None:
-    """Show what became of a word: every attempt, and the answer."""
+@click.pass_context
+def show(ctx: click.Context, words: Sequence[str], db: Path, *, as_json: bool) -> None:
+    """Show what became of a word: every attempt, and the answer; without one the last calls."""
+    if not words:
+        _show_last(db, as_json=as_json)
+        return
+    word = one_text(ctx, words)
     with reading(db) as conn:
         rows = timeline(conn, as_added(word))
         whys = _whys(conn, db, {row.request_id for row in rows})
@@ -50,6 +61,27 @@ def show(word: str, db: Path, *, as_json: bool) -> None:
         return
     for _, attempts in groupby(rows, key=lambda row: row.request_id):
         _print_request(word, list(attempts), whys)
+
+
+def _show_last(db: Path, *, as_json: bool) -> None:
+    with reading(db) as conn:
+        ended = last_ended(conn, LAST)
+    if as_json:
+        print_json([as_record(row) for row in ended])
+        return
+    print_table(
+        ("word", "prompt", "outcome", "answer, or why there is none"),
+        [
+            (_in_short(row.word, 20), row.prompt, row.outcome, _in_short(row.said, 36))
+            for row in ended
+        ],
+    )
+
+
+def _in_short(said: str | None, most: int) -> str:
+    """Return the beginning of a text, in one line."""
+    line = " ".join((said or "")[: 4 * most].split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 def _whys(conn: sqlite3.Connection, db: Path, request_ids: set[int]) -> dict[int, Why]:
@@ -71,6 +103,8 @@ def _print_request(word: str, attempts: list[TimelineRow], whys: Mapping[int, Wh
     for attempt in attempts:
         if attempt.number is not None:
             print_line(f"  {_attempt_line(attempt)}")
+            if attempt.draft:
+                print_line(f"     it said: {printable(_in_short(attempt.draft, SAID))}")
     if last.state in ("pending", "cancelled"):
         print_line(f"  {long(whys[last.request_id], last.prompt, last.limit)}")
     if last.text is not None:

@@ -29,6 +29,19 @@ class TimelineRow(NamedTuple):
     outcome: str | None
     reason: str | None
     text: str | None
+    draft: str | None
+    """What the model said where that was no good."""
+
+
+class Ended(NamedTuple):
+    """A call that has ended."""
+
+    word: str
+    prompt: str
+    finished_at_ms: int
+    outcome: str
+    said: str | None
+    """The answer, or else why there is none."""
 
 
 class Result(NamedTuple):
@@ -59,16 +72,40 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
     """Return every attempt made for a word, oldest first, and its requests without any."""
     rows = conn.execute(
         "SELECT requests.id, prompts.name, version, provider, model, limits.name, state, due_at_ms,"
-        " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text"
+        " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text,"
+        " drafts.text"
         " FROM words JOIN prompts JOIN limits ON limits.id = prompts.limit_id"
         " JOIN requests ON requests.prompt_id = prompts.id AND requests.word_id = words.id"
         " LEFT JOIN attempts ON attempts.request_id = requests.id"
         " LEFT JOIN responses ON responses.request_id = requests.id"
         " AND responses.number = attempts.number"
+        " LEFT JOIN drafts ON drafts.request_id = attempts.request_id"
+        " AND drafts.number = attempts.number"
         " WHERE words.text = ? ORDER BY requests.id, attempts.number",
         (word,),
     )
     return list(map(TimelineRow._make, rows))
+
+
+def last_ended(conn: sqlite3.Connection, most: int) -> list[Ended]:
+    """Return the calls that ended last, the newest first; of those that started last."""
+    limits = conn.execute("SELECT id FROM limits").fetchall()
+    newest = [
+        row for (limit_id,) in limits for row in conn.execute(_NEWEST, (limit_id, most)).fetchall()
+    ]
+    newest.sort(key=lambda row: row[2], reverse=True)
+    return list(map(Ended._make, newest[:most]))
+
+
+_NEWEST = (
+    "SELECT words.text, prompts.name, finished_at_ms, outcome,"
+    " coalesce(responses.text, reason) FROM (SELECT * FROM attempts INDEXED BY attempts_started"
+    " WHERE limit_id = ? AND finished_at_ms IS NOT NULL ORDER BY started_at_ms DESC LIMIT ?)"
+    " AS newest JOIN requests ON requests.id = newest.request_id"
+    " JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
+    " LEFT JOIN responses ON responses.request_id = newest.request_id"
+    " AND responses.number = newest.number"
+)
 
 
 def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:

@@ -186,8 +186,7 @@ class Loop:
             tokens_in, tokens_out = tokens_used(finish)
             if tokens_in is not None and tokens_out is not None:
                 self._spent += self._options.budget.cost(tokens_in, tokens_out) - most
-            loading = finish.reason_code == Kind.MODEL_LOADING
-            self._reached = self._reached or loading or finish.outcome in REACHED
+            self._reached |= finish.outcome in REACHED or finish.reason_code == Kind.MODEL_LOADING
 
     # From leases to calls
 
@@ -322,8 +321,8 @@ class Loop:
         await self._store.tend()
         await recover(self._store, self._scope, self._log, self._heartbeats)
         if self._on_status is not None:
-            asked = self._policy.guard_ms, self._clock(), self._scope.selection
-            self._on_status(await self._store.run(status, *asked))
+            when = self._clock(), self._scope.selection
+            self._on_status(await self._store.run(status, self._policy.guard_ms, *when))
 
     async def _end(self, reason: Reason) -> None:
         """Record what came in at the last moment, and close what did not."""

@@ -920,8 +920,6 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("args", "code"),
         [
-            ((), Exit.USAGE),
-            (("prompt",), Exit.USAGE),
             (("nonsense",), Exit.USAGE),
             (("--nonsense",), Exit.USAGE),
             (("add",), Exit.USAGE),
@@ -951,12 +949,22 @@ class TestErrors:
         _, cause, hint = told(asked(command, "a", "b c"), Exit.USAGE)
         assert "quoted" in cause
         assert hint == f'crawler {command} "a b c"'
-        assert told(asked(command), Exit.USAGE)[1].startswith("Missing argument")
+        if command != "show":
+            assert told(asked(command), Exit.USAGE)[1].startswith("Missing argument")
 
-    @pytest.mark.parametrize(("args", "hint"), [((), "crawler"), (("prompt",), "crawler prompt")])
-    def test_no_command_is_told_and_where_to_look(self, do, args, hint):
-        found = told(do(*args), Exit.USAGE)
-        assert found == ("the command can't be understood", "Missing command.", f"{hint} --help")
+    @pytest.mark.parametrize("args", [(), ("prompt",), ("--debug",)])
+    def test_who_names_no_command_sees_which_there_are(self, do, args):
+        ran = do(*args)
+        assert (ran.code, ran.err) == (Exit.DONE, "")
+        assert "Commands:" in ran.out
+
+    def test_what_is_mistyped_has_the_nearest_in_its_hint(self, do):
+        found = told(do("exprt", "a b.csv"), Exit.USAGE)
+        nearest = "the nearest is export", 'crawler export "a b.csv"'
+        assert found == ("there is no command 'exprt'", *nearest)
+        cause = told(do("run", "--promt", "define"), Exit.USAGE)[1]
+        assert cause == "there is no option --promt; the nearest is --prompt"
+        assert "No such command" in told(do("xyzzy"), Exit.USAGE)[1]
 
     def test_a_traceback_is_shown_to_who_asks_for_it(self, asked):
         ran = asked("--debug", "show", "nope")

@@ -101,6 +101,6 @@ def test_a_terminal_without_unicode_gets_none(monkeypatch):
 
 @given(st.text(max_size=200), st.integers(20, 200))
 def test_no_line_is_wider_than_the_terminal(said, width):
-    lines = drawn(status(limit(waits_ms=27_000, reason=said)), width, Signs()).plain.split("\n")
+    lines = drawn(status(limit(waits_ms=27_000, reason=said)), width, Signs()).split("\n")
     assert len(lines) == 2
     assert cell_len(lines[0]) <= width

@@ -149,3 +149,5 @@ def test_json_in_a_fence_is_read_and_its_schema_checked(do, monkeypatch, tmp_pat
         assert do("run").code == Exit.DONE
         assert len(server.asked) == 3
     assert rows(do.path, "SELECT n FROM p") == [(4,)]
+    shown = do("show", "a").out  # the last one that was no good is kept
+    assert '     it said: Here: ```json {"n": 3} ``` so\n' in shown
