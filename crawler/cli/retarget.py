@@ -66,7 +66,7 @@ def require_reachable(planned: Iterable[Change]) -> None:
     """
     planned = list(planned)
     for _, spec in planned:
-        check_environment(spec.provider, spec.params)
+        check_environment(spec.provider, spec.model, spec.params)
     targets = {
         (spec.provider, spec.model)
         for old, spec in planned

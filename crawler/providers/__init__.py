@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.openai.headers import added_headers
-from crawler.providers.openai.servers import SERVERS, is_server, no_provider
+from crawler.providers.openai.servers import SERVERS, address_of, is_server, no_provider
 
 
 class Kind(NamedTuple):
@@ -49,9 +49,13 @@ def kind_of(provider: str) -> Kind:
     raise no_provider(provider, [*KINDS, *SERVERS])
 
 
-def check_environment(provider: str, params: Mapping[str, Any]) -> None:
-    """Refuse to begin where a header's variable is not set. Raises CrawlerError."""
-    if is_server(provider, os.environ):
+def check_environment(provider: str, model: str, params: Mapping[str, Any]) -> None:
+    """Refuse to ask a server on record whose address, or a header's variable, is not set any more.
+
+    Raises CrawlerError.
+    """
+    if provider not in KINDS and provider != "function":
+        address_of(provider, model, os.environ)
         added_headers(params)
 
 

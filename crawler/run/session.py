@@ -74,7 +74,7 @@ async def crawl_store(
     try:
         listed: Listed = {}
         for prompt in await store.run(_prompts_with_work, options):
-            check_environment(prompt.provider, prompt.params)
+            check_environment(prompt.provider, prompt.model, prompt.params)
             await _connect(executor, prompt.provider, prompt.model, listed)
             exposed = exposed or exposed_to(prompt.provider, os.environ)
         if exposed:

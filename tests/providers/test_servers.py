@@ -329,6 +329,12 @@ def test_what_is_missing_is_named(do, monkeypatch):
     asking(do, "azure", name="q")
     what, cause, _ = told(do("run", "--prompt", "q"), Exit.CONFIGURATION)
     assert (what, cause) == ("there is no address for azure", "AZURE_BASE_URL is not set")
+    with monkeypatch.context() as once:
+        once.setenv("MINE_BASE_URL", "http://127.0.0.1:1/v1")
+        asking(do, "mine", name="r")
+    what, cause, hint = told(do("run", "--prompt", "r"), Exit.CONFIGURATION)
+    assert (what, cause) == ("there is no address for mine", "MINE_BASE_URL is not set")
+    assert hint.startswith("export MINE_BASE_URL=")
 
 
 @pytest.mark.parametrize(("name", "near"), [("nmae", ""), ("qroq", "groq"), ("Mistral", "mistral")])
