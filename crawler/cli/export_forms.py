@@ -27,7 +27,7 @@ BATCH = 10_000
 """Rows of a group in a Parquet file."""
 
 Rows = Iterable[Result]
-_INTEGERS = frozenset({"version", "tokens_in", "tokens_out", "attempts"})
+_COUNTS = ("tokens_in", "tokens_out", "attempts")
 
 
 class Column(NamedTuple):
@@ -35,6 +35,8 @@ class Column(NamedTuple):
 
     name: str
     value: Callable[[Result], Any]
+    is_count: bool = False
+    """Its values are integers of ours."""
 
 
 def form_of(output: str, named: str | None) -> str:
@@ -67,9 +69,10 @@ def columns(prompt: Prompt, fields: Sequence[str]) -> list[Column]:
         Column("word", lambda row: row.word),
         *(answers or [Column("text", lambda row: row.text)]),
         *(Column(name, _listed(name)) for name in fields),
-        *(Column(name, _own(name)) for name in ("state", "reason", "prompt", "version")),
-        *(Column(name, _own(name)) for name in ("provider", "model", "tokens_in", "tokens_out")),
-        Column("attempts", _own("attempts")),
+        *(Column(name, _own(name)) for name in ("state", "reason", "prompt")),
+        Column("version", _own("version"), is_count=True),
+        *(Column(name, _own(name)) for name in ("provider", "model")),
+        *(Column(name, _own(name), is_count=True) for name in _COUNTS),
         Column("finished_at", lambda row: moment(row.finished_at_ms) or None),
     ]
     taken: set[str] = set()
@@ -161,7 +164,7 @@ def write_parquet(stream: BinaryIO, rows: Rows, table: Sequence[Column], name: s
         raise missing_package(
             f"{name} can't be written", "pyarrow", "parquet", "write a .csv"
         ) from error
-    kinds = [pa.int64() if column.name in _INTEGERS else pa.string() for column in table]
+    kinds = [pa.int64() if column.is_count else pa.string() for column in table]
     names = [column.name for column in table]
     schema = pa.schema(list(zip(names, kinds, strict=True)))
     with ParquetWriter(stream, schema) as writer:

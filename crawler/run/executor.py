@@ -84,6 +84,7 @@ class LocalExecutor:
         self._connecting = asyncio.Lock()
         self._connections = AsyncExitStack()
         self._tasks: dict[asyncio.Task[None], tuple[int, Call]] = {}  # and when each is overdue
+        self._shortest_ms = SQLITE_MAX  # of the time-outs
         self._cancelled: dict[asyncio.Task[None], ProviderError] = {}  # by us, and why
         self._ended: list[Finish] = []
 
@@ -93,6 +94,7 @@ class LocalExecutor:
         for call in calls:
             task = asyncio.create_task(self._make(call))
             self._tasks[task] = now_ms + call.timeout_ms + PATIENCE_MS, call
+            self._shortest_ms = min(self._shortest_ms, call.timeout_ms)
 
     def outcomes(self) -> list[Finish]:
         """Return what has ended since the last time, each call once; never waits."""
@@ -146,12 +148,14 @@ class LocalExecutor:
             return self._providers[key]
 
     def _cancel_overdue(self) -> None:
-        # One look at the oldest instead of a timer for each call: they end in the order in which
-        # they began, and a quarter of a second is nothing to a time-out.
+        # A look at the oldest instead of a timer for each call: they are in the order in which they
+        # began, and a quarter of a second is nothing to a time-out.
         now_ms = self._clock()
         for task, (overdue_at_ms, call) in self._tasks.items():
             if overdue_at_ms > now_ms:
-                break
+                if overdue_at_ms - call.timeout_ms + self._shortest_ms > now_ms:
+                    break  # whoever began later has time
+                continue
             reason = f"no answer within {call.timeout_ms / 1000:g} s"
             self._cancel(task, ProviderError(Outcome.TRANSIENT, reason))
 

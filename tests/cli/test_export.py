@@ -116,6 +116,15 @@ def test_a_parquet_file(answered):
     assert table["attempts"] == [1, 1]
 
 
+def test_a_column_of_the_list_that_is_called_like_one_of_ours_is_text(answered):
+    answered.joinpath("own.csv").write_text("word,attempts,version\nbell,many,first\n")
+    assert crawler("add", "own.csv", "--prompt", "p").code == Exit.DONE
+    assert crawler("export", "a.parquet", "--prompt", "p", "--all").code == Exit.DONE
+    table = parquet.read_table(answered / "a.parquet").to_pydict()
+    assert (table["attempts"][-1], table["version"][-1]) == ("many", "first")
+    assert (table["attempts_2"][-1], table["version_2"][-1]) == (0, 1)
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl", "a.xlsx", "a.parquet", "a.json"])
 def test_add_reads_what_export_writes(answered, name):
     exported(name)

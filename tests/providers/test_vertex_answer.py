@@ -126,6 +126,9 @@ def test_what_else_is_said_of_an_answer_is_kept():
         "traffic_type": name,
         "avg_logprobs": -0.25,
     }
+    made.response_id = "id-SECRET-0123456789"
+    found = read_generated(CALL, [made], ["SECRET-0123456789"]).details
+    assert "SECRET" not in found["response_id"]
     made.candidates[0].avg_logprobs = float("nan")
     assert "avg_logprobs" not in read_generated(CALL, [made]).details
 

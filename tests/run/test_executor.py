@@ -154,6 +154,23 @@ def test_a_call_without_an_answer_in_time_is_a_transient_failure():
     assert end.reason == "no answer within 2 s"
 
 
+def test_a_call_that_may_take_long_keeps_none_behind_it_from_being_given_up():
+    async def make():
+        bench = Bench(never)
+        calls = [("flex", 1_800_000), ("slow", 2_000), ("slower", 20_000), ("as slow", 2_000)]
+        made = [a_call(word, n, timeout_ms=ms) for n, (word, ms) in enumerate(calls, 1)]
+        bench.executor.submit(made)
+        await asyncio.sleep(0)
+        bench.now_ms += 2_000 + PATIENCE_MS
+        bench.executor.outcomes()
+        ends = await bench.ends(2)
+        left = bench.executor.in_flight()
+        await bench.executor.close()
+        return {end.request_id for end in ends}, left
+
+    assert asyncio.run(make()) == ({2, 4}, 2)
+
+
 @pytest.mark.parametrize(
     ("provider", "model", "reason"),
     [("nobody", "m", "there is no provider"), ("local", "/no/such.gguf", "there is no model")],

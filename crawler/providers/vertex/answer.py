@@ -129,6 +129,7 @@ def _clean(found: Gathered, secrets: Sequence[str]) -> Gathered:
         finish_message=redacted(found.finish_message, secrets),
         block_message=redacted(found.block_message, secrets),
         model_version=redacted(found.model_version, secrets),
+        response_id=redacted(found.response_id, secrets),
     )
 
 
