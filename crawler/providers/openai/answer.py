@@ -190,8 +190,8 @@ def _no_answer(said: Said, body: str, values: list[Any]) -> Refusal:
 def _tells_of_error(value: Mapping[str, Any]) -> bool:
     if value.get("error") or value.get("errors") or value.get("promptFeedback"):
         return True
-    names = ("message", "detail", "base_resp", "code", "msg")
-    return "choices" not in value and any(value.get(name) for name in names)
+    names = ("message", "detail", "base_resp", "code", "msg", "error_code", "error_msg")
+    return not value.get("choices") and any(value.get(name) for name in names)
 
 
 def _as_error(error: Any) -> str:

@@ -166,7 +166,7 @@ def _places(text: str, cue: str) -> Iterator[int]:
 
 
 def _after_cue(said: str, now_ms: int) -> int | None:
-    said = said.lstrip(" \t\r\n\"'\\:={}(,")
+    said = said.lstrip(" \t\r\n\"'\\:={}(,~")
     for filler in _FILLERS:
         if said.startswith(filler):
             said = said[len(filler) :].lstrip(" \t\"'\\:=(")

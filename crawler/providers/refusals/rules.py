@@ -27,6 +27,7 @@ from crawler.providers.refusals.words import (
     PARAMETER,
     PERMISSION,
     POLICY,
+    RATE,
     SLIP,
     TOKENS,
     TOO_LONG,
@@ -77,7 +78,7 @@ RULES: tuple[Rule, ...] = (
         (
             "request too large … tpm",
             "request too large … tokens per min",
-            "retry after 86400 second",
+            "token … retry after 86400 second",
             "weight exceeds budget",
             "larger than the whole in flight",
         ),
@@ -86,9 +87,9 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.PERMISSION_MODEL, NOTHING, [429]),
     Rule(Kind.CONCURRENCY, ("in flight",), [402]),
     # A window that is named beats "quota", "billing" and "upgrade".
-    Rule(Kind.THROTTLED_DAY, DAY, LIMITED, unless=("monthly … spend",)),
+    Rule(Kind.THROTTLED_DAY, DAY, [0, *LIMITED], unless=("monthly … spend",)),
     Rule(Kind.THROTTLED_DAY, DAY, [403], scope=Scope.ACCOUNT, unless=("credits",)),
-    Rule(Kind.THROTTLED_MINUTE, MINUTE, [429], unless=(*TOKENS, *CONCURRENT, *CAPACITY)),
+    Rule(Kind.THROTTLED_MINUTE, MINUTE, [0, 429], unless=(*TOKENS, *CONCURRENT, *CAPACITY)),
     Rule(Kind.THROTTLED_TOKENS, ("utilization",), [429]),
     Rule(
         Kind.MODEL_LOADING,
@@ -105,7 +106,8 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.OVERLOADED, CAPACITY, [429]),
     Rule(Kind.THROTTLED_TOKENS, TOKENS, [429]),
     Rule(Kind.THROTTLED_TOKENS, ("on limit",), [429]),
-    Rule(Kind.THROTTLED_MINUTE, ("limiting requests", "rate limited"), [503]),
+    Rule(Kind.THROTTLED_MINUTE, ("limiting requests",), [503]),
+    Rule(Kind.THROTTLED_MINUTE, RATE, [0, 400, 403, 500, 502, 503]),
     # This input, or what the model made of it.
     Rule(Kind.TRANSIENT, SLIP, scope=Scope.WORD),
     Rule(Kind.BLOCKED, POLICY, [0, *FOUR]),
@@ -129,7 +131,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.OVERLOADED, ("slow down",), [503]),
     # What we sent, who we are, what we may; one order for all, since each only names a remedy.
     Rule(Kind.PERMISSION_MODEL, EDGE, [403, 451], scope=Scope.NETWORK),
-    Rule(Kind.CONFIGURATION, ADDRESS, [0, *NOT_KEYS, 501]),
+    Rule(Kind.CONFIGURATION, ADDRESS, [0, *NOT_KEYS, 501], unless=("not found the model",)),
     Rule(Kind.PERMISSION_MODEL, ("missing scopes",), FOUR, scope=Scope.ACCOUNT),
     Rule(Kind.PERMISSION_MODEL, ("not allowed to access",), [401]),
     Rule(Kind.CREDENTIALS, KEY, [0, *FOUR]),
@@ -182,7 +184,7 @@ STATUS_ALONE: Mapping[int, Kind] = {
     403: Kind.FORBIDDEN,
     **dict.fromkeys((404, 405, 421, 426, 431, 463, 501, 505), Kind.CONFIGURATION),
     **dict.fromkeys((407, 511), Kind.NETWORK_BLOCKED),
-    **dict.fromkeys((408, 504, 524), Kind.TIMEOUT_UPSTREAM),
+    **dict.fromkeys((408, 504, 522, 524), Kind.TIMEOUT_UPSTREAM),
     **dict.fromkeys((409, 424, 425, 460, 498, 499), Kind.TRANSIENT),
     413: Kind.WORD,
     429: Kind.THROTTLED_MINUTE,

@@ -26,12 +26,13 @@ _MOST_PLACES = 50
 TELLING = ("x-amzn-errortype", "rate_limit_type", "x-squid-error", "cf-mitigated", "server")
 
 _CAMEL = re.compile("(?<=[a-z0-9])(?=[A-Z])")
+_HAN = re.compile("(?=[\u3400-\u9fff])|(?<=[\u3400-\u9fff])")
 _FULL_STOP = re.compile(r"\.(?!\d)|(?<!\d)\.")
 _SEPARATORS = str.maketrans(
     {**dict.fromkeys('"#$%&()*+,-:;<=>?@[\\]^_`{|}~!…«»“”\0', " "), "/": " / "}
 )
 _APOSTROPHES = str.maketrans(dict.fromkeys("'’"))
-_MESSAGES = ("message", "msg", "error", "errors", "detail", "details", "title", "raw", "status_msg")
+_MESSAGES = ("message", "msg", "error", "errors", "detail", "details", "title", "raw", "status_msg", "error_msg")
 _EMPTY_WORDS = ("Provider returned error", "Error", "error", "failure")
 
 
@@ -99,8 +100,11 @@ def plain(text: str) -> Text:
     """Return a text in lower case, in words with one space between.
 
     ``PerDay``, ``per_day`` and ``per-day`` are "per day", ``6/min`` is "6 / min", ``don't`` "dont".
+    Each Chinese character is a word, since nothing stands between them.
     """
     text = _CAMEL.sub(" ", _bounded(text)).lower()
+    if not text.isascii():
+        text = _HAN.sub(" ", text)
     text = text.translate(_APOSTROPHES).translate(_SEPARATORS)
     return Text(f" {' '.join(_FULL_STOP.sub(' ', text).split())} ")
 

@@ -19,11 +19,19 @@ MINUTE: Final = _phrases(
 )
 """Windows that pass soon."""
 
+RATE: Final = _phrases(
+    """
+    rate limit exceeded | rate limit reached | rate limit error | rate limited |
+    too many requests | request limit reached
+    """
+)
+"""These tell of a quota also where the status code doesn't."""
+
 DAY: Final = _phrases(
     """
     per day | by day | per 86400s | usage cap | rpd$ | tpd$ | daily | / day | per month | / month
     | per week | weekly | call volume quota | free usage quota | limit exceeded exception |
-    account limited
+    account limited | monthly … quota
     """
 )
 """Windows that a run does not wait for."""
@@ -51,8 +59,8 @@ MONEY: Final = _phrases(
     past invoices | account is not active | suspended | organization has been disabled |
     organization has been restricted | organization restricted | access was terminated |
     access terminated | api usage limits | usage limit exceeded | organization usage limit |
-    usage limits … regain | monthly token limit | extra usage is required | key limit exceeded |
-    temporarily been blocked | temporarily blocked
+    usage limits … regain | monthly token limit | usage limits exceeded | free tier … exhausted | extra usage is required | key limit exceeded |
+    temporarily been blocked | temporarily blocked | 欠 费 | 余 额 不 足
     """
 )
 
@@ -63,7 +71,7 @@ POLICY: Final = _phrases(
     invalid prompt | flagged | guardrail | requires moderation | moderation policy |
     prompt blocked | response blocked | blocked output | output blocked | filtering policy |
     usage guidelines | certain word or phrase | responsible ai | prohibited content |
-    data inspection failed | sensitive content | sensitive word | inappropriate content
+    data inspection failed | sensitive content | sensitive word | new sensitive | inappropriate content | 敏 感 | 违 规
     """
 )
 """The input or the answer was against a policy."""
@@ -78,6 +86,7 @@ TOO_LONG: Final = _phrases(
     payload too large | exceeds the maximum size | entity too large | body too large |
     content too large | err too big | request too large | larger than max | larger than the max |
     max new tokens must be < | max new tokens … given | keep from the initial prompt |
+    inputs must have less | input length | prompt length |
     special tokens in the input
     """
 )
@@ -92,7 +101,7 @@ EMPTY_INPUT: Final = _phrases(
 
 LOADING: Final = _phrases(
     """
-    loading | scaled to zero | scaling up | is starting | zero starting | being started |
+    loading | is sleeping | waking up | scaled to zero | scaling up | is starting | zero starting | being started |
     starting up | not ready for inference | not available yet | warming up | cold start
     """
 )
@@ -101,7 +110,7 @@ SLIP: Final = _phrases(
     """
     json validate failed | failed to generate json | tool use failed | failed to call a function |
     hallucination | invalid content | failed to parse input at pos | response from provider |
-    unloaded or crashed | request failed during generation
+    unloaded or crashed | model has crashed | request failed during generation
     """
 )
 """The model's own slip: the next sample may be good."""
@@ -115,14 +124,15 @@ CAPACITY: Final = _phrases(
     no healthy | unhealthy | no deployments available | temporarily unable |
     temporarily unavailable | temporarily rate limited | rate limited upstream |
     resource unavailable | resource exhausted please try | rate exceeded | degraded function |
-    maintenance | service unavailable | currently unavailable | unable to process your request
+    maintenance | service unavailable | currently unavailable | unable to process your request |
+    访 问 量 过 大
     """
 )
 """The server has too much to do, whoever asks."""
 
 CONCURRENT: Final = _phrases(
     """
-    concurren | max parallel request limit current parallel | limit type max parallel |
+    concurren | 并 发 | max parallel request limit current parallel | limit type max parallel |
     rate limit type max parallel requests | in flight | reset reason overflow |
     too many simultaneous
     """
@@ -144,7 +154,8 @@ KEY: Final = _phrases(
     | virtual key | authentication error | authentication fail | authorization failed |
     unauthenticated | invalid authentication | authentication scopes |
     invalid credentials | invalid username or password | rejected the credentials |
-    invalid api token | invalid token | invalid proxy server token | token is invalid |
+    invalid api token | invalid token | invalid access token | access token invalid | access token expired |
+    unregistered callers | signature expired | request signature | login fail | invalid proxy server token | token is invalid |
     token has expired | token expired | security token | no auth | ip not authorized | jwt is |
     virtual network / firewall | header should match organization | no such organization |
     member of an organization | been deactivated | principal does not have access |
@@ -162,7 +173,7 @@ PERMISSION: Final = _phrases(
     are blocked | is blocked at | blocked at the | has not been used in project |
     organization policy | prohibited by org | data policy | allowed providers |
     routing requirements | allowlist | request not allowed | rbac | is disabled |
-    remote model inference | free tier of this | vpc service controls | legal reasons
+    remote model inference | free tier of this | use case details | vpc service controls | legal reasons
     """
 )
 
@@ -176,10 +187,10 @@ EDGE: Final = _phrases(
 
 MODEL: Final = _phrases(
     """
-    model … not found | model … not exist | model … is not found | model … not available |
+    model … not found | model … not exist | model … is not found | not found the model | model not supported | 模 型 不 存 在 | serving endpoint | model … not available |
     model … not supported by any | models … not found | model … deprecated |
     model … decommissioned | model … no longer available | is no longer available to |
-    model … end of | end of its life | was removed on | model … removed | model … retired |
+    model … end of life | model … end of service | end of its life | was removed on | model … removed | model … retired |
     model identifier is invalid | model … is invalid | not a valid model | invalid model |
     unknown model | unsupported model | model not found | model deprecated |
     is not found for api version | is not supported by any provider | no endpoints found for |
@@ -192,11 +203,12 @@ MODEL: Final = _phrases(
 PARAMETER: Final = _phrases(
     """
     unsupported param | unsupported value | unsupported parameter | unknown parameter |
-    unknown name | unrecognized request arg | unrecognized argument | is unsupported |
+    unknown name | unrecognized request arg | unrecognized argument | is unsupported | not supported by this model | not supported on this model |
+    not supported with this model | invalid value at |
     does not support parameter | does not support thinking | does not support tools |
     does not support assistant | support tool use | extra inputs | extra forbidden |
     extraneous key | must be in | must be strictly | must be less | must be greater | must be > |
-    must be at least | must be one of | must be json schema | type must be | above max | below min
+    must be at least | must be between | must be one of | must be json schema | type must be | above max | below min
     | out of range | supported range | response format | json schema | schema for | word json |
     max tokens | max completion tokens | max output tokens | maximum tokens you requested |
     cannot both | may only be set | only enabled when | field required | missing field |
