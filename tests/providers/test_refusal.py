@@ -74,6 +74,24 @@ def test_the_whole_text_is_read():
     assert refusal_of(Said(400, {}, inner)).kind is Kind.WORD
 
 
+def test_what_a_server_quotes_of_a_request_is_not_what_it_says():
+    detail = {"loc": ["body", "x"], "msg": "Extra inputs are not permitted", "input": "suspended"}
+    assert refusal_of(Said(422, {}, json.dumps({"detail": [detail]}))).kind is Kind.PARAMETER
+    flagged = error("Your input was flagged", metadata={"flagged_input": "no credits left"})
+    assert refusal_of(Said(403, {}, flagged)).kind is Kind.BLOCKED
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        ("The prompt has 9000 tokens, which exceeds the limit of 8192", Kind.WORD),
+        ("max_tokens is 9000 tokens and exceeds the limit of 8192", Kind.PARAMETER),
+    ],
+)
+def test_too_many_tokens_of_a_prompt_are_the_words_and_those_of_an_answer_are_ours(message, found):
+    assert kind(400, message) is found
+
+
 def test_a_403_that_says_nothing_is_a_key_at_first_and_a_doubt_after_others_were_served():
     cold, warm = (kind(403, "Forbidden", served_before=served) for served in (False, True))
     assert (cold, warm) == (Kind.CREDENTIALS, Kind.FORBIDDEN)

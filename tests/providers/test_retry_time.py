@@ -47,6 +47,7 @@ TIMES = [
     ({}, "try again in 2 minutes 30 seconds", 150_000),
     ({}, "Try again in an hour", HOUR),
     ({}, "Please retry after 37 seconds.", 37_000),
+    ({}, "Your rate limit resets in ~24s.", 24_000),
     ({}, "Please retry in 20.04466179s", 20_045),
     ({}, "Please retry in 900ms", 900),
     ({}, '{"error": {"details": [{"@type": "RetryInfo", "retryDelay": "43s"}]}}', 43_000),

@@ -24,6 +24,7 @@ from crawler.providers.refusals.words import (
     MODEL,
     MONEY,
     NO_NAME,
+    OUTPUT,
     PARAMETER,
     PERMISSION,
     POLICY,
@@ -31,6 +32,7 @@ from crawler.providers.refusals.words import (
     SLIP,
     TOKENS,
     TOO_LONG,
+    TOO_MANY,
 )
 from crawler.states.kinds import Kind, Scope
 
@@ -87,7 +89,12 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.PERMISSION_MODEL, NOTHING, [429]),
     Rule(Kind.CONCURRENCY, ("in flight",), [402]),
     # A window that is named beats "quota", "billing" and "upgrade".
-    Rule(Kind.THROTTLED_DAY, DAY, [0, *LIMITED], unless=("monthly … spend",)),
+    Rule(
+        Kind.THROTTLED_DAY,
+        DAY,
+        [0, *LIMITED],
+        unless=("monthly … spend", "spend limit", "spending limit"),
+    ),
     Rule(Kind.THROTTLED_DAY, DAY, [403], scope=Scope.ACCOUNT, unless=("credits",)),
     Rule(Kind.THROTTLED_MINUTE, MINUTE, [0, 429], unless=(*TOKENS, *CONCURRENT, *CAPACITY)),
     Rule(Kind.THROTTLED_TOKENS, ("utilization",), [429]),
@@ -112,6 +119,7 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.TRANSIENT, SLIP, scope=Scope.WORD),
     Rule(Kind.BLOCKED, POLICY, [0, *FOUR]),
     Rule(Kind.WORD, TOO_LONG, [0, *FOUR], unless=("supported range", "header")),
+    Rule(Kind.WORD, TOO_MANY, [0, 400, 413, 422], unless=OUTPUT),
     Rule(Kind.WORD, EMPTY_INPUT, [0, *FOUR]),
     Rule(Kind.WORD, ("special tokens in the input", "context size has been"), FIVE),
     # The server, by its words.
@@ -127,7 +135,12 @@ RULES: tuple[Rule, ...] = (
         ),
         [0, 503],
     ),
-    Rule(Kind.OVERLOADED, CAPACITY, [0, 400, 404, 408, 498, 500, 502, 503, 504, 529]),
+    Rule(
+        Kind.OVERLOADED,
+        CAPACITY,
+        [0, 400, 404, 408, 498, 500, 502, 503, 504, 529],
+        unless=("had its name changed",),  # IIS's 404
+    ),
     Rule(Kind.OVERLOADED, ("slow down",), [503]),
     # What we sent, who we are, what we may; one order for all, since each only names a remedy.
     Rule(Kind.PERMISSION_MODEL, EDGE, [403, 451], scope=Scope.NETWORK),
@@ -145,7 +158,11 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.MODEL_MISSING, MODEL, [0, *FOUR]),
     Rule(Kind.MODEL_MISSING, ("not exist",), [404]),
     Rule(Kind.CONFIGURATION, ("project … not found", "requested entity was not found"), [0, *FOUR]),
-    Rule(Kind.MODEL_MISSING, ("more system memory", "failed to load model"), FIVE),
+    Rule(
+        Kind.MODEL_MISSING,
+        ("more system memory", "failed to load model", "unable to load model"),
+        FIVE,
+    ),
     Rule(Kind.PERMISSION_MODEL, PERMISSION, [0, *NOT_KEYS]),
     Rule(Kind.PERMISSION_MODEL, ("access denied exception", "routing requirements"), FIVE),
     Rule(Kind.PARAMETER, PARAMETER, [0, 400, 404, 410, 422]),

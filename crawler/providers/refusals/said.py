@@ -32,7 +32,20 @@ _SEPARATORS = str.maketrans(
     {**dict.fromkeys('"#$%&()*+,-:;<=>?@[\\]^_`{|}~!…«»“”\0', " "), "/": " / "}
 )
 _APOSTROPHES = str.maketrans(dict.fromkeys("'’"))
-_MESSAGES = ("message", "msg", "error", "errors", "detail", "details", "title", "raw", "status_msg", "error_msg")
+_OURS = ("input", "flagged_input", "failed_generation")
+"""Under these names stands what was sent, or what a model wrote: nothing that a server says."""
+_MESSAGES = (
+    "message",
+    "msg",
+    "error",
+    "errors",
+    "detail",
+    "details",
+    "title",
+    "raw",
+    "status_msg",
+    "error_msg",
+)
 _EMPTY_WORDS = ("Provider returned error", "Error", "error", "failure")
 
 
@@ -175,6 +188,8 @@ def _strings(value: Any) -> Iterator[str]:
         node, count = left.pop(), count + 1
         if isinstance(node, Mapping):
             for name, inner in reversed(list(node.items())[:MOST_NODES]):
+                if name in _OURS:
+                    continue
                 nested = isinstance(inner, Mapping | list)
                 left += [inner, str(name)] if nested else [f"{name}: {inner}"]
         elif isinstance(node, list):

@@ -14,24 +14,26 @@ def _phrases(written: str) -> tuple[str, ...]:
 
 MINUTE: Final = _phrases(
     """
-    per min | rpm$ | tpm$ | / min | / second | per second | hourly | per hour
+    per min | per 1 min | per 1 hour | rpm$ | tpm$ | / min | / second | per second | hourly |
+    per hour
     """
 )
 """Windows that pass soon."""
 
 RATE: Final = _phrases(
     """
-    rate limit exceeded | rate limit reached | rate limit error | rate limited |
-    too many requests | request limit reached
+    rate limit exceeded | rate limit reached | rate limit error | rate limited | too many requests |
+    request limit reached
     """
 )
 """These tell of a quota also where the status code doesn't."""
 
 DAY: Final = _phrases(
     """
-    per day | by day | per 86400s | usage cap | rpd$ | tpd$ | daily | / day | per month | / month
-    | per week | weekly | call volume quota | free usage quota | limit exceeded exception |
-    account limited | monthly … quota
+    per day | by day | per 86400s | usage cap | rpd$ | tpd$ | daily | / day | per month | / month |
+    per week | weekly | call volume quota | free usage quota | limit exceeded exception |
+    account limited | monthly … quota | per 1 day | per 1 month | for today | this month |
+    this week
     """
 )
 """Windows that a run does not wait for."""
@@ -50,8 +52,8 @@ MONEY: Final = _phrases(
     credits expired | credit expired | credits are depleted | credits are exhausted |
     credits are required | no prepaid | no credits left | no remaining credits | out of credits |
     any credits | more credits | prepayment credits | included credits | all available credits |
-    usage credits | balance is depleted | balance is empty | balance is too low | account balance
-    | arrears | overdue | spend limit | spending limit | budget has been exceeded |
+    usage credits | balance is depleted | balance is empty | balance is too low | account balance |
+    arrears | overdue | spend limit | spending limit | budget has been exceeded |
     budget exceeded | exceeded budget | budget exhausted | crossed budget | max budget |
     billing hard limit | billing limit | billing not active | billing error | billing disabled |
     billing to be enabled | enable billing | billing or payment | issue with your billing |
@@ -59,7 +61,10 @@ MONEY: Final = _phrases(
     past invoices | account is not active | suspended | organization has been disabled |
     organization has been restricted | organization restricted | access was terminated |
     access terminated | api usage limits | usage limit exceeded | organization usage limit |
-    usage limits … regain | monthly token limit | usage limits exceeded | free tier … exhausted | extra usage is required | key limit exceeded |
+    usage limits … regain | monthly token limit | usage limits exceeded | free tier … exhausted |
+    usage limit reached | reached your usage limit$ | monthly … budget | budget reached |
+    budget has been reached | billing account | subscription expired | subscription has expired |
+    no active subscription | extra usage is required | key limit exceeded |
     temporarily been blocked | temporarily blocked | 欠 费 | 余 额 不 足
     """
 )
@@ -71,7 +76,8 @@ POLICY: Final = _phrases(
     invalid prompt | flagged | guardrail | requires moderation | moderation policy |
     prompt blocked | response blocked | blocked output | output blocked | filtering policy |
     usage guidelines | certain word or phrase | responsible ai | prohibited content |
-    data inspection failed | sensitive content | sensitive word | new sensitive | inappropriate content | 敏 感 | 违 规
+    data inspection failed | sensitive content | sensitive word | new sensitive | censor |
+    inappropriate content | 敏 感 | 违 规
     """
 )
 """The input or the answer was against a policy."""
@@ -86,11 +92,25 @@ TOO_LONG: Final = _phrases(
     payload too large | exceeds the maximum size | entity too large | body too large |
     content too large | err too big | request too large | larger than max | larger than the max |
     max new tokens must be < | max new tokens … given | keep from the initial prompt |
-    inputs must have less | input length | prompt length |
-    special tokens in the input
+    inputs must have less | input length | prompt length | special tokens in the input
     """
 )
 """The input is too long for every quota."""
+
+TOO_MANY: Final = _phrases(
+    """
+    tokens … exceeds the | tokens … exceed the | tokens … over the limit |
+    tokens … greater than the maximum
+    """
+)
+"""Likewise, where the tokens are not those that the answer may have."""
+
+OUTPUT: Final = _phrases(
+    """
+    max tokens | max new | max completion | max output | output tokens | completion tokens |
+    maximum tokens
+    """
+)
 
 EMPTY_INPUT: Final = _phrases(
     """
@@ -101,8 +121,9 @@ EMPTY_INPUT: Final = _phrases(
 
 LOADING: Final = _phrases(
     """
-    loading | is sleeping | waking up | scaled to zero | scaling up | is starting | zero starting | being started |
-    starting up | not ready for inference | not available yet | warming up | cold start
+    loading | is sleeping | waking up | scaled to zero | scaling up | is starting | zero starting |
+    being started | starting up | not ready for inference | not available yet | warming up |
+    cold start
     """
 )
 
@@ -150,16 +171,18 @@ KEY: Final = _phrases(
     incorrect api key | invalid api key | invalid x api key | wrong api key | expired key |
     expired api key | missing subscription key | invalid subscription key |
     didnt provide an api key | api key … not valid | api key … invalid | api key expired |
-    api key … leaked | api key … blocked | api key … ip address | api key invalid | key is blocked
-    | virtual key | authentication error | authentication fail | authorization failed |
-    unauthenticated | invalid authentication | authentication scopes |
-    invalid credentials | invalid username or password | rejected the credentials |
-    invalid api token | invalid token | invalid access token | access token invalid | access token expired |
-    unregistered callers | signature expired | request signature | login fail | invalid proxy server token | token is invalid |
-    token has expired | token expired | security token | no auth | ip not authorized | jwt is |
-    virtual network / firewall | header should match organization | no such organization |
-    member of an organization | been deactivated | principal does not have access |
-    does not have permission to get url | user not found
+    api key … leaked | api key … blocked | api key … ip address | api key invalid | key is blocked |
+    key is disabled | key has been disabled | virtual key | authentication error |
+    authentication fail | authorization failed | unauthenticated | invalid authentication |
+    authentication scopes | invalid credentials | invalid username or password |
+    rejected the credentials | invalid api token | invalid token | invalid access token |
+    access token invalid | access token expired | unregistered callers | signature expired |
+    authorization header | authorization field | missing authorization | request signature |
+    login fail | invalid proxy server token | token is invalid | token has expired | token expired |
+    security token | no auth | ip not authorized | jwt is | virtual network / firewall |
+    header should match organization | no such organization | member of an organization |
+    been deactivated | principal does not have access | does not have permission to get url |
+    user not found
     """
 )
 
@@ -173,7 +196,8 @@ PERMISSION: Final = _phrases(
     are blocked | is blocked at | blocked at the | has not been used in project |
     organization policy | prohibited by org | data policy | allowed providers |
     routing requirements | allowlist | request not allowed | rbac | is disabled |
-    remote model inference | free tier of this | use case details | vpc service controls | legal reasons
+    remote model inference | free tier of this | use case details | vpc service controls |
+    legal reasons
     """
 )
 
@@ -187,15 +211,17 @@ EDGE: Final = _phrases(
 
 MODEL: Final = _phrases(
     """
-    model … not found | model … not exist | model … is not found | not found the model | model not supported | 模 型 不 存 在 | serving endpoint | model … not available |
+    model … not found | model … not exist | model … is not found | not found the model |
+    model not supported | 模 型 不 存 在 | serving endpoint | model … not available |
     model … not supported by any | models … not found | model … deprecated |
     model … decommissioned | model … no longer available | is no longer available to |
-    model … end of life | model … end of service | end of its life | was removed on | model … removed | model … retired |
-    model identifier is invalid | model … is invalid | not a valid model | invalid model |
-    unknown model | unsupported model | model not found | model deprecated |
-    is not found for api version | is not supported by any provider | no endpoints found for |
-    no models loaded | unable to access model | not found for account | publisher model |
-    invalid version | failed to load model | more system memory | model is unloaded |
+    model … end of life | model … end of service | end of its life | was removed on |
+    model … removed | model … retired | model … sunset | model identifier is invalid |
+    model … is invalid | not a valid model | invalid model | unknown model | unsupported model |
+    model not found | model deprecated | is not found for api version |
+    is not supported by any provider | no endpoints found for | no models loaded |
+    unable to access model | not found for account | publisher model | invalid version |
+    failed to load model | unable to load model | more system memory | model is unloaded |
     not found error … model | model claude | endpoint is paused | invalid state
     """
 )
@@ -203,19 +229,19 @@ MODEL: Final = _phrases(
 PARAMETER: Final = _phrases(
     """
     unsupported param | unsupported value | unsupported parameter | unknown parameter |
-    unknown name | unrecognized request arg | unrecognized argument | is unsupported | not supported by this model | not supported on this model |
-    not supported with this model | invalid value at |
-    does not support parameter | does not support thinking | does not support tools |
-    does not support assistant | support tool use | extra inputs | extra forbidden |
-    extraneous key | must be in | must be strictly | must be less | must be greater | must be > |
-    must be at least | must be between | must be one of | must be json schema | type must be | above max | below min
-    | out of range | supported range | response format | json schema | schema for | word json |
+    unknown name | unrecognized request arg | unrecognized argument | is unsupported |
+    not supported … this model | invalid value at | does not support parameter |
+    does not support thinking | does not support tools | does not support assistant |
+    support tool use | extra inputs | extra forbidden | extraneous key | must be in |
+    must be strictly | must be less | must be greater | must be > | must be at least |
+    must be between | must be one of | must be json schema | type must be | above max | below min |
+    out of range | supported range | response format | json schema | schema for | word json |
     max tokens | max completion tokens | max output tokens | maximum tokens you requested |
     cannot both | may only be set | only enabled when | field required | missing field |
-    deserialize | parse the json body | malformed input request | grammar | service tier argument
-    | thinking mode | enable thinking | expected last role | last message must |
-    messages at the end | prefill | validation error | history must | include usage | drop params
-    | search is deprecated
+    deserialize | parse the json body | malformed input request | grammar | service tier argument |
+    thinking mode | enable thinking | expected last role | last message must |
+    messages at the end | prefill | validation error | history must | include usage | drop params |
+    search is deprecated
     """
 )
 
