@@ -66,6 +66,11 @@ PIECES = [piece(content="A good "), piece(content="answer."), piece(finish="stop
         json.dumps(chat()) + json.dumps({"usage": {}}),
         "{}" + json.dumps(chat()),
         json.dumps([chat()]),
+        {"code": 0, "msg": "success", "data": chat()},
+        {"result": chat(), "success": True, "errors": []},
+        # Each event repeats what was written so far.
+        events(piece("message", content="A good"), piece("message", "stop", content=GOOD)),
+        chat([{"type": "reasoning", "summary": [{"text": "hm"}]}, {"type": "text", "text": GOOD}]),
         json.dumps(chat()) + "\ngarbage",
     ],
 )
@@ -91,6 +96,8 @@ def test_thoughts_stand_beside_the_text(name):
     [
         (chat(None, "length"), Kind.TRUNCATED),
         (chat("Half", "max_tokens"), Kind.TRUNCATED),
+        (chat("Half", "max_new_tokens"), Kind.TRUNCATED),
+        (chat("<|im_end|>"), Kind.NOT_AN_ANSWER),
         (chat("Half", "abort"), Kind.HALF),
         (chat("", "abort"), Kind.TRANSIENT),
         (chat("<think>hm"), Kind.HALF),

@@ -89,7 +89,9 @@ def _put_together(pieces: list[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the pieces of one answer as a choice with a message."""
     complete = [piece for piece in pieces if isinstance(piece.get("message"), dict | str)]
     if complete:
-        return dict(complete[0])
+        # An event may repeat all that was written so far: the one that has an end is whole.
+        ended = [piece for piece in complete if piece.get("finish_reason")]
+        return dict((ended or complete)[0])
     choice: dict[str, Any] = {}
     texts: dict[str, list[Any]] = {}
     for piece in pieces:

@@ -30,7 +30,8 @@ _LISTS: Mapping[End, str] = MappingProxyType(
         End.GOOD: "stop eos eos_token end_turn stop_sequence complete eosfound stopstringfound"
         " succeeded",
         End.TRUNCATED: "length max_tokens model_length model_context_window_exceeded"
-        " max_output_tokens maxpredictedtokensreached contextlengthreached limit",
+        " max_output_tokens max_length max_new_tokens token_limit"
+        " maxpredictedtokensreached contextlengthreached limit",
         End.BLOCKED: "content_filter content_filtered safety refusal sensitive blocklist"
         " prohibited_content spii model_armor jailbreak image_safety image_prohibited_content"
         " error_toxic guardrail_intervened content_policy content_policy_violation",

@@ -11,13 +11,16 @@ MOST_THOUGHTS = 100_000
 _MOST_INDENT = 64
 
 _TAG = re.compile(
-    r"<(?P<close>/?)(?:think|thinking|thought|thoughts|reasoning)>"
+    r"(?<!`)<(?P<close>/?)(?:think|seed:think|thinking|thought|thoughts|reasoning)>"
     r"|\[(?P<mistral>/?)THINK\]"
     r"|<\|(?P<cohere>START|END)_THINKING\|>"
     r"|◁(?P<kimi>/?)think▷"
     r"|(?P<gemma><\|channel>thought\n?)|(?P<gemma_end><channel\|>)"
 )
-_ENDS_OF_TURN = ("<|return|>", "<|end|>", "<turn|>", "<|END_RESPONSE|>", "</response>")
+_ENDS_OF_TURN = (
+    *("<|return|>", "<|end|>", "<turn|>", "<|END_RESPONSE|>", "</response>"),
+    *("<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>"),
+)
 _STARTS_OF_ANSWER = ("<|START_RESPONSE|>", "<response>")
 
 _CHANNEL = "<|channel|>"
@@ -46,8 +49,8 @@ def split_thoughts(written: str) -> Split:
     """Cut the thoughts from what a model wrote.
 
     A closing tag alone ends thoughts that the template had opened: all before it. An opening tag
-    counts at the beginning of a line only, and no tag within JSON, so that an answer may speak of
-    tags.
+    counts at the beginning of a line only, none within JSON or after a backquote, so that an answer
+    may speak of tags.
     """
     if not _may_have_thoughts(written):
         return Split(written)

@@ -45,7 +45,7 @@ def read_body(said: Said, *, prefill: str = "", streamed: bool = False) -> Readi
 
     """
     body = body_of(said.body)
-    whole = merged(body.values)
+    whole = _unwrapped(merged(body.values))
     choice = _choice(whole)
     if choice is None:
         nothing = Written(usage=openai_usage(whole.get("usage")), model_version=_model(whole))
@@ -56,6 +56,15 @@ def read_body(said: Said, *, prefill: str = "", streamed: bool = False) -> Readi
     if prefill and written.text.startswith(prefill):
         written = written._replace(text=written.text.removeprefix(prefill))
     return Reading(written, _refusal(said, written, choice, whole))
+
+
+def _unwrapped(whole: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a body without what a gateway has put around it."""
+    for name in ("data", "result"):
+        inner = whole.get(name)
+        if not whole.get("choices") and isinstance(inner, dict) and inner.get("choices"):
+            return inner
+    return whole
 
 
 def _choice(whole: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -103,7 +112,7 @@ def _of_parts(content: Any) -> tuple[str, str]:
 
 
 def _of_part(part: Mapping[str, Any]) -> str:
-    for name in ("text", "thinking", "content", "reasoning"):
+    for name in ("text", "thinking", "content", "reasoning", "summary"):
         inner = part.get(name)
         if isinstance(inner, str):
             return inner
