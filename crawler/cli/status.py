@@ -1,6 +1,8 @@
 """`crawler status`: how far it is, how fast, and what it waits for."""
 
+import sqlite3
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
@@ -16,10 +18,13 @@ from crawler.cli.terminal import (
 from crawler.cli.why import held_line
 from crawler.errors import quoted
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.runs import LiveRun, last_end
+from crawler.ledger.doubt import standing_doubts
+from crawler.ledger.intake import prompts
+from crawler.ledger.runs import EVERYTHING, LiveRun, last_end
 from crawler.ledger.status import LimitStatus, OldestCall, Progress, Status
 from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
+from crawler.run.ending import remedy_of
 from crawler.storage.database import reading
 from crawler.storage.locks import may_be_alive, run_is_alive
 
@@ -35,11 +40,15 @@ def status(db: Path, *, as_json: bool) -> None:
         now_ms = file_ms(conn)
         now = status_of(conn, Policy().guard_ms, now_ms)
         ended = last_end(conn)
+        stopped = _stopped(conn)
     if as_json:
-        print_json(_as_json(db, now))
+        print_json({**_as_json(db, now), "stopped": [as_record(one) for one in stopped]})
         return
     for row in now.progress:
         print_line(prompt_line(row))
+    for one in stopped:
+        remedy = f"; {one.remedy}" if one.remedy else ""
+        print_line(f"{printable(one.prompt)} is stopped: {printable(one.reason)}{remedy}")
     for limit in now.limits:
         print_line(limit_line(limit, now.now_ms))
     if now.oldest_call is not None:
@@ -50,6 +59,24 @@ def status(db: Path, *, as_json: bool) -> None:
     idle = now.unfinished and not at_work
     last = f" since {moment(ended.at_ms)} ({ended.reason})" if ended.reason else ""
     print_line(progress_line(now) + (f"; nobody is at work{last}: crawler run" if idle else ""))
+
+
+class _Stopped(NamedTuple):
+    """A prompt of which the next run asks one call first."""
+
+    prompt: str
+    reason_code: str
+    reason: str
+    remedy: str
+
+
+def _stopped(conn: sqlite3.Connection) -> list[_Stopped]:
+    """Return the prompts that are stopped, with what the server said and what a person can do."""
+    names = {prompt.id: prompt.name for prompt in prompts(conn)}
+    return [
+        _Stopped(names[prompt_id], doubt.kind, doubt.reason, remedy_of(doubt))
+        for prompt_id, doubt in standing_doubts(conn, EVERYTHING).items()
+    ]
 
 
 def prompt_line(row: Progress) -> str:

@@ -97,11 +97,13 @@ def _closed(why: Why) -> str:
 
 
 def _no_run(why: Why, limit: str, until: str) -> str:
+    said = f" ({printable(why.detail)})" if why.detail else ""
     if not why.is_paused:
-        return f"no run is at work{_last(why)}: crawler run"
+        return f"no run is at work{_last(why)}: crawler run{said}"
     paused = f"the limit {printable(limit)} is paused{until}"
     return (
         f"no run is at work{_last(why)}, and {paused}: crawler resume {quoted(limit)}, crawler run"
+        f"{said}"
     )
 
 

@@ -13,9 +13,11 @@ from typing import NamedTuple
 
 from crawler.ledger.runs import Selection
 from crawler.ledger.work import Work, chosen_prompts
+from crawler.ledger.work import work as with_work
 from crawler.policy import FEWEST_ANSWERED, IN_SEQUENCE, REFUSED_IN_SEQUENCE
 from crawler.states.kinds import MEANINGS, Action, Kind, Scope
 
+_NO_RUN = 0
 LOOKED_AT = 1_000
 """The newest refusals that are looked at: a prompt is stopped long before there are more."""
 
@@ -58,6 +60,11 @@ def doubts(conn: sqlite3.Connection, run_id: int, work: Sequence[Work]) -> dict[
         return {}
     found = {prompt.prompt_id: _doubt(prompt, refused, run_id) for prompt in work}
     return {prompt_id: doubt for prompt_id, doubt in found.items() if doubt is not None}
+
+
+def standing_doubts(conn: sqlite3.Connection, selection: Selection) -> dict[int, Doubt]:
+    """Return the prompts of which the next run asks one call first, by their ids."""
+    return doubts(conn, _NO_RUN, with_work(conn, selection))
 
 
 def _refused(conn: sqlite3.Connection, since_ms: int) -> list[_Refused]:

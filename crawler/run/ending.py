@@ -181,9 +181,13 @@ def stopped_ending(stops: list[Doubt], unfinished: int) -> Ending:
     reason = most_urgent(list(by_reason))
     doubt = by_reason[reason]
     meaning = MEANINGS[doubt.kind]
-    remedy = with_variables(meaning.remedy, doubt.provider)
     what = _NO_GOOD if meaning.action is Action.ANSWER_AGAIN else None
-    return Ending(reason, doubt.reason, unfinished, what=what, remedy=remedy)
+    return Ending(reason, doubt.reason, unfinished, what=what, remedy=remedy_of(doubt))
+
+
+def remedy_of(doubt: Doubt) -> str:
+    """Return what a person can do about a doubt, as the end of a sentence."""
+    return with_variables(MEANINGS[doubt.kind].remedy, doubt.provider)
 
 
 def reason_of(kind: Kind) -> Reason:

@@ -184,7 +184,8 @@ MEANINGS: Mapping[Kind, Meaning] = MappingProxyType(
             Scope.MODEL,
             Again.PERSON,
             "configuration",
-            "name a model that the server has (crawler prompt add, or crawler run --model)",
+            "name a model that the server has (crawler prompt models lists them,"
+            " crawler run --model asks one)",
         ),
         Kind.MODEL_LOADING: Meaning(
             Action.WAIT_THEN_STOP,

@@ -442,6 +442,23 @@ class TestExitCodes:
             assert asked("run").code == Exit.CONFIGURATION, "it is still so"
         assert asked("run", "--provider", "scripted", "--model", "scripted").code == Exit.DONE
 
+    def test_status_and_show_say_why_a_prompt_is_stopped_until_it_is_served(
+        self, asked, monkeypatch
+    ):
+        said = b'{"error": "model typo not found"}'
+        with server(404, said) as url:
+            monkeypatch.setenv("OPENAI_BASE_URL", url)
+            asked("run", "--provider", "openai", "--model", "typo")
+        stopped = "p is stopped: HTTP 404: model typo not found; name a model"
+        assert stopped in asked("status").out
+        [one] = json.loads(asked("status", "--json").out)["stopped"]
+        assert (one["prompt"], one["reason_code"]) == ("p", "model_missing")
+        shown = asked("show", "b").out
+        assert "(configuration): crawler run (HTTP 404: model typo not found" in shown
+        asked("run", "--provider", "scripted", "--model", "scripted")
+        assert "is stopped" not in asked("status").out
+        assert json.loads(asked("status", "--json").out)["stopped"] == []
+
     def test_words_that_lack_a_field_are_the_words_fault(self, asked):
         asked("prompt", "add", "p", *SCRIPTED, "{word}: {gloss}")
         assert asked("run").code == Exit.SOME_FAILED
