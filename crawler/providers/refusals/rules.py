@@ -121,7 +121,11 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.WORD, TOO_LONG, [0, *FOUR], unless=("supported range", "header")),
     Rule(Kind.WORD, TOO_MANY, [0, 400, 413, 422], unless=OUTPUT),
     Rule(Kind.WORD, EMPTY_INPUT, [0, *FOUR]),
-    Rule(Kind.WORD, ("special tokens in the input", "context size has been"), FIVE),
+    Rule(
+        Kind.WORD,
+        ("special tokens in the input", "context size has been", "larger than the context"),
+        FIVE,
+    ),
     # The server, by its words.
     Rule(
         Kind.TRANSIENT,

@@ -23,7 +23,7 @@ MINUTE: Final = _phrases(
 RATE: Final = _phrases(
     """
     rate limit exceeded | rate limit reached | rate limit error | rate limited | too many requests |
-    request limit reached
+    request limit reached | tpm$
     """
 )
 """These tell of a quota also where the status code doesn't."""
@@ -50,22 +50,23 @@ MONEY: Final = _phrases(
     insufficient quota | insufficient balance | insufficient credit | insufficient fund |
     insufficient wallet | not enough credit | not enough balance | credit balance | credit limit |
     credits expired | credit expired | credits are depleted | credits are exhausted |
-    credits are required | no prepaid | no credits left | no remaining credits | out of credits |
-    any credits | more credits | prepayment credits | included credits | all available credits |
-    usage credits | balance is depleted | balance is empty | balance is too low | account balance |
-    arrears | overdue | spend limit | spending limit | budget has been exceeded |
-    budget exceeded | exceeded budget | budget exhausted | crossed budget | max budget |
-    billing hard limit | billing limit | billing not active | billing error | billing disabled |
-    billing to be enabled | enable billing | billing or payment | issue with your billing |
-    check your billing | check your plan and billing | payment required | paid plan |
-    past invoices | account is not active | suspended | organization has been disabled |
-    organization has been restricted | organization restricted | access was terminated |
-    access terminated | api usage limits | usage limit exceeded | organization usage limit |
-    usage limits … regain | monthly token limit | usage limits exceeded | free tier … exhausted |
-    usage limit reached | reached your usage limit$ | monthly … budget | budget reached |
-    budget has been reached | billing account | subscription expired | subscription has expired |
-    no active subscription | extra usage is required | key limit exceeded |
-    temporarily been blocked | temporarily blocked | 欠 费 | 余 额 不 足
+    credits are required | no prepaid | no credit left | no credits left | no remaining credits |
+    out of credits | any credits | more credits | prepayment credits | included credits |
+    all available credits | usage credits | balance is depleted | balance is empty |
+    balance is too low | account balance | arrears | overdue | spend limit | spending limit |
+    budget has been exceeded | budget exceeded | exceeded budget | budget exhausted |
+    crossed budget | max budget | billing hard limit | billing limit | billing not active |
+    billing error | billing disabled | billing to be enabled | enable billing | billing or payment |
+    issue with your billing | check your billing | check your plan and billing |
+    payment required | paid plan | past invoices | account is not active | suspended |
+    organization has been disabled | organization has been restricted | organization restricted |
+    access was terminated | access terminated | api usage limits | usage limit exceeded |
+    organization usage limit | usage limits … regain | monthly token limit | usage limits exceeded |
+    free tier … exhausted | usage limit reached | reached your usage limit$ | monthly … budget |
+    budget reached | budget limit | set up billing | budget has been reached | billing account |
+    subscription expired | subscription has expired | no active subscription |
+    extra usage is required | key limit exceeded | temporarily been blocked | temporarily blocked |
+    欠 费 | 余 额 不 足
     """
 )
 
@@ -76,8 +77,8 @@ POLICY: Final = _phrases(
     invalid prompt | flagged | guardrail | requires moderation | moderation policy |
     prompt blocked | response blocked | blocked output | output blocked | filtering policy |
     usage guidelines | certain word or phrase | responsible ai | prohibited content |
-    data inspection failed | sensitive content | sensitive word | new sensitive | censor |
-    inappropriate content | 敏 感 | 违 规
+    data inspection failed | sensitive content | sensitive word | new sensitive | prompt injection |
+    jailbreak | censor | inappropriate content | 敏 感 | 违 规
     """
 )
 """The input or the answer was against a policy."""
@@ -212,17 +213,18 @@ EDGE: Final = _phrases(
 MODEL: Final = _phrases(
     """
     model … not found | model … not exist | model … is not found | not found the model |
-    model not supported | 模 型 不 存 在 | serving endpoint | model … not available |
-    model … not supported by any | models … not found | model … deprecated |
-    model … decommissioned | model … no longer available | is no longer available to |
-    model … end of life | model … end of service | end of its life | was removed on |
-    model … removed | model … retired | model … sunset | model identifier is invalid |
-    model … is invalid | not a valid model | invalid model | unknown model | unsupported model |
-    model not found | model deprecated | is not found for api version |
-    is not supported by any provider | no endpoints found for | no models loaded |
-    unable to access model | not found for account | publisher model | invalid version |
-    failed to load model | unable to load model | more system memory | model is unloaded |
-    not found error … model | model claude | endpoint is paused | invalid state
+    no such model | resolve the foundation model | model not supported | 模 型 不 存 在 |
+    serving endpoint | model … not available | model … not supported by any | models … not found |
+    model … deprecated | model … decommissioned | model … no longer available |
+    is no longer available to | model … end of life | model … end of service | end of its life |
+    was removed on | model … removed | model … retired | model … sunset |
+    model identifier is invalid | model … is invalid | not a valid model | invalid model |
+    unknown model | unsupported model | model not found | model deprecated |
+    is not found for api version | is not supported by any provider | no endpoints found for |
+    no models loaded | unable to access model | not found for account | publisher model |
+    invalid version | failed to load model | unable to load model | more system memory |
+    model is unloaded | not found error … model | model claude | endpoint is paused |
+    invalid state
     """
 )
 
