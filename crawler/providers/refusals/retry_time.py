@@ -37,7 +37,20 @@ _UNITS: Mapping[str, int] = {
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), 3_600_000),
     **dict.fromkeys(("d", "day", "days"), 86_400_000),
 }
-_FILLERS = ("about", "approximately", "at least", "another", "seconds:", "after", "for", "at", "on")
+_FILLERS = (
+    "about",
+    "approximately",
+    "at least",
+    "another",
+    "seconds:",
+    "after",
+    "for",
+    "at",
+    "on",
+    "of",
+)
+_NAMED_UNITS = (("_ms", 1), ("ms", 1), ("_seconds", 1_000), ('seconds"', 1_000))
+"""Units within a name, as in ``retry_after_ms``, with their milliseconds."""
 _ONE = ("a ", "an ", "one ")
 
 CUES = (
@@ -58,12 +71,16 @@ CUES = (
     "resets after",
     "resets at",
     "reset at",
+    "reset_at",
+    "resets_at",
     "regain access on",
     "regain access at",
     "try again at",
     "try again after",
     "try again on",
     "retry at",
+    "your request after",
+    "your requests after",
     "please wait",
     "wait for",
     "cooldown",
@@ -98,8 +115,10 @@ def _told(
     headers: Mapping[str, str], text: str, now_ms: int, delays: Iterable[str]
 ) -> Iterator[int | None]:
     """Yield what each place says, the most trustworthy first."""
-    yield _of_ms(headers.get("retry-after-ms", ""))
-    yield read_time(headers.get("retry-after", ""), now_ms)
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        yield _of_ms(headers.get(name, ""))
+    for name in ("retry-after", "x-retry-after"):
+        yield read_time(_first(headers.get(name, "")), now_ms)
     for delay in delays:
         yield read_time(delay, now_ms)
     yield time_in_words(text, now_ms)
@@ -165,7 +184,16 @@ def _places(text: str, cue: str) -> Iterator[int]:
         yield at + len(cue)
 
 
+def _first(value: str) -> str:
+    """Return the first of several numbers: a header that was sent twice has them all."""
+    return value.partition(",")[0] if value[:1].isdigit() else value
+
+
 def _after_cue(said: str, now_ms: int) -> int | None:
+    for unit, ms in _NAMED_UNITS:
+        if said.startswith(unit):
+            length = _duration(said[len(unit) :].lstrip(" \"':="), 0)
+            return None if length is None else length[0] * ms // 1_000
     said = said.lstrip(" \t\r\n\"'\\:={}(,~")
     for filler in _FILLERS:
         if said.startswith(filler):
