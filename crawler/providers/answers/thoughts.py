@@ -11,7 +11,7 @@ MOST_THOUGHTS = 100_000
 _MOST_INDENT = 64
 
 _TAG = re.compile(
-    r"(?<!`)<(?P<close>/?)(?:think|seed:think|thinking|thought|thoughts|reasoning)>"
+    r"<(?P<close>/?)(?:think|seed:think|thinking|thought|thoughts|reasoning)>"
     r"|\[(?P<mistral>/?)THINK\]"
     r"|<\|(?P<cohere>START|END)_THINKING\|>"
     r"|◁(?P<kimi>/?)think▷"
@@ -80,6 +80,8 @@ def _by_tags(written: str) -> Split:
     thoughts: list[str] = []
     at, is_open = 0, False
     for tag in _TAG.finditer(written):
+        if written[tag.start() - 1 : tag.start()] == "`":
+            continue
         if _closes(tag):
             thoughts += [*(texts if not is_open else ()), written[at : tag.start()]]
             texts = texts if is_open else []
@@ -129,7 +131,7 @@ def _joined(texts: list[str], thoughts: list[str], *, is_open: bool = False) -> 
 
 def _without_marks(text: str) -> str:
     """Return a text without what a template puts around an answer."""
-    for mark in _ENDS_OF_TURN:
+    for mark in _ENDS_OF_TURN if text.rstrip().endswith(">") else ():
         text = text.rstrip().removesuffix(mark) if text.rstrip().endswith(mark) else text
     for mark in _STARTS_OF_ANSWER:
         text = text.lstrip().removeprefix(mark) if text.lstrip().startswith(mark) else text
