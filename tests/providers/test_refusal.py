@@ -77,6 +77,12 @@ def test_the_whole_text_is_read():
 def test_what_a_server_quotes_of_a_request_is_not_what_it_says():
     detail = {"loc": ["body", "x"], "msg": "Extra inputs are not permitted", "input": "suspended"}
     assert refusal_of(Said(422, {}, json.dumps({"detail": [detail]}))).kind is Kind.PARAMETER
+    sent = "Tell me what suspended means"
+    for body in (error(f"can't read {sent!r}"), json.dumps({"error": {"messages": [sent]}})):
+        assert refusal_of(Said(400, {}, body)).kind is Kind.MONEY
+        assert refusal_of(Said(400, {}, body, sent=sent)).kind is Kind.UNCLEAR
+    short = error("Your account is suspended")
+    assert refusal_of(Said(400, {}, short, sent="suspended")).kind is Kind.MONEY
     flagged = error("Your input was flagged", metadata={"flagged_input": "no credits left"})
     assert refusal_of(Said(403, {}, flagged)).kind is Kind.BLOCKED
 

@@ -94,6 +94,7 @@ def _said(call: Call, arrived: Arrived, secrets: Sequence[str]) -> Said:
         served_before=call.served_before,
         now_ms=wall_ms(),
         secrets=secrets,
+        sent=call.prompt,
     )
 
 

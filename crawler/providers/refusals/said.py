@@ -21,6 +21,7 @@ BAD_REQUEST = 400
 NEAR = 100
 """How far apart two parts of a phrase may stand."""
 _MOST_PLACES = 50
+_SHORTEST_SENT = 16
 
 # Headers that say what a body leaves out.
 TELLING = ("x-amzn-errortype", "rate_limit_type", "x-squid-error", "cf-mitigated", "server")
@@ -62,6 +63,7 @@ class Said(NamedTuple):
         served_before: this prompt has had an answer before.
         now_ms: our time.
         secrets: what is left out of the reason.
+        sent: the prompt, which a server may repeat.
 
     """
 
@@ -74,6 +76,7 @@ class Said(NamedTuple):
     served_before: bool = False
     now_ms: int = 0
     secrets: Sequence[str] = ()
+    sent: str = ""
 
 
 class Text(NamedTuple):
@@ -130,7 +133,9 @@ def text_of(said: Said) -> str:
     parts += [part for detail in said.details for part in _strings(detail)]
     headers = {name.lower(): text for name, text in said.headers.items()}
     parts += [f"{name}: {headers[name]}" for name in TELLING if name in headers]
-    return _bounded("\n".join(parts))
+    text = _bounded("\n".join(parts))
+    # A shorter one may be a word that the server says by itself.
+    return text.replace(said.sent, " ") if len(said.sent) >= _SHORTEST_SENT else text
 
 
 def decoded(body: bytes | str) -> str:
