@@ -7,7 +7,7 @@ as part of an address. It is left out before a text is cut, since the beginning 
 import os
 import re
 from base64 import b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from urllib.parse import quote, quote_plus
 
@@ -39,33 +39,24 @@ def redacted(text: str, secrets: Iterable[str]) -> str:
 
 
 class HeldBack:
-    """Tells a text that comes in pieces without some secrets: what may begin one waits.
+    """A text that comes in pieces, without some secrets: what may begin one waits."""
 
-    Args:
-        secrets: what is left out.
-        on_text: is told what is left.
-
-    """
-
-    def __init__(self, secrets: Iterable[str], on_text: Callable[[str], None]) -> None:
+    def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
         self._forms = [form for secret in self._secrets for form in _forms(secret)]
-        self._on_text = on_text
         self._waits = ""
 
-    def read(self, piece: str) -> None:
-        """Tell what can be told of a piece."""
+    def read(self, piece: str) -> str:
+        """Take in a piece; return what can be told."""
         text = redacted(self._waits + piece, self._secrets)
         waits = max((_begun(text, form) for form in self._forms), default=0)
         self._waits = text[len(text) - waits :]
-        if len(text) > waits:
-            self._on_text(text[: len(text) - waits])
+        return text[: len(text) - waits]
 
-    def end(self) -> None:
-        """Tell what has waited: nothing follows it."""
-        if self._waits:
-            self._on_text(self._waits)
-            self._waits = ""
+    def end(self) -> str:
+        """Return what has waited: nothing follows it."""
+        waited, self._waits = self._waits, ""
+        return waited
 
 
 def _begun(text: str, form: str) -> int:

@@ -47,9 +47,8 @@ def test_where_the_bytes_are_cut_makes_no_difference(cuts, line_end):
     found += reader.end()
     uncut = EventReader()
     assert found == [*uncut.feed(whole), *uncut.end()]
-    gathering, told = Gathering("content"), []
-    gathering.tell(found, told.append)
-    assert "".join(told) == TEXT
+    gathering = Gathering("content")
+    assert "".join(map(gathering.add, found)) == TEXT
     assert gathering.whole
     whole = Arrived(200, {}, gathering.body())
     assert answer_in(CALL, whole, ()) == Answer(TEXT, 5, 7, finish_reason="stop")

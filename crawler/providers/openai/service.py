@@ -11,10 +11,9 @@ says otherwise). All others go to the server as they are, but ``stream``: that i
 somebody reads along.
 """
 
-import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +21,7 @@ from urllib.parse import urlsplit
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answers.check import require_checks
 from crawler.providers.answers.event_stream import EventReader
+from crawler.providers.answers.off_loop import LARGE, off_loop
 from crawler.providers.http_client import BrokenConnectionError, Client, Response, connected
 from crawler.providers.openai.headers import added_headers, usual_headers
 from crawler.providers.openai.keys import Key, require_key
@@ -49,8 +49,6 @@ from crawler.redaction import HeldBack, read_secrets, redacted_answer, remember
 from crawler.states.kinds import Kind
 
 __all__ = ["Server", "check_params", "connect"]
-LARGE = 2**20
-"""Bytes of an answer above which it is read in a thread."""
 LIST_TIMEOUT_MS = 3_000
 _NO_PAGE = (404, 405)
 _UNAUTHORIZED = 401
@@ -179,7 +177,7 @@ class Server:
                     body = await response.body() if is_success(response.status) else b""
             except ProviderError:
                 return []
-            found = models_in(body)
+            found = await off_loop(len(body), models_in, body)
             if found:
                 self._bases = [base]
                 return found
@@ -189,32 +187,33 @@ class Server:
         self, call: Call, response: Response, on_text: Callable[[str], None]
     ) -> Answer:
         gathering = Gathering("text" if is_completion(call) else "content", self._secrets)
-        told = HeldBack(self._secrets, on_text)
+        held = HeldBack(self._secrets)
         try:
-            await _gather(response, gathering, told.read)
-            told.end()
+            await _gather(response, gathering, held, on_text)
+            if text := held.end():
+                on_text(text)
         except ProviderError as error:
-            error.answer = draft_in(call, self._gathered(response, gathering))  # it was paid for
-            raise
-        return answer_in(call, self._gathered(response, gathering), self._secrets)
+            arrived = await self._gathered(response, gathering)
+            error.answer = await off_loop(len(arrived.body), draft_in, call, arrived)
+            raise  # it was paid for
+        return await self._read(call, await self._gathered(response, gathering))
+
+    async def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
+        body = await off_loop(gathering.size, gathering.body)
+        return await self._cleaned(response, body, is_open=not gathering.ended)
 
     async def _arrived(self, response: Response) -> Arrived:
-        body = await response.body()
-        if len(body) <= LARGE:
-            return Arrived(response.status, response.headers, self._clean(body), self._host)
-        # Others wait for the loop.
-        clean = await asyncio.to_thread(self._clean, body)
-        return Arrived(response.status, dict(response.headers), clean, self._host)
+        return await self._cleaned(response, await response.body())
+
+    async def _cleaned(self, response: Response, body: bytes, *, is_open: bool = False) -> Arrived:
+        """Return a response without what only a server that means ill would put into its body."""
+        clean = await off_loop(len(body), redacted_answer, body, self._secrets)
+        # A thread can't read what belongs to the client.
+        headers = response.headers if len(body) <= LARGE else dict(response.headers)
+        return Arrived(response.status, headers, clean, self._host, is_open)
 
     async def _read(self, call: Call, arrived: Arrived) -> Answer:
-        if len(arrived.body) <= LARGE:
-            return answer_in(call, arrived, self._secrets)
-        return await asyncio.to_thread(answer_in, call, arrived, self._secrets)
-
-    def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
-        body = self._clean(gathering.body())
-        is_open = not gathering.ended
-        return Arrived(response.status, response.headers, body, self._host, is_open)
+        return await off_loop(len(arrived.body), answer_in, call, arrived, self._secrets)
 
     def _url(self, base: str, path: str) -> str:
         return f"{base}/{path}{self._query}"
@@ -232,23 +231,37 @@ class Server:
         """What must be in nothing that is kept."""
         return [*self._fixed, self._key.text, *read_secrets()]
 
-    def _clean(self, body: bytes) -> bytes:
-        """Return an answer without what only a server that means ill would put there."""
-        return redacted_answer(body, self._secrets)
 
-
-async def _gather(response: Response, gathering: Gathering, on_text: Callable[[str], None]) -> None:
-    """Gather the events of a response, to the end of the answer in it."""
+async def _gather(
+    response: Response, gathering: Gathering, held: HeldBack, on_text: Callable[[str], None]
+) -> None:
+    """Gather the events of a response, to the end of the answer in it, and tell their text."""
     reader = EventReader()
     try:
         while (piece := await response.read()) is not None:
-            gathering.tell(reader.feed(piece), on_text)
+            await _tell(reader.feed(piece), gathering, held, on_text)
             if gathering.ended:
                 return
     except BrokenConnectionError:
         if gathering.whole:
             return  # what is lost is at most the count of its tokens
         raise
-    gathering.tell(reader.end(), on_text)
+    await _tell(reader.end(), gathering, held, on_text)
     if not gathering.whole:
         raise broken_off()
+
+
+async def _tell(
+    events: Iterable[bytes], gathering: Gathering, held: HeldBack, on_text: Callable[[str], None]
+) -> None:
+    """Take in events and tell their text, up to the last that counts. Raises ProviderError."""
+    for event in events:
+        if gathering.ended:
+            return
+        text = await off_loop(len(event), _take_in, event, gathering, held)
+        if text:
+            on_text(text)
+
+
+def _take_in(event: bytes, gathering: Gathering, held: HeldBack) -> str:
+    return held.read(gathering.add(event))

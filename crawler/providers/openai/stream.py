@@ -5,7 +5,7 @@ once, so that one function reads both, and both are read alike.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from crawler.providers.answers.body_values import THOUGHTS
@@ -33,6 +33,8 @@ class Gathering:
         self._refusals: list[str] = []
         self._thoughts: list[str] = []
         self._facts: dict[str, Any] = {}
+        self.size = 0
+        """Bytes of all events."""
         self.ended = False
         """The server has said that nothing more comes."""
 
@@ -46,6 +48,7 @@ class Gathering:
         if event.strip() == DONE:
             self.ended = True
             return ""
+        self.size += len(event)
         try:
             content = json.loads(event.decode())
         except (RecursionError, ValueError) as error:
@@ -58,15 +61,6 @@ class Gathering:
             return "".join([self._add_choice(choice) for choice in content.get("choices") or ()])
         except (AttributeError, TypeError) as error:
             raise no_form() from error
-
-    def tell(self, events: Iterable[bytes], on_text: Callable[[str], None]) -> None:
-        """Take in events and tell their text, up to the last that counts. Raises ProviderError."""
-        for event in events:
-            if self.ended:
-                return
-            text = self.add(event)
-            if text:
-                on_text(text)
 
     def body(self) -> bytes:
         """Return the body that would have said all this at once."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
+from google.protobuf.message import DecodeError
+
 from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answers.check import OK, accepted
 from crawler.providers.answers.finish_reasons import End, end_of_vertex
@@ -19,6 +21,9 @@ from crawler.providers.vertex.messages import Candidate, GenerateContentResponse
 from crawler.redaction import redacted
 from crawler.states import Outcome
 from crawler.states.kinds import Kind, Refusal
+
+MOST_CANDIDATES = 16
+"""Answers to one question that are looked at; more than 8 can't be asked for."""
 
 
 class Gathered(NamedTuple):
@@ -35,6 +40,20 @@ class Gathered(NamedTuple):
     model_version: str
     response_id: str
     avg_logprobs: float
+
+
+def message_in(body: bytes | None, kind: Any = GenerateContentResponse) -> Any:
+    """Return the message that some bytes are. Raises ProviderError where they are none."""
+    try:
+        return kind.FromString(body)
+    except (DecodeError, TypeError) as error:
+        raise ProviderError(
+            Outcome.NO_ANSWER,
+            "the answer can't be read",
+            status_code=OK,
+            retry_after_ms=0,
+            kind=Kind.NOT_AN_ANSWER,
+        ) from error
 
 
 def text_of(message: Any) -> str:
@@ -59,7 +78,7 @@ def gather(messages: Iterable[Any]) -> Gathered:
     """Read the messages of one answer: of several candidates the first good one, else the first."""
     told = list(messages)
     numbers = {candidate.index for message in told for candidate in message.candidates}
-    found = [_gathered(told, number) for number in sorted(numbers or {0})]
+    found = [_gathered(told, number) for number in sorted(numbers or {0})[:MOST_CANDIDATES]]
     return next(filter(_is_good, found), found[0])
 
 

@@ -19,9 +19,7 @@ from crawler.providers.vertex.messages import (
     PREDICT,
     STREAM,
     GenerateContentRequest,
-    GenerateContentResponse,
     PredictRequest,
-    PredictResponse,
 )
 from crawler.providers.vertex.refusal import is_never_processed
 
@@ -54,21 +52,18 @@ class Channel:
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.calls = 0
-        # Any: what they send and return is made at run time.
+        # Any: what they send is made at run time. What they return are bytes: `answer` reads them.
         self.generate: Any = channel.unary_unary(
             GENERATE,
             request_serializer=GenerateContentRequest.SerializeToString,
-            response_deserializer=GenerateContentResponse.FromString,
         )
         self.stream: Any = channel.unary_stream(
             STREAM,
             request_serializer=GenerateContentRequest.SerializeToString,
-            response_deserializer=GenerateContentResponse.FromString,
         )
         self.predict: Any = channel.unary_unary(
             PREDICT,
             request_serializer=PredictRequest.SerializeToString,
-            response_deserializer=PredictResponse.FromString,
         )
 
 

@@ -8,7 +8,7 @@ machine, in plain text and without credentials. The parameters are told in `requ
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -16,11 +16,18 @@ import grpc
 
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import Answer, Call, Provider, ProviderError
-from crawler.providers.answers.check import OK, require_checks
+from crawler.providers.answers.check import require_checks
+from crawler.providers.answers.off_loop import off_loop
 from crawler.providers.vertex.access import Access, Headers, Token, find_access, resource_name
-from crawler.providers.vertex.answer import read_draft, read_generated, read_predicted, text_of
+from crawler.providers.vertex.answer import (
+    message_in,
+    read_draft,
+    read_generated,
+    read_predicted,
+    text_of,
+)
 from crawler.providers.vertex.channels import LARGEST_ANSWER, Channels, opened
-from crawler.providers.vertex.messages import PREDICT, STREAM
+from crawler.providers.vertex.messages import PREDICT, STREAM, PredictResponse
 from crawler.providers.vertex.refusal import REASON_LENGTH, is_never_processed, refused
 from crawler.providers.vertex.request import Shape, request, shape
 from crawler.redaction import HeldBack
@@ -84,11 +91,9 @@ class Service:
         metadata = made.headers + bearer
         with self._refusals(bearer), self._channels.use() as channel:
             send = channel.predict if made.method == PREDICT else channel.generate
-            message = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
-        _require_read(message)
-        if made.method == PREDICT:
-            return read_predicted(call, message, made.text_at, self._secrets())
-        return read_generated(call, (message,), self._secrets())
+            body = await send(asked, timeout=call.timeout_ms / 1000, metadata=metadata)
+        size = 0 if body is None else len(body)  # it is where a call ended well without an answer
+        return await off_loop(size, _answer, call, made, body, self._secrets())
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -102,23 +107,24 @@ class Service:
         asked, bearer = _request(made, call), await self._bearer()
         metadata = made.headers + bearer
         messages: list[Any] = []
-        size, told = 0, HeldBack(self._secrets(), on_text)
+        size, held = 0, HeldBack(self._secrets())
         try:
             with self._refusals(bearer), self._channels.use() as channel:
-                async for message in channel.stream(
+                async for body in channel.stream(
                     asked, timeout=call.timeout_ms / 1000, metadata=metadata
                 ):
-                    _require_read(message)
-                    size += message.ByteSize() + MESSAGE_BYTES
+                    size += len(body) + MESSAGE_BYTES
                     _require_end(size)
-                    messages.append(message)
-                    told.read(text_of(message))
+                    if text := await off_loop(len(body), _take_in, body, messages, held):
+                        on_text(text)
         except ProviderError as error:
             if messages:
-                error.answer = read_draft(call, messages, self._secrets())  # it was paid for
-            raise
-        told.end()
-        return read_generated(call, messages, self._secrets())
+                secrets = self._secrets()
+                error.answer = await off_loop(size, read_draft, call, messages, secrets)
+            raise  # it was paid for
+        if text := held.end():
+            on_text(text)
+        return await off_loop(size, read_generated, call, messages, self._secrets())
 
     def _secrets(self) -> list[str]:
         return [] if self._token is None else self._token.secrets()
@@ -196,13 +202,14 @@ def _require_end(size: int) -> None:
         raise ProviderError(Outcome.REJECTED, reason, kind=Kind.WORD)
 
 
-def _require_read(message: Any) -> None:
-    """Refuse what gRPC gives for bytes that are no message."""
-    if message is None:
-        raise ProviderError(
-            Outcome.NO_ANSWER,
-            "the answer can't be read",
-            status_code=OK,
-            retry_after_ms=0,
-            kind=Kind.NOT_AN_ANSWER,
-        )
+def _answer(call: Call, made: Shape, body: bytes | None, secrets: Sequence[str]) -> Answer:
+    if made.method == PREDICT:
+        return read_predicted(call, message_in(body, PredictResponse), made.text_at, secrets)
+    return read_generated(call, (message_in(body),), secrets)
+
+
+def _take_in(body: bytes, messages: list[Any], held: HeldBack) -> str:
+    """Put one more message of an answer to the others; return what can be told of its text."""
+    message = message_in(body)
+    messages.append(message)
+    return held.read(text_of(message))
