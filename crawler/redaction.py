@@ -15,27 +15,39 @@ LEFT_OUT = "…"
 SHORTEST = 8
 """What is shorter is a word that a server on this machine wants instead of a key."""
 SHORTEST_IN_ANSWER = 16
+MOST_UNSEEN = 64
+"""Characters that show nothing and wait with the beginning of a secret: more are dropped."""
 _READ: dict[str, None] = {}
-_ESCAPED = re.compile(rb"\\(?:[\\/]|u00([2-7][0-9a-fA-F]))")
-_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2060-\u206f\ufeff]+")
-_UNSEEN_IN_JSON = re.compile(
-    rb"(?:\\(?:u00[018][0-9a-fA-F]|u009[0-9a-fA-F]|u007[fF]|u00[aA][dD]|u20(?:0[b-fB-F]|6[0-9a-fA-F])"
-    rb"|u[fF][eE][fF][fF]|[bfnrt])"
-    rb"|\x7f|\xc2[\x80-\x9f\xad]|\xe2\x80[\x8b-\x8f]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf)+"
+_UNSEEN = re.compile(
+    "[\0-\x1f\x7f-\x9f\xad\u034f\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u115f\u1160"
+    "\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufffb\U00013430-\U0001345f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a"
+    "\U000e0000-\U000e0fff]+"
 )
+"""What shows nothing: control and format characters, variation selectors, fillers, tags."""
 _HEX = re.compile("%[0-9A-F]{2}")
 _NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """Return a text without some secrets."""
-    for secret in secrets:
-        if len(secret) >= SHORTEST:
-            for form in _forms(secret):
-                text = text.replace(form, LEFT_OUT)
-            if not text.isprintable() and secret in _UNSEEN.sub("", text):
+    known = [secret for secret in secrets if len(secret) >= SHORTEST]
+    for secret in known:
+        for form in _forms(secret):
+            text = text.replace(form, LEFT_OUT)
+    if not (text.isascii() and text.isprintable()):
+        seen = _UNSEEN.sub("", text)
+        for secret in known:
+            if secret in seen:
                 text = _spread(secret).sub(LEFT_OUT, text)
     return text
+
+
+def redacted_answer(text: str, secrets: Iterable[str]) -> str:
+    """Return what a model wrote without some secrets, as far as none is a word of a model's."""
+    if len(text) < SHORTEST_IN_ANSWER:
+        return text
+    return redacted(text, [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER])
 
 
 class HeldBack:
@@ -44,39 +56,42 @@ class HeldBack:
     def __init__(self, secrets: Iterable[str]) -> None:
         self._secrets = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
         self._forms = [form for secret in self._secrets for form in _forms(secret)]
+        self._longest = max(map(len, self._forms), default=0)
         self._waits = ""
 
     def read(self, piece: str) -> str:
         """Take in a piece; return what can be told."""
         text = redacted(self._waits + piece, self._secrets)
-        waits = max((_begun(text, form) for form in self._forms), default=0)
-        self._waits = text[len(text) - waits :]
-        return text[: len(text) - waits]
+        at = self._begins_at(text)
+        self._waits = text[at:]
+        if len(self._waits) > MOST_UNSEEN:
+            self._waits = _UNSEEN.sub("", self._waits)
+        return text[:at]
 
     def end(self) -> str:
         """Return what has waited: nothing follows it."""
         waited, self._waits = self._waits, ""
         return waited
 
+    def _begins_at(self, text: str) -> int:
+        """Return where at the end of a text a secret may begin, whatever is between its letters."""
+        seen = text[-MOST_UNSEEN - self._longest :]
+        if not (seen.isascii() and seen.isprintable()):
+            seen = _UNSEEN.sub("", seen)
+        left = max((_begun(seen, form) for form in self._forms), default=0)
+        at = len(text)
+        while left:
+            at -= 1
+            left -= _UNSEEN.match(text, at) is None
+        return at
+
 
 def _begun(text: str, form: str) -> int:
     """Return how much of a form a text ends with."""
-    longest = min(len(form) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(form[:n])), 0)
-
-
-def redacted_answer(body: bytes, secrets: Iterable[str]) -> bytes:
-    """Return an answer in JSON without some secrets, as far as none is a word of a model's."""
-    long = [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER]
-    if long and b"\\" in body:
-        body = _ESCAPED.sub(_plain, body)
-    may_hide = b"\\u" in body or b"\x7f" in body or not body.isascii()
-    for secret in long:
-        for form in _forms(secret):
-            body = body.replace(form.encode("utf-8", "surrogateescape"), b"...")
-        if may_hide and secret.encode() in _UNSEEN_IN_JSON.sub(b"", body):
-            body = _spread_in_json(secret).sub(b"...", body)
-    return body
+    at = text.find(form[0], max(0, len(text) - len(form) + 1))
+    while at >= 0 and not form.startswith(text[at:]):
+        at = text.find(form[0], at + 1)
+    return len(text) - at if at >= 0 else 0
 
 
 def secrets_of_environment() -> list[str]:
@@ -111,17 +126,3 @@ def _forms(secret: str) -> tuple[str, ...]:
 def _spread(secret: str) -> re.Pattern[str]:
     """Return a secret with characters between its own that can't be seen."""
     return re.compile(f"(?:{_UNSEEN.pattern})?+".join(map(re.escape, secret)))
-
-
-@cache
-def _spread_in_json(secret: str) -> re.Pattern[bytes]:
-    between = b"(?:" + _UNSEEN_IN_JSON.pattern + b")?+"
-    return re.compile(between.join(re.escape(char.encode()) for char in secret))
-
-
-def _plain(escaped: re.Match[bytes]) -> bytes:
-    """Return what an escape in JSON stands for, where that means the same without it."""
-    if escaped[0] == rb"\/":
-        return b"/"
-    char = b"" if escaped[1] is None else bytes.fromhex(escaped[1].decode())
-    return escaped[0] if char in (b"", b'"', b"\\") else char

@@ -23,7 +23,7 @@ from crawler.providers.answers.check import wants_json
 from crawler.states import Outcome
 
 _FILLER = "a word that the script knows by heart and explains at no cost to anyone".split()
-_WORD = re.compile(r"\s*\S+\s*")
+_WORD = re.compile(r"\S+\s*|\s+")
 _ANY = {"type": "object", "properties": {"text": {"type": "string"}}}
 
 

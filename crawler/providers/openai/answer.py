@@ -5,7 +5,7 @@ Rule: pure, and nothing is raised: what came is read as far as it can be, in wha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.providers.answers.body_values import THOUGHTS, body_of, merged
@@ -15,6 +15,7 @@ from crawler.providers.answers.token_usage import openai_usage
 from crawler.providers.answers.written import Written, made, refusal_of_end
 from crawler.providers.refusals.decision import refusal_of
 from crawler.providers.refusals.said import SAYS_NOTHING, Said
+from crawler.redaction import redacted_answer
 from crawler.states.kinds import Kind, Refusal, Scope
 
 _NO_TEXT = frozenset(
@@ -48,11 +49,12 @@ def read_body(said: Said, *, prefill: str = "", streamed: bool = False) -> Readi
     whole = _unwrapped(merged(body.values))
     choice = _choice(whole)
     if choice is None:
-        nothing = Written(usage=openai_usage(whole.get("usage")), model_version=_model(whole))
+        model = _model(whole, said.secrets)
+        nothing = Written(usage=openai_usage(whole.get("usage")), model_version=model)
         return Reading(nothing, _no_answer(said, body.text, body.values))
     streamed = (streamed or body.is_stream) and not body.has_end
     opening = prefill if prefill and split_thoughts(prefill).is_open else ""
-    written = _written(choice, whole, opening, streamed=streamed)
+    written = _written(choice, whole, opening, said.secrets, streamed=streamed)
     if prefill and written.text.startswith(prefill):
         written = written._replace(text=written.text.removeprefix(prefill))
     return Reading(written, _refusal(said, written, choice, whole))
@@ -126,11 +128,17 @@ def _of_part(part: Mapping[str, Any]) -> str:
 
 
 def _written(
-    choice: Mapping[str, Any], whole: Mapping[str, Any], opening: str, *, streamed: bool
+    choice: Mapping[str, Any],
+    whole: Mapping[str, Any],
+    opening: str,
+    secrets: Sequence[str],
+    *,
+    streamed: bool,
 ) -> Written:
-    raw, beside = _text_and_thoughts(choice)
+    # Cleaned where it has been put together, and before anything is cut off.
+    raw, beside = (redacted_answer(text, secrets) for text in _text_and_thoughts(choice))
     split = split_thoughts(opening + raw)
-    reason = choice.get("finish_reason", choice.get("done_reason"))
+    reason = _reason(choice.get("finish_reason", choice.get("done_reason")), secrets)
     end = end_of(reason, streamed=streamed)
     if split.is_open and end is End.GOOD:
         end = End.HALF
@@ -144,16 +152,21 @@ def _written(
         name_of(reason),
         refused if isinstance(refused, str) else "",
         openai_usage(whole.get("usage")),
-        _model(whole),
+        _model(whole, secrets),
     )
 
 
-def _model(whole: Mapping[str, Any]) -> str | None:
+def _reason(named: Any, secrets: Sequence[str]) -> Any:
+    return redacted_answer(named, secrets) if isinstance(named, str) else named
+
+
+def _model(whole: Mapping[str, Any], secrets: Sequence[str]) -> str | None:
     """Return the model that answered, with the fingerprint of the system that it ran on."""
     model, fingerprint = whole.get("model"), whole.get("system_fingerprint")
-    if not isinstance(fingerprint, str) or not fingerprint:
-        return model if isinstance(model, str) else None
-    return f"{model} ({fingerprint})" if isinstance(model, str) else f"({fingerprint})"
+    named = model if isinstance(model, str) else None
+    if isinstance(fingerprint, str) and fingerprint:
+        named = f"({fingerprint})" if named is None else f"{named} ({fingerprint})"
+    return None if named is None else redacted_answer(named, secrets)
 
 
 def _refusal(
@@ -187,7 +200,7 @@ def _no_answer(said: Said, body: str, values: list[Any]) -> Refusal:
     if errors:
         feedback = errors[-1].get("promptFeedback")
         if isinstance(feedback, dict) and feedback.get("blockReason"):
-            name = name_of(feedback["blockReason"])
+            name = name_of(_reason(feedback["blockReason"], said.secrets))
             return made(Kind.BLOCKED, f"the prompt was blocked ({name})")
         return refusal_of(said._replace(body=json.dumps(errors[-1], ensure_ascii=False)))
     if said.status in (201, 202) or (not values and not body.startswith(("{", "["))):

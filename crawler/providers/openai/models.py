@@ -9,16 +9,25 @@ from typing import Any
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.openai.servers import server_of
+from crawler.redaction import redacted_answer
 
 _NEAREST = 3
 _FEW = 5
+_MOST_COMPARED, _LONGEST_NAME = 10_000, 200
 _TAKES_ANY = "llamacpp"
 
 
-def models_in(body: bytes) -> list[dict[str, Any]]:
-    """Return the models in a server's list; none where it is no list."""
+def models_in(body: bytes, secrets: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the models in a server's list, without some secrets; none where it is no list."""
+
+    def cleaned(fields: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: redacted_answer(value, secrets) if isinstance(value, str) else value
+            for name, value in fields.items()
+        }
+
     try:
-        value = json.loads(body)
+        value = json.loads(body.decode(), object_hook=cleaned)
     except (RecursionError, ValueError):
         return []
     if isinstance(value, dict):
@@ -41,7 +50,8 @@ def require_listed(provider: str, model: str, listed: Sequence[dict[str, Any]]) 
         return
     import difflib  # noqa: PLC0415 - for this error alone
 
-    near = difflib.get_close_matches(model, names, _NEAREST, 0.5) or sorted(names)[:_FEW]
+    known = [name for name in names if len(name) <= _LONGEST_NAME][:_MOST_COMPARED]
+    near = difflib.get_close_matches(model, known, _NEAREST, 0.5) or sorted(known)[:_FEW]
     raise CrawlerError(
         f"{provider} has no model {model!r}",
         f"of the {len(names)} that it has, the nearest: {', '.join(near)}",

@@ -24,7 +24,7 @@ class Arrived(NamedTuple):
     Attributes:
         status: its status code.
         headers: its headers.
-        body: the whole body, without what must not be kept.
+        body: the whole body.
         service: who sent it: a host.
         is_open: it came in events, and nothing said that they were all.
 
@@ -61,9 +61,9 @@ def _answer_in(call: Call, arrived: Arrived, said: Said) -> Answer:
     return answer_of(call, reading.written, reading.refusal)
 
 
-def draft_in(call: Call, arrived: Arrived) -> Answer | None:
+def draft_in(call: Call, arrived: Arrived, secrets: Sequence[str]) -> Answer | None:
     """Return what there is of an answer that broke off; None if it had not begun."""
-    written = read_body(_said(call, arrived, ()), prefill=_repeated(call)).written
+    written = read_body(_said(call, arrived, secrets), prefill=_repeated(call)).written
     return draft_of(call, written) if written.text or written.thoughts else None
 
 

@@ -45,7 +45,7 @@ from crawler.providers.openai.stream import Gathering
 from crawler.providers.proxy import proxy_for
 from crawler.providers.refusals.decision import refusal_of
 from crawler.providers.refusals.said import Said
-from crawler.redaction import HeldBack, read_secrets, redacted_answer, remember
+from crawler.redaction import HeldBack, read_secrets, remember
 from crawler.states.kinds import Kind
 
 __all__ = ["Server", "check_params", "connect"]
@@ -104,7 +104,8 @@ class Server:
         body = renamed(request_body(call), self._names)
         sent = self._sending(call)
         async with self._post(call, body, sent) as response:
-            return await self._answer(call, body, sent, await self._arrived(response))
+            arrived = self._arrived(response, await response.body())
+            return await self._answer(call, body, sent, arrived)
 
     async def stream(self, call: Call, on_text: Callable[[str], None]) -> Answer:
         """Make one call and tell its text as it comes. Raises ProviderError."""
@@ -114,7 +115,8 @@ class Server:
         async with self._post(call, body, sent, in_pieces=True) as response:
             if is_success(response.status) and response.content_type == "text/event-stream":
                 return await self._read_events(call, response, on_text)
-            answer = await self._answer(call, body, sent, await self._arrived(response))
+            arrived = self._arrived(response, await response.body())
+            answer = await self._answer(call, body, sent, arrived)
             on_text(answer.text.removeprefix(call.prefill))
             return answer
 
@@ -177,7 +179,7 @@ class Server:
                     body = await response.body() if is_success(response.status) else b""
             except ProviderError:
                 return []
-            found = await off_loop(len(body), models_in, body)
+            found = await off_loop(len(body), models_in, body, self._secrets)
             if found:
                 self._bases = [base]
                 return found
@@ -194,23 +196,18 @@ class Server:
                 on_text(text)
         except ProviderError as error:
             arrived = await self._gathered(response, gathering)
-            error.answer = await off_loop(len(arrived.body), draft_in, call, arrived)
+            error.answer = await off_loop(len(arrived.body), draft_in, call, arrived, self._secrets)
             raise  # it was paid for
         return await self._read(call, await self._gathered(response, gathering))
 
     async def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
         body = await off_loop(gathering.size, gathering.body)
-        return await self._cleaned(response, body, is_open=not gathering.ended)
+        return self._arrived(response, body, is_open=not gathering.ended)
 
-    async def _arrived(self, response: Response) -> Arrived:
-        return await self._cleaned(response, await response.body())
-
-    async def _cleaned(self, response: Response, body: bytes, *, is_open: bool = False) -> Arrived:
-        """Return a response without what only a server that means ill would put into its body."""
-        clean = await off_loop(len(body), redacted_answer, body, self._secrets)
+    def _arrived(self, response: Response, body: bytes, *, is_open: bool = False) -> Arrived:
         # A thread can't read what belongs to the client.
         headers = response.headers if len(body) <= LARGE else dict(response.headers)
-        return Arrived(response.status, headers, clean, self._host, is_open)
+        return Arrived(response.status, headers, body, self._host, is_open)
 
     async def _read(self, call: Call, arrived: Arrived) -> Answer:
         return await off_loop(len(arrived.body), answer_in, call, arrived, self._secrets)
