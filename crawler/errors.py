@@ -10,8 +10,8 @@ from enum import IntEnum
 
 JOINERS = "\u200c\u200d"
 """Unseen, but some words are spelt with them."""
-
-
+LONGEST_LINE = 1_000
+"""Characters of a line of an error."""
 _UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 BLANKS = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and signs that are blanks to look at."""
@@ -48,6 +48,11 @@ def _spelt(char: str) -> str:
     return " " if char == "\t" else char.encode("unicode_escape").decode()
 
 
+def _short(line: str) -> str:
+    """Return a line as long as a person reads it: it may quote what somebody else has written."""
+    return line if len(line) <= LONGEST_LINE else f"{line[:LONGEST_LINE]}…"
+
+
 class CrawlerError(Exception):
     """An error in three lines.
 
@@ -68,7 +73,7 @@ class CrawlerError(Exception):
 
     def __str__(self) -> str:
         what, cause, hint = (
-            " ".join(line.splitlines()) for line in (self.what, self.cause, self.hint)
+            _short(" ".join(line.splitlines())) for line in (self.what, self.cause, self.hint)
         )
         return f"error: {what}\n  cause: {cause}\n  hint: {hint}"
 

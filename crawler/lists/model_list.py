@@ -222,6 +222,8 @@ def _sentences(piece: str) -> Iterator[_Piece]:
 
 def _last_pair(pieces: list[_Piece]) -> list[_Piece]:
     """Return pieces, with "b and c." taken apart; without the full stop it may be one term."""
+    if len(pieces) == 1:
+        return pieces
     at = max((n for n, piece in enumerate(pieces) if not piece.prose), default=0)
     if not at:
         return pieces
@@ -235,12 +237,14 @@ def _last_pair(pieces: list[_Piece]) -> list[_Piece]:
 
 def _term(piece: str) -> str:
     """Return the term in a piece that has a letter or a digit in it."""
-    before = ""
-    while piece != before:
+    before, piece = "", piece.strip()
+    # One word has nothing around it: so are most.
+    while piece != before and not piece.isalnum():
         before = piece
         piece = _bare(_undefined(_unmarked(piece)))
-        if piece.startswith(("and ", "& ")):
-            piece = piece.partition(" ")[2]
+        conjunction, _, after = piece.partition(" ")
+        if conjunction in ("and", "&") and _has_word(after):
+            piece = after
         if len(piece) > LOOKED_AT:
             break
     return piece
@@ -281,7 +285,7 @@ def _kind(char: str) -> str:
 
 
 def _fault(term: str) -> str | None:
-    if _OPENING.match(term.lower()) and " " in term:
+    if " " in term and _OPENING.match(term.lower()):
         return SENTENCE
     if len(term) > LONGEST or term.count(" ") >= MOST_WORDS:
         return TOO_LONG

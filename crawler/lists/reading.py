@@ -19,6 +19,7 @@ from crawler.lists.form import JSON, JSON_LINES, LINES, SAMPLE, Form, Reading, f
 from crawler.lists.json_lists import words_of_json, words_of_json_lines
 from crawler.lists.source import (
     HEAD,
+    MOST_SAID,
     TEXT,
     WORKBOOK,
     decoded,
@@ -52,7 +53,7 @@ def read_list(stream: BinaryIO, name: str, how: Reading) -> Listed:
 
     """
     try:
-        reader = unpacked(stream)
+        reader = unpacked(stream, name)
         kind = kind_of(reader.peek(HEAD), name, how.encoding)
         if kind == TEXT:
             with decoded(reader, how.encoding) as text:
@@ -84,7 +85,7 @@ def _read_text(stream: TextIO, name: str, how: Reading) -> Listed:
         words, notes = words_of_json(lines, name, how.column)
     else:
         words, notes = _words_of_table(_cut(lines, form), name, how)
-    return Listed(list(words), [form.note, *notes] if form.note else notes)
+    return _listed(words, [form.note, *notes] if form.note else notes)
 
 
 def _cut(lines: Iterator[str], form: Form) -> Rows:
@@ -102,7 +103,11 @@ def _read_binary(reader: io.BufferedReader, kind: str, name: str, how: Reading) 
         else:
             rows = parquet_rows(whole, name)
         words, more = _words_of_table(rows, name, how)
-        return Listed(words, [*notes, *more])
+        return _listed(words, [*notes, *more])
+
+
+def _listed(words: Iterable[Word], notes: Iterable[str]) -> Listed:
+    return Listed(list(words), [note[:MOST_SAID] for note in notes])
 
 
 def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:

@@ -17,6 +17,10 @@ from crawler.errors import CrawlerError, Exit
 
 HEAD = 1 << 16
 """Bytes from which the kind of a file is told."""
+MOST_SAID = 500
+"""Characters of what is said of a list: it may have put them there itself."""
+MOST_UNPACKED = 200_000_000
+"""Bytes that a packed list may become: all of it is in memory before a word of it is added."""
 PARQUET, WORKBOOK, TEXT = "parquet", "workbook", "text"
 
 _MARKS = [  # in this order: the mark of UTF-32 begins with that of UTF-16
@@ -47,11 +51,31 @@ _ENCODINGS = (
 """In which lists are written beside UTF-8, the most frequent first."""
 
 
-def unpacked(stream: BinaryIO) -> io.BufferedReader:
+class _Unpacking(gzip.GzipFile):
+    """Bytes that gzip has packed, up to `MOST_UNPACKED`: a small file may become a huge one."""
+
+    def __init__(self, packed: BinaryIO, name: str) -> None:
+        super().__init__(fileobj=packed, mode="rb")
+        self._list = name
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        require_size(self.tell(), self._list)
+        return data
+
+
+def require_size(unpacked_bytes: int, name: str) -> None:
+    """Refuse a packed list that would fill the memory. Raises CrawlerError."""
+    if unpacked_bytes > MOST_UNPACKED:
+        cause = f"it unpacks to more than {MOST_UNPACKED // 10**6:,} MB"
+        raise no_list(name, cause, "if that is meant, unpack it (to .csv or .txt), and add that")
+
+
+def unpacked(stream: BinaryIO, name: str) -> io.BufferedReader:
     """Return the bytes of a list, unpacked where they are compressed by gzip."""
     reader = _buffered(stream)
     packed = reader.peek(2).startswith(b"\x1f\x8b")
-    return _buffered(cast("BinaryIO", gzip.GzipFile(fileobj=reader))) if packed else reader
+    return _buffered(cast("BinaryIO", _Unpacking(reader, name))) if packed else reader
 
 
 def _buffered(stream: BinaryIO) -> io.BufferedReader:
@@ -110,10 +134,9 @@ def likely_encoding(data: bytes) -> str | None:
 
 
 def no_list(name: str, cause: str, hint: str) -> CrawlerError:
-    """Return the error for a file that can't be read as a list."""
-    return CrawlerError(
-        f"{name} can't be read, and nothing of it was added", cause, hint, Exit.USAGE
-    )
+    """Return the error for a file that can't be read as a list; it may quote what stands there."""
+    what = f"{name} can't be read, and nothing of it was added"
+    return CrawlerError(what, cause[:MOST_SAID], hint, Exit.USAGE)
 
 
 def _is_western(text: str) -> bool:

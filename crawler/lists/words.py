@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from crawler.errors import BLANKS, CrawlerError, Exit
 from crawler.protocol import Word
 
+NAMED = 5
+"""Characters that an error names."""
 NO_FIELDS: Mapping[str, str] = {}  # one for all: a list may have millions of words
 
 
@@ -38,7 +40,7 @@ def word_of(text: str, fields: Mapping[str, str]) -> Word | None:
     if text and not _is_visible(text):
         raise CrawlerError(
             "a word can't be seen",
-            f"it is nothing but {', '.join(map(_code_point, dict.fromkeys(text)))}",
+            f"it is nothing but {', '.join(map(_code_point, list(dict.fromkeys(text))[:NAMED]))}",
             "remove it from the list",
             Exit.USAGE,
         )

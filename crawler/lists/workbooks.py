@@ -11,7 +11,7 @@ from datetime import date, datetime, time
 from typing import Any, BinaryIO
 
 from crawler.errors import missing_package
-from crawler.lists.source import no_list
+from crawler.lists.source import no_list, require_size
 from crawler.lists.tables import Rows
 
 
@@ -23,6 +23,7 @@ def workbook_rows(stream: BinaryIO, name: str) -> tuple[Rows, list[str]]:
     try:
         with zipfile.ZipFile(stream) as archive:
             is_workbook = "xl/workbook.xml" in archive.namelist()
+            require_size(sum(one.file_size for one in archive.infolist()), name)
     except (OSError, ValueError, zipfile.BadZipFile):
         is_workbook = False
     if not is_workbook:
@@ -45,7 +46,7 @@ def workbook_rows(stream: BinaryIO, name: str) -> tuple[Rows, list[str]]:
         ) from error
     others = len(book.worksheets) - 1
     notes = [f"read is the first of {others + 1} sheets, {sheet.title!r}"] if others else []
-    return _filled(sheet.iter_rows(values_only=True), name), notes
+    return _readable(_filled(sheet.iter_rows(values_only=True)), name, "a workbook"), notes
 
 
 def parquet_rows(stream: BinaryIO, name: str) -> Rows:
@@ -64,7 +65,17 @@ def parquet_rows(stream: BinaryIO, name: str) -> Rows:
         file = ParquetFile(stream)
     except (ArrowException, OSError) as error:
         raise no_list(name, f"it is no Parquet file: {error}", "write it anew") from error
-    return _parquet(file)
+    # A row may take no space at all there: as many as that are of words with one letter.
+    require_size(2 * file.metadata.num_rows, name)
+    return _readable(_parquet(file), name, "a Parquet file")
+
+
+def _readable(rows: Rows, name: str, what: str) -> Rows:
+    """Yield rows, which are read as they are asked for. Raises CrawlerError where none can be."""
+    try:
+        yield from rows
+    except Exception as error:  # of a file that somebody has spoilt the libraries raise anything
+        raise no_list(name, f"it is {what} that can't be read: {error}", "save it anew") from error
 
 
 def _parquet(file: Any) -> Rows:
@@ -76,19 +87,14 @@ def _parquet(file: Any) -> Rows:
             yield number, [cell_text(value) for value in row]
 
 
-def _filled(rows: Iterator[Sequence[Any]], name: str) -> Rows:
+def _filled(rows: Iterator[Sequence[Any]]) -> Rows:
     """Yield rows from the first that has a value, without the empty cells after the last title."""
-    try:
-        for number, row in enumerate(rows, 1):
-            cells = [cell_text(value) for value in row]
-            while cells and not cells[-1]:
-                cells.pop()
-            if cells:
-                yield number, cells
-    except (KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
-        raise no_list(
-            name, f"it is a workbook that can't be read: {error}", "save it anew"
-        ) from error
+    for number, row in enumerate(rows, 1):
+        cells = [cell_text(value) for value in row]
+        while cells and not cells[-1]:
+            cells.pop()
+        if cells:
+            yield number, cells
 
 
 def cell_text(value: object) -> str:
