@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 MOST_SCHEMAS = 64
 """Schemas that are kept ready at once."""
+LONGEST_PATTERN = 2_000
+"""Characters; what the library says of an answer that does not match takes their square."""
 _MOST_REASON = 300
 _DEFAULT_DRAFT = "2020-12"
 
@@ -167,6 +169,9 @@ def _node_fault(node: Mapping[str, Any], draft: str) -> str | None:
     for name in _REFS:
         if not str(node.get(name, "#")).startswith("#"):
             return f"its {name!r} leads out of it, and nothing is fetched: copy what is meant"
+    patterns = [node.get("pattern"), *(node.get("patternProperties") or ())]
+    if any(isinstance(one, str) and len(one) > LONGEST_PATTERN for one in patterns):
+        return f"it has a pattern of more than {LONGEST_PATTERN:,} characters: an enum is faster"
     if "$id" in node:
         return "it has an '$id': leave it out, nothing is fetched"
     if _DEFAULT_DRAFT in draft:

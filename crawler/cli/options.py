@@ -28,7 +28,7 @@ MOST = 10**9
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,6})?")
-_DURATION = re.compile(r"(\d+)\s*([smhd]?)")
+_DURATION = re.compile(r"(\d{1,15})\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 
@@ -58,7 +58,7 @@ class Number(click.ParamType[int]):
             return value
         if value == "none":
             return 0
-        if not (value.isdecimal() and 0 < int(value) <= MOST):
+        if not (value.isdecimal() and len(value) <= len(str(MOST)) and 0 < int(value) <= MOST):
             self.fail(f"{value!r} is neither none nor a whole number from 1 to {MOST}", param, ctx)
         return int(value)
 

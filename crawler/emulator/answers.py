@@ -21,7 +21,9 @@ LARGE_CHARS = 4_400_000
 _TOPIC = re.compile(r"write a list of ([^\n]+?)\.?(?: Give \d+ of them\.)?(?:\n|$)", re.IGNORECASE)
 _QUOTED = re.compile(r'"([^"]+)"')
 _WORD = re.compile(r"\w[\w'’-]*")
-_ASKS_FOR_LIST = re.compile(r"\blist\b.*\bwords\b|^write a list\b", re.IGNORECASE | re.DOTALL)
+_LIST = re.compile(r"\blist\b", re.IGNORECASE)
+_OF_WORDS = re.compile(r"\bwords\b", re.IGNORECASE)
+_BEGINS_LIST = re.compile(r"write a list\b", re.IGNORECASE)
 _NUMBER = re.compile(r"\b\d{1,6}\b")
 _AFTER = re.compile(r"\bafter\s+(?:the\s+)?(?:word\s+)?[\"'“]?([\w-]+)", re.IGNORECASE)
 _LIST_LENGTH = 100
@@ -94,7 +96,7 @@ def answer(question: Question, word: str) -> Answer:
     """Return the answer to a question about a word, cut off where it may not be longer."""
     if question.schema is not None:
         text = json.dumps(_filled(question.schema, "definition", word), ensure_ascii=False)
-    elif _ASKS_FOR_LIST.search(question.prompt):
+    elif _asks_for_list(question.prompt):
         text = _list_of_words(question.prompt, question.most_tokens * CHARS_PER_TOKEN)
     else:
         text = f"{MARK} Definition: {_definition(word)}\nMemory sentence: {_sentence(word)}"
@@ -102,6 +104,12 @@ def answer(question: Question, word: str) -> Answer:
     if len(text) > most_chars:
         return Answer(text[:most_chars], "MAX_TOKENS")
     return Answer(text, "STOP")
+
+
+def _asks_for_list(prompt: str) -> bool:
+    named = _LIST.search(prompt)
+    of_words = named is not None and _OF_WORDS.search(prompt, named.end()) is not None
+    return of_words or _BEGINS_LIST.match(prompt) is not None
 
 
 def spoilt(good: Answer, fault: str | None) -> Answer:

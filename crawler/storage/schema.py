@@ -25,7 +25,8 @@ _BEGINNINGS = {
     "trigger": ("CREATE TRIGGER ",),
 }
 """How SQLite itself writes the texts of its schema, by the type of their rows."""
-_PLAIN_COLUMN = r"""(\w+|"[^"]+") *(TEXT|INTEGER|INT|REAL|BLOB|NUMERIC|ANY)?"""
+# Possessive: a name may end as a type does, and two ways to read a column are 2 ** n ways for n.
+_PLAIN_COLUMN = r"""(\w++|"[^"]+") *+(TEXT|INTEGER|INT|REAL|BLOB|NUMERIC|ANY)?+"""
 _PLAIN_COLUMNS = re.compile(
     rf"\s*,\s*{_PLAIN_COLUMN}(\s*,\s*{_PLAIN_COLUMN})*\s*|({_PLAIN_COLUMN}\s*,\s*)+", re.IGNORECASE
 )
