@@ -6,7 +6,7 @@ import time
 import pytest
 
 from crawler.answer_schema import misfit, require_schema
-from crawler.answer_schema.checker import as_json_schema, unchecked
+from crawler.answer_schema.checker import LONGEST_PATTERN, as_json_schema, unchecked
 from crawler.errors import CrawlerError
 
 VERTEX = {
@@ -149,3 +149,14 @@ def test_an_answer_is_checked_in_a_few_microseconds():
     assert best < 10e-6
     again = json.loads(json.dumps(PLAIN))  # another object, the same schema: not made again
     assert misfit(again, answer) is None
+
+
+@pytest.mark.parametrize("keyword", ["pattern", "patternProperties"])
+def test_a_pattern_has_a_length_that_each_answer_can_be_held_against(keyword):
+    def fault(length):
+        pattern = "a" * length
+        inner = {keyword: pattern if keyword == "pattern" else {pattern: {}}}
+        return unchecked({"type": "object", "properties": {"a": inner}})
+
+    assert fault(LONGEST_PATTERN) is None
+    assert "2,000 characters" in fault(LONGEST_PATTERN + 1)

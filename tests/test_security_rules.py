@@ -1,6 +1,7 @@
 """What the code never does, whoever writes it: rules that a linter has no name for."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,31 @@ def test_whatever_creates_a_file_makes_it_its_owners():
         elif called(node) == "open" or called(node).endswith(".open"):
             modes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
             assert set(modes) <= {"rb", "r"}, (module, written)
+
+
+BRINGS_IN = {
+    *("sys.stdin", "os.environ", ".readline", ".communicate", ".read_bytes", ".read_text"),
+    *(".read_chunk", ".trailing_metadata", "sys.argv", ".FromString"),
+}
+
+
+def test_the_page_on_security_names_each_place_where_text_comes_in():
+    page = (PACKAGE.parent / "docs" / "security.md").read_text("utf-8")
+    entered = page.partition("## Where text from outside enters")[2].partition("\n## ")[0]
+    for module, node in nodes(ast.Attribute):
+        if module.startswith("emulator.") and module != "emulator.answers":
+            continue  # what it reads, our own tests have written
+        if {ast.unparse(node), f".{node.attr}"} & BRINGS_IN:
+            path = PACKAGE.joinpath(*module.split("."))
+            file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+            assert f"`{file.relative_to(PACKAGE.parent)}`" in entered, (module, ast.unparse(node))
+
+
+def test_what_the_page_on_security_names_is_there():
+    page = (PACKAGE.parent / "docs" / "security.md").read_text("utf-8")
+    for path in re.findall(r"`((?:crawler|tests|scripts)/[\w/.-]*)`", page):
+        assert (PACKAGE.parent / path).exists(), path
+    known = "\n".join(path.read_text("utf-8") for path in PACKAGE.rglob("*.py"))
+    tables = page.partition("## One function")[2].partition("## What is installed")[0]
+    for name in re.findall(r"`([A-Za-z_][A-Za-z_.]*)`", tables):
+        assert name.isupper() or name.rpartition(".")[2] in known, name
