@@ -31,7 +31,7 @@ IN_STATEMENTS = {
         "{selected}",
     },
     "ledger.repair": {"{_ORPHANS}"},
-    "ledger.status": {"{CURRENT}"},
+    "ledger.status": {"{asked}", "{chosen}"},
     "ledger.tokens": {"{MOST_OUT}"},
     "ledger.work": {"{chosen}"},
     "storage.database": {"{checkpoint_pages}", "{most_bytes:d}"},
