@@ -6,7 +6,6 @@ nobody's place: the next one is drawn instead.
 
 import functools
 import itertools
-import json
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,8 +13,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from crawler.errors import CrawlerError
 from crawler.ledger.budget import Allowance
 from crawler.ledger.doubt import Doubt
+from crawler.ledger.json_columns import fields_of, json_object
 from crawler.ledger.limits import Limit
 from crawler.ledger.runs import Scope
 from crawler.ledger.tokens import Usual, usual
@@ -231,7 +232,7 @@ _template = functools.lru_cache(maxsize=64)(Template)
 
 @functools.lru_cache(maxsize=64)
 def _params(text: str) -> Mapping[str, Any]:
-    return MappingProxyType(json.loads(text))
+    return MappingProxyType(json_object(text, "the parameters of a prompt"))
 
 
 def _timeout_ms(policy: Policy, params: Mapping[str, Any]) -> int:
@@ -244,12 +245,12 @@ def _timeout_ms(policy: Policy, params: Mapping[str, Any]) -> int:
 def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:
     """Return the call for a request. Raises ValueError with the reason if it can't be sent."""
     try:
-        fields = json.loads(candidate.fields) if candidate.fields else {}
+        fields = fields_of(candidate.fields, candidate.word)
         rendered = question.template.render(candidate.word, fields)
     except MissingField as error:
         raise ValueError(f"the template needs {{{error}}}, which this word has not") from error
-    except ValueError as error:
-        raise ValueError(f"the fields of this word can't be read ({error})") from error
+    except CrawlerError as error:
+        raise ValueError(f"the fields of this word can't be read ({error.cause})") from error
     return Call(
         request_id=candidate.request_id,
         number=candidate.number,

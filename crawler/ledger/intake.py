@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.answer_schema import SCHEMA
-from crawler.errors import require_name
+from crawler.errors import CrawlerError, Exit, require_name
+from crawler.ledger.json_columns import DEEPEST, fields_of, is_too_deep, json_object
 from crawler.ledger.prompt_views import put_view
 from crawler.ledger.repair import not_as_made
 from crawler.protocol import Word
@@ -59,6 +60,13 @@ def put_prompt(
     Returns it, and whether it is new. Raises CrawlerError where it can't have a view.
     """
     require_name(spec.name)
+    if is_too_deep(spec.params):
+        raise CrawlerError(
+            f"prompt {spec.name!r} can't have these parameters",
+            f"they are nested deeper than {DEEPEST} times",
+            "flatten them",
+            Exit.USAGE,
+        )
     identity = _identity(spec)
     known = _version(conn, identity)
     conn.execute("UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (spec.name,))
@@ -181,7 +189,7 @@ def known_words(
         ).fetchone()
         if row is not None:
             asked += row[1]
-            others += bool(word.fields) and json.loads(row[0] or "{}") != word.fields
+            others += bool(word.fields) and fields_of(row[0], word.text) != word.fields
     return asked, others
 
 
@@ -205,7 +213,15 @@ def _prompts(conn: sqlite3.Connection, condition: str, value: object) -> list[Pr
     )
     return [
         Prompt(
-            id_, name, number, template, provider, model, json.loads(params), limit, current == 1
+            id_,
+            name,
+            number,
+            template,
+            provider,
+            model,
+            json_object(params, f"the parameters of {name!r}"),
+            limit,
+            current == 1,
         )
         for id_, name, number, template, provider, model, params, limit, current in rows
     ]

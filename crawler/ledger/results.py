@@ -4,12 +4,12 @@ Rule: short reads that never write. The join of a request with its item, its pro
 attempt and its response stands once, in the view `request_details` of the schema.
 """
 
-import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.json_columns import fields_of
 
 
 class TimelineRow(NamedTuple):
@@ -174,5 +174,5 @@ _RESULT = (
 
 def _result(row: Sequence[Any]) -> Result:
     *plain, fields, truncated, finished_at_ms = row
-    known = json.loads(fields or "{}")
+    known = fields_of(fields, plain[0])
     return Result._make((*plain, known, truncated == 1, finished_at_ms))

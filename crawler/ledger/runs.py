@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from crawler.ledger.json_columns import json_object
 from crawler.ledger.repair import not_as_made
 from crawler.policy import Draw, Policy
 
@@ -83,7 +84,15 @@ def live_runs(conn: sqlite3.Connection) -> list[LiveRun]:
         " FROM runs INDEXED BY runs_live WHERE ended_at_ms IS NULL"
     )
     return [
-        LiveRun(run_id, beat_ms, boot, pid, host, json.loads(options), budget_left)
+        LiveRun(
+            run_id,
+            beat_ms,
+            boot,
+            pid,
+            host,
+            json_object(options, f"the options of run {run_id}"),
+            budget_left,
+        )
         for run_id, beat_ms, boot, pid, host, options, budget_left in rows
     ]
 

@@ -29,6 +29,7 @@ _DAMAGED = "write nothing to it; crawler check tells what is broken, docs/backup
 _NOT_OURS = "see ls -l for the file, those beside it and their folder: you have to be allowed to"
 HINTS = MappingProxyType(
     {
+        sqlite3.SQLITE_AUTH: "it has a trigger that is not ours: crawler status names it",
         sqlite3.SQLITE_BUSY: _IN_USE,
         sqlite3.SQLITE_CANTOPEN: f"{_NOT_OURS} open them; {SAFE}",
         sqlite3.SQLITE_CORRUPT: _DAMAGED,
@@ -44,6 +45,8 @@ HINTS = MappingProxyType(
 """What to do about SQLite's primary result codes that speak of the file, not of the statement."""
 
 SCHEDULER_CHECKPOINT_PAGES = 8_000
+LEAST_HEAP_BYTES = 512 * 2**20
+"""Four times the largest cache of ours."""
 
 # A COMMIT that returns has reached the disk (FULL), also if the power goes next.
 SETTINGS = (
@@ -172,6 +175,7 @@ def _write_ahead(conn: sqlite3.Connection, lock: WriteLock) -> str:
 def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
     """Open a file for a command that writes, creating it if need be. Raises CrawlerError."""
     with explained(path):
+        _bound_heap(path)
         prepare_file(path)
         lock = WriteLock(path)
         conn = sqlite3.connect(location(path), isolation_level=None)
@@ -210,6 +214,17 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
             conn.close()
 
 
+def _bound_heap(path: Path) -> None:
+    """Bound what SQLite uses in this process, by how much there is to be read.
+
+    For commands alone: a program that calls `crawl` may use SQLite for other things, too.
+    """
+    conn = sqlite3.connect(":memory:")
+    size = path.stat().st_size if path.exists() else 0
+    bound_memory(conn, LEAST_HEAP_BYTES + 2 * size)
+    conn.close()
+
+
 def bound_memory(conn: sqlite3.Connection, most_bytes: int) -> None:
     """Bound what SQLite uses in this process from here on; beyond it raises MemoryError."""
     conn.execute(f"PRAGMA hard_heap_limit = {most_bytes:d}")
@@ -231,6 +246,7 @@ def require_database(path: Path) -> int:
             Exit.CONFIGURATION,
         )
     with explained(path):
+        _bound_heap(path)
         version = inspect(path)
     if version == 0:
         raise CrawlerError(

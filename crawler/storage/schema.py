@@ -26,7 +26,12 @@ _BEGINNINGS = {
 }
 """How SQLite itself writes the texts of its schema, by the type of their rows."""
 # Possessive: a name may end as a type does, and two ways to read a column are 2 ** n ways for n.
-_PLAIN_COLUMN = r"""(\w++|"[^"]+") *+(TEXT|INTEGER|INT|REAL|BLOB|NUMERIC|ANY)?+"""
+_PLAIN_COLUMN = (
+    r"""(\w++|"[^"]+") *+(TEXT|INTEGER|INT|REAL|BLOB|NUMERIC|ANY)?+"""
+    r"""( NOT NULL)?+( DEFAULT ([-+]?[\d.]++|NULL|'[^']*+'))?+"""
+)
+_READ_BY_US = ("request_details",)
+"""Views of ours that our own commands read; the others are for people, who may change them."""
 _PLAIN_COLUMNS = re.compile(
     rf"\s*,\s*{_PLAIN_COLUMN}(\s*,\s*{_PLAIN_COLUMN})*\s*|({_PLAIN_COLUMN}\s*,\s*)+", re.IGNORECASE
 )
@@ -47,9 +52,11 @@ def require_our_schema(conn: sqlite3.Connection, path: Path, scripts: Sequence[s
 
     """
     known = _made_by(tuple(scripts))
-    objects = "SELECT name, type, rootpage, sql FROM sqlite_schema"
-    for name, kind, rootpage, sql in conn.execute(objects):
+    objects = "SELECT name, type, tbl_name, rootpage, sql FROM sqlite_schema"
+    for name, kind, table, rootpage, sql in conn.execute(objects):
         stranger = _stranger(known, str(name), str(kind), rootpage, sql)
+        if not stranger and kind == "index" and sql and str(table).lower() in known:
+            stranger = _of_an_index(known, str(name), str(table), sql)
         if stranger:
             raise CrawlerError(
                 f"{path} can't be used",
@@ -79,11 +86,20 @@ def _stranger(
         return f"its schema has a row that SQLite did not write, {name!r}"
     if ours is None or ours == (kind, sql):
         return ""
+    if name.lower() in _READ_BY_US:
+        return f"its view {name} is not as we make it: our commands read it"
     if ours.kind == "table" and (kind != "table" or not rootpage):
         return f"its table {name} is none"
     if kind == "table" and not _only_adds_columns(ours.sql, str(sql)):
         return f"its table {name} is not as we make it: its columns may run what we did not write"
     return ""
+
+
+def _of_an_index(known: Mapping[str, _Object], name: str, table: str, sql: str) -> str:
+    """Return how an index that a person has added to a table of ours may hold up what we write."""
+    if name.lower() in known or (sql.startswith("CREATE INDEX") and sql.count("(") == 1):
+        return ""
+    return f"its table {table} has an index that may refuse or compute what we write, {name!r}"
 
 
 def _only_adds_columns(ours: str, theirs: str) -> bool:
