@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (10) leaves it. For readers; a database
+-- The schema of a database as the newest migration (11) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -441,6 +441,19 @@ CREATE TABLE migrations (
     sha256        TEXT NOT NULL,
     applied_at_ms INTEGER NOT NULL
 ) STRICT;
+
+-- Who works with this file, on which machine. A file in which a person has no row is somebody
+-- else's: nothing is written to it, and nobody is asked for it, before that person trusts it
+-- (--trust).
+CREATE TABLE owners (
+    user      TEXT NOT NULL CHECK (user <> ''),
+    host      TEXT NOT NULL,
+    -- made, trusted, or moved from another machine
+    how       TEXT NOT NULL CHECK (how = 'made' OR how = 'trusted' OR how = 'moved'),
+    since_ms  INTEGER NOT NULL,
+    open_told INTEGER NOT NULL DEFAULT 0 CHECK (open_told IN (0, 1)),  -- 1: that others may read it
+    PRIMARY KEY (user, host)
+) STRICT, WITHOUT ROWID;
 
 -- ---- Views ----
 

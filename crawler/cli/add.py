@@ -8,7 +8,7 @@ import click
 
 from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.options import (
-    database_option,
+    changed_database_option,
     found,
     meant,
     named_prompt,
@@ -53,7 +53,7 @@ Examples:
 @click.option("--encoding", help="How the characters are written, such as cp1252.")
 @click.option("--no-header", is_flag=True, help="The first row is an item; columns are numbers.")
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be added, and add nothing.")
-@database_option
+@changed_database_option
 @click.pass_context
 def add(
     ctx: click.Context,

@@ -8,7 +8,7 @@ import click
 from crawler.cli.add import check_fields
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
-    database_option,
+    changed_database_option,
     endpoint_option,
     named_prompt,
     one_argument,
@@ -30,7 +30,7 @@ from crawler.storage.database import writing
 @click.argument("word", nargs=-1, required=True, metavar="WORD", callback=one_argument)
 @prompt_option("What to ask.")
 @endpoint_option
-@database_option
+@changed_database_option
 def ask(word: str, name: str | None, db: Path) -> None:
     """Ask about one word now, and print the answer; on a terminal as it comes.
 

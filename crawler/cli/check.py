@@ -4,21 +4,21 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import database_option
+from crawler.cli.options import changed_database_option
 from crawler.cli.terminal import as_record, print_json, print_line, tell
 from crawler.clock import wall_ms
 from crawler.errors import Exit
 from crawler.ledger.check import check as check_file
 from crawler.ledger.repair import mend
 from crawler.storage.backup import back_up
-from crawler.storage.database import reading, writing
+from crawler.storage.database import prepare_file, reading, require_database, writing
 from crawler.storage.upgrade import guards
 
 
 @click.command(epilog="Examples: crawler check · crawler check --repair")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--repair", is_flag=True, help="Mend what can be computed, after a backup.")
-@database_option
+@changed_database_option
 def check(db: Path, *, as_json: bool, repair: bool) -> int:
     """Check every invariant of the file; exit code 1 if one is broken."""
     if repair:
@@ -40,6 +40,8 @@ def check(db: Path, *, as_json: bool, repair: bool) -> int:
 def _repair(db: Path) -> None:
     """Mend a file, with a copy of what it was beside it."""
     copy = db.with_name(f"{db.name}.before-repair-{wall_ms()}")
+    require_database(db)
+    prepare_file(db)  # it is the user's to change, before anything is made
     back_up(db, copy, lambda _: None)
     tell(f"{copy} is what it was")
     with writing(db, wall_ms()) as writer:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.options import Moment, Number, database_option, found
+from crawler.cli.options import Moment, Number, changed_database_option, found
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
 from crawler.cli.why import held_line
 from crawler.clock import wall_ms
@@ -33,7 +33,7 @@ Examples:
 @click.argument("words", nargs=-1)
 @click.option("--cancelled", is_flag=True, help="What was cancelled, instead of what has failed.")
 @click.option("--prompt", "name", help="Only of this prompt.")
-@database_option
+@changed_database_option
 def retry(words: Sequence[str], name: str | None, db: Path, *, cancelled: bool) -> None:
     """Ask again what has failed, with a new budget of failures."""
     state = RequestState.CANCELLED if cancelled else RequestState.FAILED
@@ -49,7 +49,7 @@ def retry(words: Sequence[str], name: str | None, db: Path, *, cancelled: bool) 
 @click.argument("words", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every word that is still to be asked.")
 @click.option("--prompt", "name", help="Only of this prompt.")
-@database_option
+@changed_database_option
 def cancel(words: Sequence[str], name: str | None, db: Path, *, everything: bool) -> None:
     """Don't ask what has not been asked yet; what is in flight is still recorded."""
     if bool(words) == everything:
@@ -71,7 +71,7 @@ Examples:
 )
 @click.argument("limit", required=False)
 @click.option("--until", type=Moment(), help="7:30, 2026-12-24T18:00, or a time span: 90s, 2h.")
-@database_option
+@changed_database_option
 def pause(limit: str | None, until: int | None, db: Path) -> None:
     """Start nothing more (under a limit, or under any), until resume or the time that is said."""
     with _open(db) as writer:
@@ -89,7 +89,7 @@ def pause(limit: str | None, until: int | None, db: Path) -> None:
 
 @click.command(epilog="Examples: crawler resume · crawler resume openai")
 @click.argument("limit", required=False)
-@database_option
+@changed_database_option
 def resume(limit: str | None, db: Path) -> None:
     """Go on after a pause; a gate that a refusal has closed is opened for a try, too."""
     with _open(db) as writer:
@@ -120,7 +120,7 @@ Examples:
     help="Whether the pace follows refusals, or is as it is set whatever is refused.",
 )
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@database_option
+@changed_database_option
 def limit(
     name: str | None,
     per_minute: int | None,

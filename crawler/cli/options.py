@@ -21,7 +21,10 @@ from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.intake import Prompt, current_prompt, prompts, put_prompt
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import kind_of
+from crawler.storage import ownership
 from crawler.storage.database import Writer
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
@@ -182,6 +185,25 @@ database_option = click.option(
     help="The database  [env: CRAWLER_DB; default: crawl.db]",
 )
 """Gives a command its database, named before or after the command."""
+
+
+def _trust(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: FBT001
+    del ctx, param
+    ownership.trusting = value
+
+
+_trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    callback=_trust,
+    expose_value=False,
+    help="You trust a database that somebody else made; to be said once.",
+)
+
+
+def changed_database_option(command: F) -> F:
+    """Give a command the database that it changes, which the user made or has to trust."""
+    return database_option(_trust_option(command))
 
 
 def found(prompt: Prompt | None, name: str) -> Prompt:

@@ -12,7 +12,13 @@ from typing import Any
 import click
 
 from crawler.answer_schema import SCHEMA, require_schema
-from crawler.cli.options import database_option, found, named_value, not_empty
+from crawler.cli.options import (
+    changed_database_option,
+    database_option,
+    found,
+    named_value,
+    not_empty,
+)
 from crawler.cli.terminal import (
     as_record,
     print_json,
@@ -65,7 +71,7 @@ Examples:
 @click.option(
     "--limit", callback=not_empty, help="The quota that it shares.  [default: PROVIDER/MODEL]"
 )
-@database_option
+@changed_database_option
 def add(
     name: str,
     template: str,

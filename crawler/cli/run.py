@@ -16,7 +16,7 @@ from crawler.cli.options import (
     Budget,
     Duration,
     Price,
-    database_option,
+    changed_database_option,
     endpoint_option,
 )
 from crawler.cli.retarget import (
@@ -78,7 +78,7 @@ Examples:
 @click.option("--timeout", type=Duration(), help="Of one call.  [default: 2m]")
 @click.option("--max-failures", type=click.IntRange(1, MOST), help="Of one word.  [default: 20]")
 @endpoint_option
-@database_option
+@changed_database_option
 def run(
     db: Path,
     concurrency: int | None,

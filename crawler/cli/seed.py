@@ -17,7 +17,7 @@ from crawler.cli.builtin import WORD_LIST, list_word, word_list
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
     MOST,
-    database_option,
+    changed_database_option,
     endpoint_option,
     named_prompt,
     named_value,
@@ -61,7 +61,7 @@ Run it again to go on where it was interrupted, or with a larger --count for mor
 @click.option("--model", help="Likewise.")
 @click.option("--param", "params", multiple=True, metavar="NAME=VALUE", help="For the provider.")
 @endpoint_option
-@database_option
+@changed_database_option
 def seed(
     topic: str,
     count: int | None,

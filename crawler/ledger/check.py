@@ -36,7 +36,7 @@ GUARDS = frozenset(
 
 
 TABLES = frozenset(
-    "attempts clocks drafts limit_changes limits migrations prompt_views prompts requests"
+    "attempts clocks drafts limit_changes limits migrations owners prompt_views prompts requests"
     " responses runs tallies words".split()
 )
 

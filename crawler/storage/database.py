@@ -15,6 +15,7 @@ from crawler.errors import CrawlerError, Exit, quoted
 from crawler.failpoints import failpoint
 from crawler.storage.files import look
 from crawler.storage.locks import LockTimeout, WriteLock, run_is_alive
+from crawler.storage.ownership import RECORDED_SINCE, record
 from crawler.storage.upgrade import bound, inspect, migrate, newest_version, open_to_read
 from crawler.storage.waiting import is_busy, tries, writer
 
@@ -157,6 +158,8 @@ def _upgrade(conn: sqlite3.Connection, database: Path | None, now_ms: int) -> No
                 Exit.DATABASE,
             )
     migrate(conn, now_ms)
+    if database is not None and newest_version() >= RECORDED_SINCE:
+        record(conn, database, now_ms)
 
 
 def _write_ahead(conn: sqlite3.Connection, lock: WriteLock) -> str:

@@ -19,6 +19,7 @@ from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
 from crawler.storage import schema
 from crawler.storage.files import JOURNAL_MAGIC, beside, is_immutable, look
+from crawler.storage.ownership import require_trusted
 from crawler.storage.schema import require_our_schema
 
 APPLICATION_ID = 0x43524157  # "CRAW", in the header of every file of ours
@@ -137,6 +138,8 @@ def inspect(path: Path, *, to_write: bool = False) -> int:
             require_our_schema(conn, path, [known.sql for known in migrations()[:version]])
             if path.stat().st_size <= CHECKED_IN_PASSING_BYTES:
                 _require_sound(conn, path)
+            if to_write and version:
+                require_trusted(conn, path, version)
             return version
         finally:
             conn.close()

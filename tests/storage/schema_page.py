@@ -31,7 +31,7 @@ SECTIONS = {
     "What became of it": ["requests", "attempts", "responses", "drafts", "tallies"],
     "Who asks": ["runs", "clocks"],
     "Quotas": ["limits", "limit_changes"],
-    "The file": ["migrations"],
+    "The file": ["migrations", "owners"],
     "Views": [
         "results",
         "failures",
@@ -88,6 +88,7 @@ NOTES = {
     "limits.gate_closed_at_ms": "... and last: a call that started later tries it",
     "limits.gate_strikes": "calls that have tried it in vain, and the first of all",
     "limit_changes.what": "set, told, paused, gate_closed, rate_lowered, concurrency_raised, …",
+    "owners.how": "made, trusted, or moved from another machine",
     "migrations": "The migrations that have been applied. One whose text has changed is refused.",
     "results": "The answers: a row for each request that has succeeded.",
     "failures": "The requests that have failed for good, and why.",

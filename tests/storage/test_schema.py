@@ -17,6 +17,7 @@ LANDED = {
     "0008_details.sql": "e5c87237b154b4b06b5076a75f7af917ca98f8172899c80ab66a6f8aeea86264",
     "0009_limiter.sql": "059c05e0065327c4467d40df2092a1c67f0cb1a6a9f7e883088f11fa94d27968",
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
+    "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 

@@ -1,0 +1,189 @@
+"""A file that somebody else made is read freely, and written to, or asked for, once it is trusted."""
+
+import os
+import socket
+import sqlite3
+
+import pytest
+
+from crawler.errors import Exit
+from crawler.storage import ownership, waiting
+from crawler.storage.ownership import login
+from crawler.storage.upgrade import APPLICATION_ID, migrations
+from tests.program import add_prompt, crawler, rows, state_of, told
+
+READS = [
+    ("status",),
+    ("show", "a"),
+    ("sql", "SELECT 1"),
+    ("export", "--prompt", "p"),
+    ("check",),
+    ("limit",),
+    ("prompt", "list"),
+    ("add", "new", "--prompt", "p", "--dry-run"),
+]
+WRITES = [
+    ("run", "--limit", "1"),
+    ("ask", "a", "--prompt", "p"),
+    ("seed", "fish", "--prompt", "p"),
+    ("add", "new", "--prompt", "p"),
+    ("prompt", "add", "q", "--template", "{word}", "--provider", "scripted"),
+    ("retry",),
+    ("cancel", "a"),
+    ("pause",),
+    ("resume",),
+    ("limit", "scripted/scripted", "--per-minute", "9"),
+    ("check", "--repair"),
+]
+
+
+@pytest.fixture
+def ours(tmp_path):
+    path = tmp_path / "c.db"
+    add_prompt(path, "p", "{word}")
+    assert crawler("--db", path, "add", "a", "b", "--prompt", "p").code == Exit.DONE
+    return path
+
+
+def change(path, script):
+    conn = sqlite3.connect(path)
+    conn.executescript(script)
+    conn.close()
+
+
+def by_another(path):
+    change(path, "UPDATE owners SET user = 'mallory', host = 'hers'")
+
+
+def owned_by_another(path):
+    if os.geteuid() != 0:
+        pytest.skip("only root may give a file away")
+    os.chown(path, 65_534, 65_534)
+
+
+def by_nobody(path):
+    change(path, "DELETE FROM owners")
+
+
+@pytest.mark.parametrize(
+    ("give", "whose"),
+    [
+        (by_another, "was made by mallory on hers"),
+        (owned_by_another, "belongs to "),
+        (by_nobody, "does not say who made it"),
+    ],
+)
+def test_a_file_of_somebody_else_is_read_and_not_written_to(ours, give, whose):
+    give(ours)
+    before = state_of(ours.parent)
+    for command in READS:
+        assert crawler("--db", ours, *command).code == Exit.DONE, command
+        assert state_of(ours.parent) == before
+    for command in WRITES:
+        what, cause, hint = told(crawler("--db", ours, *command), Exit.CONFIGURATION)
+        assert what.startswith(f"{ours} {whose}"), command
+        assert "scripted (scripted) would be asked about 2 words" in cause
+        assert "the same command with --trust" in hint
+        assert [row for row in state_of(ours.parent).items() if row[0] != "c.db-lock"] == [
+            row for row in before.items() if row[0] != "c.db-lock"
+        ], command
+
+
+@pytest.mark.parametrize("give", [by_another, owned_by_another, by_nobody])
+@pytest.mark.parametrize("command", WRITES[2:])
+def test_trust_is_said_once(ours, give, command):
+    give(ours)
+    ran = crawler("--db", ours, *command, "--trust")
+    assert ran.code in (Exit.DONE, Exit.UNREACHABLE), ran
+    assert f"{ours} " in ran.err
+    assert "and you trust it: scripted (scripted) would be asked about 2 words" in ran.err
+    trusted = (login(), socket.gethostname(), "trusted")
+    assert trusted in rows(ours, "SELECT user, host, how FROM owners")
+    again = crawler("--db", ours, "add", "one more", "--prompt", "p")
+    assert (again.code, again.err) == (Exit.DONE, "1 added to p version 1 (scripted, scripted)\n")
+
+
+def test_who_else_has_trusted_a_file_counts_for_nothing(ours):
+    change(
+        ours,
+        "UPDATE owners SET user = 'mallory'; INSERT INTO owners VALUES"
+        " ('alice', 'hers', 'trusted', 2, 0), ('bob', 'his', 'moved', 3, 0)",
+    )
+    told(crawler("--db", ours, "add", "new", "--prompt", "p"), Exit.CONFIGURATION)
+
+
+def test_whom_it_would_ask_and_what_it_would_send_is_told(ours):
+    spec = ("--template", "{word}", "--provider", "openai", "--model", "dear")
+    headers = 'headers={"X-Mine": "$AWS_SECRET_ACCESS_KEY", "X-Title": "$ 5"}'
+    assert crawler("--db", ours, "prompt", "add", "q", *spec, "--param", headers).code == Exit.DONE
+    assert crawler("--db", ours, "add", "x", "y", "z", "--prompt", "q").code == Exit.DONE
+    by_another(ours)
+    _, cause, _ = told(crawler("--db", ours, "run"), Exit.CONFIGURATION)
+    assert cause == (
+        "with your keys, and at your cost, openai (dear) would be asked about 3 words, and sent"
+        " $AWS_SECRET_ACCESS_KEY; scripted (scripted) would be asked about 2 words"
+    )
+
+
+def test_ones_own_file_from_another_machine_is_told_once(ours, monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "laptop")
+    for said in [f"{ours} is yours, from another machine (vm)\n", ""]:
+        ran = crawler("--db", ours, "add", "a", "--prompt", "p")
+        assert ran.code == Exit.DONE
+        before, _, _ = ran.err.partition("0 added")
+        assert before == said.replace("(vm)", f"({HOST})")
+    assert [how for (how,) in rows(ours, "SELECT how FROM owners ORDER BY since_ms")] == [
+        "made",
+        "moved",
+    ]
+
+
+HOST = socket.gethostname()
+
+
+def test_that_others_may_read_a_file_is_said_once(ours):
+    ours.chmod(0o644)
+    said = [crawler("--db", ours, "add", "a", "--prompt", "p").err for _ in range(2)]
+    assert f"others may read {ours}, and all answers in it: chmod 600 {ours}\n" in said[0]
+    assert "chmod" not in said[1]
+
+
+def test_a_file_from_before_who_made_it_was_recorded_is_known_by_its_runs(tmp_path, monkeypatch):
+    older = ownership.RECORDED_SINCE - 1
+    monkeypatch.setattr(waiting, "say", lambda _: None)
+    for name, runs in [("ran.db", f"VALUES (1, '{HOST}')"), ("hers.db", "VALUES (1, 'hers')")]:
+        path = tmp_path / name
+        make_of_version(path, older)
+        change(
+            path,
+            "INSERT INTO runs (pid, version, started_at_ms, heartbeat_at_ms, id, host)"
+            f" SELECT 1, '0', 1, 1, * FROM ({runs})",
+        )
+        ran = crawler("--db", path, "add", "a", "--prompt", "p")
+        if name == "ran.db":
+            assert "there is no prompt" in ran.err
+            assert rows(path, "SELECT user, how FROM owners") == [(login(), "made")]
+        else:
+            assert told(ran, Exit.CONFIGURATION)[0].startswith(f"{path} does not say who made it")
+
+
+def make_of_version(path, version):
+    conn = sqlite3.connect(path, isolation_level=None)
+    conn.execute(
+        "CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
+        " sha256 TEXT NOT NULL, applied_at_ms INTEGER NOT NULL) STRICT"
+    )
+    for known in migrations()[:version]:
+        conn.executescript(f"BEGIN; {known.sql}; COMMIT")
+        row = (known.version, known.name, known.sha256)
+        conn.execute("INSERT INTO migrations VALUES (?, ?, ?, 1)", row)
+    conn.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    conn.execute(f"PRAGMA user_version = {version}")
+    conn.close()
+
+
+def test_the_program_forgets_what_was_trusted(ours):
+    for _ in range(2):
+        by_nobody(ours)
+        told(crawler("--db", ours, "resume"), Exit.CONFIGURATION)
+        assert crawler("--db", ours, "resume", "--trust").code == Exit.DONE
