@@ -1,11 +1,20 @@
 """`crawler add`: words in."""
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import click
 
+from crawler.cli.adding import (
+    PART,
+    Counts,
+    add_parts,
+    check_fields,
+    parts_of,
+    report_added,
+    stopped_politely,
+)
 from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.options import (
     changed_database_option,
@@ -15,21 +24,15 @@ from crawler.cli.options import (
     prompt_option,
     require_no_other,
 )
-from crawler.cli.sources import WordsOrFiles, words_of
+from crawler.cli.sources import WordsOrFiles, require_sources, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Added, Prompt, add_words, current_prompt, known_words
+from crawler.ledger.intake import current_prompt, known_words
 from crawler.lists.form import Reading
-from crawler.lists.words import look_alikes
 from crawler.protocol import Word
-from crawler.storage.database import Writer, reading, writing
+from crawler.storage.database import reading, writing
 from crawler.template import Template
 
-BATCH = 100_000
-"""Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
-in any order, so each transaction writes most pages of their index.)"""
-EXAMPLES = 5
 LONGEST = 300
 """Characters of a question that are shown."""
 SHOWN = 3
@@ -73,46 +76,68 @@ def add(
     the other columns become fields of the word. - is standard input, anything else is a word, and
     after -- everything is. What is there already stays as it is.
     """
-    words = words_of(ctx, sources, Reading(column, delimiter, encoding, not no_header))
-    unique = list(_first_of_each(words))
-    _tell_look_alikes(unique)
-    require_no_other(db, name)
-    if dry_run:
-        _preview(db, name, unique)
-        return
-    with writing(db, wall_ms()) as writer:
-        prompt = named_prompt(writer, name)
-        check_fields(prompt.name, prompt.template, unique)
-        added = _add(writer, prompt, unique)
-    report_added(prompt, words, unique, added)
+    how = Reading(column, delimiter, encoding, not no_header)
+    require_sources(ctx, sources)
+    is_live = "-" in sources
+    with stopped_politely():
+        parts = parts_of(words_of(ctx, sources, how, tell), is_live=is_live)
+        first = next(parts, [])
+        require_no_other(db, name)
+        if dry_run:
+            _preview(db, name, chain([first], parts))
+            return
+        if len(first) < PART or is_live:
+            parts = chain([first], parts)
+        else:  # too long to be kept: it is checked to its end, and then read again
+            asked = _asked(db, name)
+            for part in chain([first], parts):
+                check_fields(*asked, part)
+            parts = parts_of(words_of(ctx, sources, how, lambda _: None), is_live=False)
+        with writing(db, wall_ms()) as writer:
+            prompt = named_prompt(writer, name)
+            counts, added = add_parts(writer, prompt, parts)
+    counts.tell_look_alikes()
+    report_added(prompt, counts.unique, added)
+    counts.tell_repeated()
+    if added.other_fields:
+        tell(
+            f"{added.other_fields} known with other fields: kept, or filled in where there was none"
+        )
 
 
-def _tell_look_alikes(words: Sequence[Word]) -> None:
-    pairs = look_alikes(word.text for word in words)
-    if pairs:
-        shown = ", ".join(f"{a!a} and {b!a}" for a, b in pairs[:EXAMPLES])
-        more = ", …" if len(pairs) > EXAMPLES else ""
-        tell(f"{len(pairs)} look like another word when they are printed: {shown}{more}")
-
-
-def _preview(db: Path, name: str | None, words: Sequence[Word]) -> None:
-    """Tell what adding words would do, and how the first of them would be asked about."""
-    prompt, asked, others = None, 0, 0
+def _asked(db: Path, name: str | None) -> tuple[str, str]:
+    """Return the name and the template of the prompt that is meant. Raises CrawlerError."""
+    prompt = None
     if db.exists():
         with reading(db) as conn:
             name = meant(conn, name)
             prompt = current_prompt(conn, name)
-            asked, others = known_words(conn, prompt.id if prompt else None, words)
     name = name or STUDY_NOTES
     if prompt is None and name != STUDY_NOTES:
         found(None, name)
-    template = prompt.template if prompt else study_notes("local", None).template
-    check_fields(name, template, words)
+    return name, prompt.template if prompt else study_notes("local", None).template
+
+
+def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:
+    """Tell what adding words would do, and how the first of them would be asked about."""
+    name, template = _asked(db, named)
+    counts, asked, others = Counts(), 0, 0
+    shown: list[Word] = []
+    for part in parts:
+        words = counts.take(part)
+        check_fields(name, template, words)
+        shown += words[: SHOWN - len(shown)]
+        if db.exists():
+            with reading(db) as conn:
+                prompt = current_prompt(conn, name)
+                known = known_words(conn, prompt.id if prompt else None, words)
+            asked, others = asked + known[0], others + known[1]
+    counts.tell_look_alikes()
     tell(
-        f"{len(words) - asked} of {len(words)} would be added to {name}; {asked} known already,"
-        f" {others} known with other fields; nothing was added"
+        f"{counts.unique - asked} of {counts.unique} would be added to {name}; {asked} known"
+        f" already, {others} known with other fields; nothing was added"
     )
-    for word in words[:SHOWN]:
+    for word in shown:
         print_line(f"{printable(word.text)}: {printable(_question(template, word))}")
 
 
@@ -120,53 +145,3 @@ def _question(template: str, word: Word) -> str:
     """Return what a prompt asks about a word, without its middle where it is long."""
     text = "".join(Template(template).render(word.text, word.fields))
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
-
-
-def _first_of_each(words: Sequence[Word]) -> Iterable[Word]:
-    first: dict[str, Word] = {}
-    for word in words:
-        first.setdefault(word.text, word)
-    return first.values()
-
-
-def check_fields(name: str, template: str, words: Sequence[Word]) -> None:
-    """Refuse words that lack a field which the prompt needs. Raises CrawlerError."""
-    needed = Template(template).required_names() - {"word"}
-    lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
-    if lacking:
-        raise CrawlerError(
-            f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
-            f"prompt {name!r} needs {', '.join(sorted(needed))}, which they have not,"
-            f" for example {printable(lacking[0])}",
-            "add the column, or put that part of the template in [[ ]] to make it optional",
-            Exit.USAGE,
-        )
-
-
-def _add(writer: Writer, prompt: Prompt, words: Sequence[Word]) -> Added:
-    total = Added(0, 0, 0)
-    for start in range(0, len(words), BATCH):
-        added = writer.run(add_words, prompt.id, words[start : start + BATCH], wall_ms())
-        total = Added(*(a + b for a, b in zip(total, added, strict=True)))
-    return total
-
-
-def report_added(
-    prompt: Prompt, words: Sequence[Word], unique: Sequence[Word], added: Added
-) -> None:
-    """Tell what has been added, what was known, and what was repeated in the list."""
-    known = len(unique) - added.requests
-    tell(
-        f"{added.requests} added to {prompt.name} version {prompt.version}"
-        f" ({prompt.provider}, {prompt.model})" + (f", {known} known already" if known else "")
-    )
-    if len(unique) < len(words):
-        counts = Counter(word.text for word in words)
-        repeated = [text for text, n in counts.items() if n > 1]
-        examples = ", ".join(map(printable, repeated[:EXAMPLES]))
-        more = ", …" if len(repeated) > EXAMPLES else ""
-        tell(f"{len(words) - len(unique)} repeated in the list: {examples}{more}")
-    if added.other_fields:
-        tell(
-            f"{added.other_fields} known with other fields: kept, or filled in where there was none"
-        )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from crawler.cli.add import check_fields
+from crawler.cli.adding import check_fields
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
     changed_database_option,

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from crawler.cli.add import report_added
+from crawler.cli.adding import report_added
 from crawler.cli.builtin import WORD_LIST, list_word, word_list
 from crawler.cli.one import Asked, answer_one, put_request
 from crawler.cli.options import (
@@ -248,9 +248,8 @@ class _Seeding:
         self._added = Added(*(a + b for a, b in zip(self._added, added, strict=True)))
 
     def _report(self) -> None:
-        words = [Word(item, {}) for item in self._items.values()]
-        if words:
-            report_added(self._target, words, words, self._added)
+        if self._items:
+            report_added(self._target, len(self._items), self._added)
         by_reason: dict[str, list[str]] = defaultdict(list)
         for piece in self._left_out:
             by_reason[piece.reason].append(piece.text)

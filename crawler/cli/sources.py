@@ -6,15 +6,15 @@ everything is a word.
 
 import difflib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
-from crawler.cli.terminal import tell
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.form import SUFFIXES, Reading
-from crawler.lists.reading import read_list
+from crawler.lists.reading import words_of_list
 from crawler.lists.source import HEAD
 from crawler.lists.words import word_of
 from crawler.protocol import Word
@@ -40,40 +40,51 @@ class WordsOrFiles(click.Command):
         return super().parse_args(ctx, before)
 
 
-def words_of(ctx: click.Context, sources: Sequence[str], how: Reading) -> list[Word]:
-    """Return the words that the arguments of a command name, and tell what was concluded.
-
-    Raises CrawlerError for what can't be read, and for no argument at all.
-    """
+def require_sources(ctx: click.Context, sources: Sequence[str]) -> None:
+    """Refuse no argument at all, and standard input twice."""
     literal: Sequence[str] = ctx.meta[_WORDS]
     if not sources and not literal:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     if "-" in sources[1:] and sources.count("-") > 1:
         raise click.BadArgumentUsage("standard input can be read once: there are several -")
-    words = [word for source in sources for word in _read(source, how)]
-    return words + [_named(text) for text in literal]
 
 
-def _read(source: str, how: Reading) -> Iterator[Word]:
+def words_of(
+    ctx: click.Context, sources: Sequence[str], how: Reading, say: Callable[[str], None]
+) -> Iterator[Word]:
+    """Yield the words that the arguments of a command name; say what was concluded.
+
+    Raises CrawlerError for what can't be read.
+    """
+    for source in sources:
+        yield from _read(source, how, say)
+    literal: Sequence[str] = ctx.meta[_WORDS]
+    yield from map(_named, literal)
+
+
+def _read(source: str, how: Reading, say: Callable[[str], None]) -> Iterator[Word]:
     if source == "-":
-        yield from _told(*read_list(sys.stdin.buffer, "standard input", how), "standard input")
+        yield from _listed(sys.stdin.buffer, "standard input", how, say)
         return
     path = Path(source)
     if source and path.is_file():
         with path.open("rb", buffering=HEAD) as stream:
-            yield from _told(*read_list(stream, path.name, how), path.name)
+            yield from _listed(stream, path.name, how, say)
         return
     if source:
         _refuse_names(source, path)
     yield _named(source)
 
 
-def _told(words: Sequence[Word], notes: Sequence[str], name: str) -> Sequence[Word]:
-    for note in notes:
-        tell(f"{name}: {note}")
-    if not words:
-        tell(f"{name} has no word in it")
-    return words
+def _listed(
+    stream: BinaryIO, name: str, how: Reading, say: Callable[[str], None]
+) -> Iterator[Word]:
+    is_empty = True
+    for word in words_of_list(stream, name, how, lambda note: say(f"{name}: {note}")):
+        is_empty = False
+        yield word
+    if is_empty:
+        say(f"{name} has no word in it")
 
 
 def _named(text: str) -> Word:

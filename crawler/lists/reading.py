@@ -1,7 +1,7 @@
 """Reads lists of words, whatever program has written them.
 
-Rule: a list is checked to its end before a word of it is added, so a bad line changes nothing.
-Nothing is guessed silently: what was concluded from the list itself comes back as notes.
+Rule: words come as they are read, so a list may be longer than the memory, or have no end. Nothing
+is guessed silently: what was concluded from the list itself is noted.
 """
 
 import csv
@@ -10,7 +10,7 @@ import io
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import PurePath
 from typing import BinaryIO, NamedTuple, TextIO
@@ -41,24 +41,40 @@ class Listed(NamedTuple):
     notes: Sequence[str]
 
 
+Note = Callable[[str], object]
+"""Takes what was concluded from a list itself."""
+
+
 def read_list(stream: BinaryIO, name: str, how: Reading) -> Listed:
-    """Read a list of words.
+    """Read a list of words to its end: see `words_of_list`."""
+    notes: list[str] = []
+    return Listed(list(words_of_list(stream, name, how, notes.append)), notes)
+
+
+def words_of_list(stream: BinaryIO, name: str, how: Reading, note: Note) -> Iterator[Word]:
+    """Yield the words of a list as they are read.
 
     Args:
         stream: the open file, or a pipe.
         name: its name; its suffix is believed where the first lines don't contradict it.
         how: what a person has said of it.
+        note: is told what was concluded.
 
     Raises CrawlerError for what is no list, or can't be read as one.
 
     """
+
+    def brief(said: str) -> None:
+        note(said[:MOST_SAID])
+
     try:
         reader = unpacked(stream, name)
         kind = kind_of(reader.peek(HEAD), name, how.encoding)
         if kind == TEXT:
             with decoded(reader, how.encoding) as text:
-                return _read_text(text, name, how)
-        return _read_binary(reader, kind, name, how)
+                yield from _words_of_text(text, name, how, brief)
+        else:
+            yield from _words_of_binary(reader, kind, name, how, brief)
     except (LookupError, UnicodeError) as error:
         raise wrong_encoding(name, error, how.encoding) from error
     except csv.Error as error:
@@ -71,21 +87,27 @@ def read_list(stream: BinaryIO, name: str, how: Reading) -> Listed:
         ) from error
 
 
-def _read_text(stream: TextIO, name: str, how: Reading) -> Listed:
+def _words_of_text(stream: TextIO, name: str, how: Reading, note: Note) -> Iterator[Word]:
     first = list(islice(stream, SAMPLE))
     form = form_of(_suffix(name), first, how)
     lines = chain(first, stream)
-    notes: Sequence[str] = []
-    words: Iterable[Word]
+    if form.note:
+        note(form.note)
     if form.kind == LINES:
-        words = _words_of_lines(lines, name)
+        yield from _words_of_lines(lines, name)
     elif form.kind == JSON_LINES:
-        words = words_of_json_lines(lines, name, how.column)
+        yield from words_of_json_lines(lines, name, how.column)
     elif form.kind == JSON:
         words, notes = words_of_json(lines, name, how.column)
+        _tell_all(notes, note)
+        yield from words
     else:
-        words, notes = _words_of_table(_cut(lines, form), name, how)
-    return _listed(words, [form.note, *notes] if form.note else notes)
+        yield from _words_of_table(_cut(lines, form), name, how, note)
+
+
+def _tell_all(notes: Sequence[str], note: Note) -> None:
+    for one in notes:
+        note(one)
 
 
 def _cut(lines: Iterator[str], form: Form) -> Rows:
@@ -94,7 +116,9 @@ def _cut(lines: Iterator[str], form: Form) -> Rows:
     return enumerate(rows, 1 + form.skipped)
 
 
-def _read_binary(reader: io.BufferedReader, kind: str, name: str, how: Reading) -> Listed:
+def _words_of_binary(
+    reader: io.BufferedReader, kind: str, name: str, how: Reading, note: Note
+) -> Iterator[Word]:
     with tempfile.TemporaryFile() as whole:
         shutil.copyfileobj(reader, whole)  # what reads it jumps, which a pipe can't
         notes: Sequence[str] = []
@@ -102,12 +126,8 @@ def _read_binary(reader: io.BufferedReader, kind: str, name: str, how: Reading) 
             rows, notes = workbook_rows(whole, name)
         else:
             rows = parquet_rows(whole, name)
-        words, more = _words_of_table(rows, name, how)
-        return _listed(words, [*notes, *more])
-
-
-def _listed(words: Iterable[Word], notes: Iterable[str]) -> Listed:
-    return Listed(list(words), [note[:MOST_SAID] for note in notes])
+        _tell_all(notes, note)
+        yield from _words_of_table(rows, name, how, note)
 
 
 def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
@@ -117,7 +137,7 @@ def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
             yield word
 
 
-def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[list[Word], list[str]]:
+def _words_of_table(rows: Rows, name: str, how: Reading, note: Note) -> Iterator[Word]:
     first = list(islice(rows, SAMPLE))
     header = first[0][1] if first else []
     sample = [row for _, row in first[1:]]
@@ -127,11 +147,8 @@ def _words_of_table(rows: Rows, name: str, how: Reading) -> tuple[list[Word], li
     else:
         columns = numbered_columns(max((len(row) for _, row in first), default=0), how.column, name)
         rest = chain(first, rows)
-    words, wordless = words_of_rows(rest, columns, name)
-    notes = list(columns.notes)
-    if wordless:
-        notes.append(f"{len(wordless)} rows have no word, for example row {wordless[0]}: left out")
-    return words, notes
+    _tell_all(columns.notes, note)
+    yield from words_of_rows(rest, columns, name, note)
 
 
 def _suffix(name: str) -> str:

@@ -20,7 +20,8 @@ HEAD = 1 << 16
 MOST_SAID = 500
 """Characters of what is said of a list: it may have put them there itself."""
 MOST_UNPACKED = 200_000_000
-"""Bytes that a packed list may become: all of it is in memory before a word of it is added."""
+"""Bytes that a packed list may become: what packs little into much is no list."""
+NOTHING_ADDED = ", and nothing of it was added"
 PARQUET, WORKBOOK, TEXT = "parquet", "workbook", "text"
 
 _MARKS = [  # in this order: the mark of UTF-32 begins with that of UTF-16
@@ -135,8 +136,7 @@ def likely_encoding(data: bytes) -> str | None:
 
 def no_list(name: str, cause: str, hint: str) -> CrawlerError:
     """Return the error for a file that can't be read as a list; it may quote what stands there."""
-    what = f"{name} can't be read, and nothing of it was added"
-    return CrawlerError(what, cause[:MOST_SAID], hint, Exit.USAGE)
+    return CrawlerError(f"{name} can't be read{NOTHING_ADDED}", cause[:MOST_SAID], hint, Exit.USAGE)
 
 
 def _is_western(text: str) -> bool:

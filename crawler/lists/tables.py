@@ -6,7 +6,7 @@ empty are left out without a word.
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from crawler.errors import CrawlerError, Exit, quoted
@@ -35,13 +35,14 @@ class Columns(NamedTuple):
     notes: Sequence[str]
 
 
-def words_of_rows(rows: Rows, columns: Columns, name: str) -> tuple[list[Word], list[int]]:
-    """Return the words of numbered rows, and the rows that have cells and no word.
+def words_of_rows(
+    rows: Rows, columns: Columns, name: str, note: Callable[[str], object]
+) -> Iterator[Word]:
+    """Yield the words of numbered rows; note in the end how many rows have cells and no word.
 
     Raises CrawlerError for a row that doesn't fit.
     """
-    words: list[Word] = []
-    wordless: list[int] = []
+    wordless, example = 0, 0
     titles, at = columns.titles, columns.word
     for number, row in rows:
         if any(cell.strip() for cell in row[len(titles) :]):
@@ -59,10 +60,11 @@ def words_of_rows(rows: Rows, columns: Columns, name: str) -> tuple[list[Word], 
         }
         word = numbered(number, name, text, cells)
         if word is not None:
-            words.append(word)
+            yield word
         elif cells:
-            wordless.append(number)
-    return words, wordless
+            wordless, example = wordless + 1, example or number
+    if wordless:
+        note(f"{wordless} rows have no word, for example row {example}: left out")
 
 
 def numbered(number: int, name: str, text: str, fields: Mapping[str, str]) -> Word | None:

@@ -1,4 +1,4 @@
-"""A file that somebody else made is read freely, and written to, or asked for, once it is trusted."""
+"""A file that somebody else made is read freely, and written to once a person has trusted it."""
 
 import os
 import socket

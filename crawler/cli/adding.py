@@ -1,0 +1,165 @@
+"""Words of a list go into the database part by part, and are counted.
+
+Rule: a list may be longer than the memory, or have no end. What is in stays in: whoever adds the
+list again adds the rest. So when it ends early, it is told how many are in.
+"""
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from crawler.cli.terminal import printable, tell
+from crawler.clock import wall_ms
+from crawler.errors import CrawlerError, Exit
+from crawler.ledger.intake import Added, Prompt, add_words
+from crawler.lists.source import NOTHING_ADDED
+from crawler.lists.words import look_alikes
+from crawler.protocol import Word
+from crawler.storage.database import Writer
+from crawler.template import Template
+
+PART = 100_000
+"""Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
+in any order, so each transaction writes most pages of their index.)"""
+PART_S = 5.0
+"""For how long words of a pipe wait for others to be added with them."""
+TOLD_EVERY = 10
+"""Parts."""
+EXAMPLES = 5
+
+
+class Counts:
+    """What was found in a list, part by part: repeated words are found within a part."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.unique = 0
+        self._repeated: list[str] = []
+        self._alike = 0
+        self._pairs: list[tuple[str, str]] = []
+
+    def take(self, part: Sequence[Word]) -> list[Word]:
+        """Count a part; return the first of each of its words."""
+        first: dict[str, Word] = {}
+        for word in part:
+            first.setdefault(word.text, word)
+        self.read += len(part)
+        self.unique += len(first)
+        if len(first) < len(part):
+            counts = Counter(word.text for word in part)
+            self._repeated += [text for text, n in counts.items() if n > 1][: EXAMPLES + 1]
+            del self._repeated[EXAMPLES + 1 :]
+        pairs = look_alikes(first)
+        self._alike += len(pairs)
+        self._pairs += pairs[: EXAMPLES - len(self._pairs)]
+        return list(first.values())
+
+    def tell_look_alikes(self) -> None:
+        """Tell which words nobody can tell apart."""
+        if self._alike:
+            shown = ", ".join(f"{a!a} and {b!a}" for a, b in self._pairs)
+            more = ", …" if self._alike > EXAMPLES else ""
+            tell(f"{self._alike} look like another word when they are printed: {shown}{more}")
+
+    def tell_repeated(self) -> None:
+        """Tell what was repeated."""
+        if self.unique < self.read:
+            examples = ", ".join(map(printable, self._repeated[:EXAMPLES]))
+            more = ", …" if len(self._repeated) > EXAMPLES else ""
+            tell(f"{self.read - self.unique} repeated in the list: {examples}{more}")
+
+
+def parts_of(words: Iterable[Word], *, is_live: bool) -> Iterator[list[Word]]:
+    """Yield words in parts; those of a pipe (``is_live``) after some seconds at the latest.
+
+    What was read before an interruption comes as a last part, before the interruption goes on.
+    """
+    part: list[Word] = []
+    begun_at = time.monotonic()
+    try:
+        for word in words:
+            part.append(word)
+            if len(part) >= PART or (is_live and time.monotonic() - begun_at > PART_S):
+                yield part
+                part, begun_at = [], time.monotonic()
+    except KeyboardInterrupt:
+        if is_live and part:
+            yield part
+        raise
+    if part:
+        yield part
+
+
+def check_fields(name: str, template: str, words: Sequence[Word]) -> None:
+    """Refuse words that lack a field which the prompt needs. Raises CrawlerError."""
+    needed = Template(template).required_names() - {"word"}
+    lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
+    if lacking:
+        raise CrawlerError(
+            f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
+            f"prompt {name!r} needs {', '.join(sorted(needed))}, which they have not,"
+            f" for example {printable(lacking[0])}",
+            "add the column, or put that part of the template in [[ ]] to make it optional",
+            Exit.USAGE,
+        )
+
+
+def add_parts(
+    writer: Writer, prompt: Prompt, parts: Iterable[Sequence[Word]]
+) -> tuple[Counts, Added]:
+    """Add words part by part; return what was found and what has changed.
+
+    Where it ends early, tell how many are in. Raises CrawlerError.
+    """
+    counts, total, done = Counts(), Added(0, 0, 0), 0
+    try:
+        for part in parts:
+            words = counts.take(part)
+            check_fields(prompt.name, prompt.template, words)
+            added = writer.run(add_words, prompt.id, words, wall_ms())
+            total = Added(*(a + b for a, b in zip(total, added, strict=True)))
+            done += 1
+            if done % TOLD_EVERY == 0:
+                tell(f"{counts.read} words read, {total.requests} added so far")
+    except BaseException as error:
+        if done:
+            tell(
+                f"it ended early: {total.requests} added to {prompt.name} are in;"
+                " add the list again for the rest"
+            )
+            if isinstance(error, CrawlerError):
+                error.what = error.what.removesuffix(NOTHING_ADDED)
+        raise
+    return counts, total
+
+
+@contextmanager
+def stopped_politely() -> Iterator[None]:
+    """Make of the signals that ask a program to end what Ctrl-C is."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    asked = [
+        number
+        for number in (signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is signal.SIG_DFL
+    ]
+    for number in asked:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def report_added(prompt: Prompt, unique: int, added: Added) -> None:
+    """Tell how many words have been added, and how many were known."""
+    known = unique - added.requests
+    tell(
+        f"{added.requests} added to {prompt.name} version {prompt.version}"
+        f" ({prompt.provider}, {prompt.model})" + (f", {known} known already" if known else "")
+    )
