@@ -34,6 +34,11 @@ def check(db: Path, *, as_json: bool, repair: bool) -> int:
         print_line(f"{mark} {finding.name}: {finding.promise}")
         if finding.broken:
             print_line(f"       {finding.broken} times, for example {', '.join(finding.examples)}")
+    if broken:
+        tell(
+            "a copy that was made while a run was at work may be torn: crawler backup makes whole"
+            " ones; crawler check --repair mends what can be mended (docs/backup.md)"
+        )
     return Exit.UNEXPECTED if broken else Exit.DONE
 
 

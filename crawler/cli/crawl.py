@@ -54,7 +54,7 @@ def crawl(db: Path, policy: Policy, options: RunOptions) -> int:
 async def _crawl(
     db: Path, policy: Policy, options: RunOptions, live: Live | None
 ) -> tuple[Ending, Status]:
-    log = heard(partial(tell_exposed, live.say)) if live else json_lines()
+    log = heard(partial(tell_warning, live.say)) if live else json_lines()
 
     def on_start(run: Loop) -> None:
         freeze_imports()
@@ -72,10 +72,15 @@ async def _crawl(
         return ending, await store.run(_final_status, policy.guard_ms)
 
 
-def tell_exposed(say: Callable[[str], None], event: str, fields: Mapping[str, Any]) -> None:
-    """Tell a person that the key leaves this machine in plain text, if that is what was logged."""
+def tell_warning(say: Callable[[str], None], event: str, fields: Mapping[str, Any]) -> None:
+    """Tell a person what was logged, where it is for persons: an exposed key, wrong counts."""
     if event == "key_exposed":
         say(f"the key goes to {fields['host']} in plain text: its address begins with http://")
+    if event == "tallies_recounted":
+        say(
+            f"the counts of {fields['prompts']} prompts were wrong, and were made anew: rows were"
+            " changed by hand, or this is a copy that is torn: crawler check, docs/backup.md"
+        )
 
 
 def _final_status(conn: sqlite3.Connection, guard_ms: int) -> Status:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from crawler.cli.crawl import freeze_imports, install_signal_handlers, tell_exposed
+from crawler.cli.crawl import freeze_imports, install_signal_handlers, tell_warning
 from crawler.cli.terminal import tell
 from crawler.cli.why import held_line, is_soon
 from crawler.errors import CrawlerError, Exit, quoted
@@ -119,7 +119,7 @@ class _Aside:
             self._reader.read(call, text)
 
     def hear(self, event: str, fields: Mapping[str, Any]) -> None:
-        tell_exposed(self.say, event, fields)
+        tell_warning(self.say, event, fields)
         if event != "attempt_failed":
             return
         self._is_read = False

@@ -27,6 +27,7 @@ from crawler.cli.retarget import (
     report_changed,
     require_reachable,
 )
+from crawler.cli.status import died_alone
 from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
@@ -34,9 +35,10 @@ from crawler.ledger import control
 from crawler.ledger.budget import ANYTHING, Allowance
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import Prompt
-from crawler.ledger.runs import Selection
+from crawler.ledger.runs import Selection, live_runs
 from crawler.policy import Policy
 from crawler.storage.database import require_database, writing
+from crawler.storage.files import is_alone
 
 
 @click.command(
@@ -105,8 +107,12 @@ def run(
     policy = _policy(timeout, max_failures)
     allowance = _allowance(budget, price)
     require_database(db)  # a run has something to do only where words have been added
+    alone = is_alone(db)
     with writing(db, wall_ms()) as writer:  # also of an older version: now it is read
         planned = writer.run(changes, name, provider, model)
+        unended = writer.run(live_runs) if alone else []
+    for line in died_alone(db, unended):
+        tell(line)
     require_reachable(planned)
     with writing(db, wall_ms()) as writer:
         done = writer.run(_apply, name, provider, model, concurrency, per_minute)

@@ -1,6 +1,7 @@
 """`crawler status`: how far it is, how fast, and what it waits for."""
 
 import sqlite3
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from crawler.cli.terminal import (
     print_line,
     printable,
     span,
+    tell,
 )
 from crawler.cli.why import held_line
 from crawler.errors import quoted
@@ -26,6 +28,7 @@ from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
 from crawler.run.ending import remedy_of
 from crawler.storage.database import reading
+from crawler.storage.files import is_alone
 from crawler.storage.locks import may_be_alive, run_is_alive
 
 
@@ -36,6 +39,7 @@ from crawler.storage.locks import may_be_alive, run_is_alive
 @database_option
 def status(db: Path, *, as_json: bool) -> None:
     """Show how far the crawl is, how fast, and what it waits for; also while it runs."""
+    alone = is_alone(db)
     with reading(db) as conn:
         now_ms = file_ms(conn)
         now = status_of(conn, Policy().guard_ms, now_ms)
@@ -55,6 +59,8 @@ def status(db: Path, *, as_json: bool) -> None:
         print_line(_oldest_line(now.oldest_call))
     for run in now.runs:
         print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
+    for line in died_alone(db, now.runs) if alone else ():
+        tell(line)
     at_work = may_be_alive(db, [run.id for run in now.runs])
     idle = now.unfinished and not at_work
     last = f" since {moment(ended.at_ms)} ({ended.reason})" if ended.reason else ""
@@ -125,6 +131,18 @@ def limit_line(limit: LimitStatus, now_ms: int) -> str:
 def _oldest_line(oldest: OldestCall) -> str:
     about = f"{printable(oldest.prompt)} about {printable(oldest.word)}"
     return f"the oldest call in flight: {about}, for {span(oldest.age_ms)}"
+
+
+MAY_BE_A_COPY = (
+    "if this is a copy that was made while it ran, what it lacks is where it was made:"
+    " crawler backup makes whole copies (docs/backup.md)"
+)
+
+
+def died_alone(db: Path, runs: Iterable[LiveRun]) -> list[str]:
+    """Return what may be wrong with a file that has runs without an end, and no log beside it."""
+    died = [run.id for run in runs if run_is_alive(db, run.id) is False]
+    return [f"run {run_id} has no end on record; {MAY_BE_A_COPY}" for run_id in died]
 
 
 def _run_line(db: Path, run: LiveRun, silent_ms: int) -> str:

@@ -55,7 +55,12 @@ def is_immutable(path: Path) -> bool:
     SQLite can read a file in WAL mode there only if it is told that nobody writes.
     """
     real = path.resolve()
-    return not os.access(real.parent, os.W_OK) and _size(beside(real, "wal")) == 0
+    return not os.access(real.parent, os.W_OK) and is_alone(real)
+
+
+def is_alone(path: Path) -> bool:
+    """Tell whether nothing that was committed lies beside a file: who was killed leaves its log."""
+    return _size(beside(path.resolve(), "wal")) == 0
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -392,6 +392,37 @@ def test_a_program_does_not_upgrade_a_file_under_an_older_one(path, monkeypatch)
 # Copies
 
 
+def test_a_copy_that_lacks_its_log_is_told(path):
+    with writing(path, 1) as writer:
+        writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
+    said = "run 1 has no end on record; if this is a copy that was made while it ran"
+    assert said in crawler("--db", path, "status").err
+    ran = crawler("--db", path, "run")
+    assert ran.code == Exit.DONE
+    assert said in ran.err
+    assert "crawler backup makes whole copies" in ran.err
+    for command in (("status",), ("run",)):
+        assert "copy" not in crawler("--db", path, *command).err
+
+
+def test_what_a_killed_process_leaves_is_not_taken_for_a_copy(path):
+    with writing(path, 1) as writer:
+        writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
+    killed(path)
+    for command in (("status",), ("run", "--limit", "1")):
+        assert "copy" not in crawler("--db", path, *command).err
+
+
+def test_counts_that_disagree_are_told_with_how_whole_copies_are_made(path):
+    conn = sqlite3.connect(path)
+    conn.execute("UPDATE tallies SET pending = 99")
+    conn.commit()
+    conn.close()
+    ran = crawler("--db", path, "check")
+    assert ran.code == Exit.UNEXPECTED
+    assert "may be torn: crawler backup makes whole ones" in ran.err
+
+
 def test_a_backup_of_a_file_that_is_written_to_is_whole(path, tmp_path):
     copy = tmp_path / "copy.db"
     with writing(path, 1) as writer:
