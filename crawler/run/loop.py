@@ -130,6 +130,8 @@ class Loop:
         try:
             await self._store.run(self._begin)
             await recover(self._store, self._scope, self._log, self._heartbeats)
+            # From now on a copy of the file alone knows of a run that has not ended.
+            await self._store.checkpoint()
             ending = await self._turns()
             await self._end(ending.reason)
         except (sqlite3.Error, LockTimeout, MemoryError):

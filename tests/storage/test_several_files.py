@@ -405,6 +405,21 @@ def test_a_copy_that_lacks_its_log_is_told(path):
         assert "copy" not in crawler("--db", path, *command).err
 
 
+def test_a_copy_of_the_file_alone_knows_of_the_run_that_it_was_made_in(tmp_path):
+    path, copy = tmp_path / "c.db", tmp_path / "copy.db"
+
+    def answer(call):
+        shutil.copy(path, copy)
+        return Answer(call.word)
+
+    async def main():
+        async with a_store(["a", "b"], path) as store:
+            await crawled(store, Played(answer))
+
+    asyncio.run(main())
+    assert "no end on record; if this is a copy" in crawler("--db", copy, "status").err
+
+
 def test_what_a_killed_process_leaves_is_not_taken_for_a_copy(path):
     with writing(path, 1) as writer:
         writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
