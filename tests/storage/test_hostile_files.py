@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crawler.errors import CrawlerError, Exit
-from crawler.storage import upgrade
+from crawler.storage import database, upgrade
 from crawler.storage.database import explained, writing
 from crawler.storage.schema import require_our_schema
 from crawler.storage.upgrade import migrations
@@ -263,6 +263,15 @@ def test_a_small_file_that_computes_long_values_takes_no_memory(ours):
     computing(ours, 1, 450_000_000)
     ran = crawler_process("--db", ours, "status", bound=("RLIMIT_AS", 700 * 2**20))
     assert ran.code in (Exit.DONE, Exit.CONFIGURATION), ran  # and not: no memory is left
+
+
+@pytest.mark.parametrize("command", [("status",), ("add", "new", "--prompt", "p")])
+def test_what_sqlite_may_use_is_bounded_by_what_there_is_to_read(ours, monkeypatch, command):
+    bounds = []
+    monkeypatch.setattr(database, "bound_memory", lambda _, most: bounds.append(most))
+    size = ours.stat().st_size
+    assert crawler("--db", ours, *command).code == Exit.DONE
+    assert set(bounds) == {512 * 2**20 + 2 * size}
 
 
 DEEP = "[" * 100_000 + "]" * 100_000

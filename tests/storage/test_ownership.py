@@ -1,12 +1,14 @@
 """A file that somebody else made is read freely, and written to once a person has trusted it."""
 
+import asyncio
 import os
 import socket
 import sqlite3
 
 import pytest
 
-from crawler.errors import Exit
+from crawler import crawl
+from crawler.errors import CrawlerError, Exit
 from crawler.storage import ownership, waiting
 from crawler.storage.ownership import login
 from crawler.storage.upgrade import APPLICATION_ID, migrations
@@ -37,11 +39,19 @@ WRITES = [
 ]
 
 
-@pytest.fixture
-def ours(tmp_path):
-    path = tmp_path / "c.db"
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    path = tmp_path_factory.mktemp("good") / "c.db"
     add_prompt(path, "p", "{word}")
     assert crawler("--db", path, "add", "a", "b", "--prompt", "p").code == Exit.DONE
+    return path.read_bytes()
+
+
+@pytest.fixture
+def ours(tmp_path, good):
+    path = tmp_path / "c.db"
+    path.write_bytes(good)
+    path.chmod(0o600)
     return path
 
 
@@ -66,20 +76,20 @@ def by_nobody(path):
 
 
 @pytest.mark.parametrize(
-    ("give", "whose"),
+    ("give", "whose", "writes"),
     [
-        (by_another, "was made by mallory on hers"),
-        (owned_by_another, "belongs to "),
-        (by_nobody, "does not say who made it"),
+        (by_another, "was made by mallory on hers", WRITES),
+        (owned_by_another, "belongs to ", WRITES[:1]),
+        (by_nobody, "does not say who made it", WRITES[:1]),
     ],
 )
-def test_a_file_of_somebody_else_is_read_and_not_written_to(ours, give, whose):
+def test_a_file_of_somebody_else_is_read_and_not_written_to(ours, give, whose, writes):
     give(ours)
     before = state_of(ours.parent)
     for command in READS:
         assert crawler("--db", ours, *command).code == Exit.DONE, command
         assert state_of(ours.parent) == before
-    for command in WRITES:
+    for command in writes:
         what, cause, hint = told(crawler("--db", ours, *command), Exit.CONFIGURATION)
         assert what.startswith(f"{ours} {whose}"), command
         assert "scripted (scripted) would be asked about 2 words" in cause
@@ -89,12 +99,26 @@ def test_a_file_of_somebody_else_is_read_and_not_written_to(ours, give, whose):
         ], command
 
 
-@pytest.mark.parametrize("give", [by_another, owned_by_another, by_nobody])
-@pytest.mark.parametrize("command", WRITES[2:])
+def test_a_program_asks_nothing_for_it_either(ours):
+    by_another(ours)
+    before = state_of(ours.parent)
+    with pytest.raises(CrawlerError, match="was made by mallory"):
+        asyncio.run(crawl(["a"], provider="scripted", database=ours))
+    assert {**state_of(ours.parent), "c.db-lock": 0} == {**before, "c.db-lock": 0}
+
+
+@pytest.mark.parametrize(
+    ("give", "command"),
+    [
+        *[(by_another, command) for command in WRITES[3:]],
+        (owned_by_another, WRITES[3]),
+        (by_nobody, WRITES[3]),
+    ],
+)
 def test_trust_is_said_once(ours, give, command):
     give(ours)
     ran = crawler("--db", ours, *command, "--trust")
-    assert ran.code in (Exit.DONE, Exit.UNREACHABLE), ran
+    assert ran.code == Exit.DONE, ran
     assert f"{ours} " in ran.err
     assert "and you trust it: scripted (scripted) would be asked about 2 words" in ran.err
     trusted = (login(), socket.gethostname(), "trusted")
@@ -173,6 +197,7 @@ def make_of_version(path, version):
         "CREATE TABLE migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
         " sha256 TEXT NOT NULL, applied_at_ms INTEGER NOT NULL) STRICT"
     )
+    conn.execute("PRAGMA synchronous = OFF")
     for known in migrations()[:version]:
         conn.executescript(f"BEGIN; {known.sql}; COMMIT")
         row = (known.version, known.name, known.sha256)
