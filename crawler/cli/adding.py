@@ -122,6 +122,7 @@ def add_parts(
             total = Added(*(a + b for a, b in zip(total, added, strict=True)))
             done += 1
             if done % TOLD_EVERY == 0:
+                writer.checkpoint()  # else the log would be larger than the file many times
                 tell(f"{counts.read} words read, {total.requests} added so far")
     except BaseException as error:
         if done:

@@ -35,7 +35,7 @@ def check(db: Path, *, as_json: bool, repair: bool) -> int:
         if finding.broken:
             print_line(f"       {finding.broken} times, for example {', '.join(finding.examples)}")
     if broken:
-        tell(
+        print_line(
             "a copy that was made while a run was at work may be torn: crawler backup makes whole"
             " ones; crawler check --repair mends what can be mended (docs/backup.md)"
         )

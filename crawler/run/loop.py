@@ -308,9 +308,8 @@ class Loop:
 
     async def _pause(self, wake_at_ms: int | None) -> None:
         """Sleep until a call ends, somebody wakes us, or it is time to look again."""
-        pause_ms = POLL_MS
-        if wake_at_ms is not None:
-            pause_ms = min(pause_ms, max(0, wake_at_ms - self._clock()))
+        due_ms = POLL_MS if wake_at_ms is None else wake_at_ms - self._clock()
+        pause_ms = min(POLL_MS, max(0, due_ms))
         timer = asyncio.get_running_loop().call_later(pause_ms / 1000, self._wake.set)
         await self._wake.wait()
         timer.cancel()

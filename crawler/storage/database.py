@@ -277,6 +277,11 @@ class Writer:
         """Run a function as one transaction."""
         return transact(self._conn, self._lock, transaction, *args, **kwargs)
 
+    def checkpoint(self) -> None:
+        """Write the log to the file, as far as no reader is in the way: for long writing alone."""
+        with self._lock.held():
+            self._conn.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+import crawler.cli.add
 from crawler.cli import adding
 from crawler.cli.adding import Counts, parts_of
 from crawler.errors import Exit
@@ -24,7 +25,8 @@ BAD = "\n".join([*LINES, "\u200b", "last"])
 
 @pytest.fixture(autouse=True)
 def short_parts(monkeypatch):
-    monkeypatch.setattr(adding, "PART", 10)
+    for module in (sys.modules["crawler.cli.add"], adding):
+        monkeypatch.setattr(module, "PART", 10)
 
 
 @pytest.fixture

@@ -480,7 +480,7 @@ class HeldUp:
     def __init__(self, store, clock_ms, meanwhile):
         self._store, self._clock_ms, self._meanwhile = store, clock_ms, meanwhile
         self.path = store.path
-        self.tend, self.has_failed = store.tend, False
+        self.tend, self.checkpoint, self.has_failed = store.tend, store.checkpoint, False
 
     async def run(self, transaction, *args):
         done = await self._store.run(transaction, *args)

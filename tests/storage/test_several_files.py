@@ -435,7 +435,7 @@ def test_counts_that_disagree_are_told_with_how_whole_copies_are_made(path):
     conn.close()
     ran = crawler("--db", path, "check")
     assert ran.code == Exit.UNEXPECTED
-    assert "may be torn: crawler backup makes whole ones" in ran.err
+    assert "may be torn: crawler backup makes whole ones" in ran.out
 
 
 def test_a_backup_of_a_file_that_is_written_to_is_whole(path, tmp_path):
