@@ -24,8 +24,6 @@ from crawler.providers import kind_of
 from crawler.storage import ownership
 from crawler.storage.database import Writer
 
-F = TypeVar("F", bound=Callable[..., Any])
-
 MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
 
@@ -201,7 +199,7 @@ _trust_option = click.option(
 )
 
 
-def changed_database_option(command: F) -> F:
+def changed_database_option(command: _Command) -> _Command:
     """Give a command the database that it changes, which the user made or has to trust."""
     return database_option(_trust_option(command))
 
