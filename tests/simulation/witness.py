@@ -4,6 +4,7 @@ Rule: store, scheduler and ledger are the product's; only what they are told of 
 overheard, and the provider is ours.
 """
 
+import socket
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -159,6 +160,12 @@ def make_older(path: Path, texts: list[str]) -> None:
 
 def _put_older(conn: sqlite3.Connection, texts: list[str]) -> None:
     """Put words on record in statements that every version knows."""
+    # By its runs a file is known to be one's own that does not say who made it.
+    conn.execute(
+        "INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms, ended_at_ms, reason)"
+        " VALUES (1, ?, '0', 1, 1, 1, 'stopped')",
+        [socket.gethostname()],
+    )
     conn.execute("INSERT INTO limits (id, name, concurrency) VALUES (1, 'quota', ?)", [CONCURRENCY])
     conn.execute(
         "INSERT INTO prompts (id, name, version, template, provider, model, params, limit_id,"
