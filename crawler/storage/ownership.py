@@ -84,7 +84,11 @@ def _stranger(conn: sqlite3.Connection, path: Path, version: int) -> str:
     me = login()
     owner = path.stat().st_uid
     if version < RECORDED_SINCE:
-        known = "SELECT 1 FROM runs WHERE host = ? LIMIT 1"
+        # Where nothing can be asked there is nothing to trust.
+        known = (
+            "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM prompts)"
+            " OR EXISTS (SELECT 1 FROM runs WHERE host = ?)"
+        )
         rows = []
         hows = {"made"} if conn.execute(known, (socket.gethostname(),)).fetchone() else set()
     else:

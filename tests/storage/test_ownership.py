@@ -9,7 +9,7 @@ import pytest
 
 from crawler import crawl
 from crawler.errors import CrawlerError, Exit
-from crawler.storage import ownership, waiting
+from crawler.storage import ownership
 from crawler.storage.ownership import login
 from crawler.storage.upgrade import APPLICATION_ID, migrations
 from tests.program import add_prompt, crawler, rows, state_of, told
@@ -172,23 +172,36 @@ def test_that_others_may_read_a_file_is_said_once(ours):
     assert "chmod" not in said[1]
 
 
-def test_a_file_from_before_who_made_it_was_recorded_is_known_by_its_runs(tmp_path, monkeypatch):
-    older = ownership.RECORDED_SINCE - 1
-    monkeypatch.setattr(waiting, "say", lambda _: None)
-    for name, runs in [("ran.db", f"VALUES (1, '{HOST}')"), ("hers.db", "VALUES (1, 'hers')")]:
-        path = tmp_path / name
-        make_of_version(path, older)
-        change(
-            path,
-            "INSERT INTO runs (pid, version, started_at_ms, heartbeat_at_ms, id, host)"
-            f" SELECT 1, '0', 1, 1, * FROM ({runs})",
-        )
-        ran = crawler("--db", path, "add", "a", "--prompt", "p")
-        if name == "ran.db":
-            assert "there is no prompt" in ran.err
-            assert rows(path, "SELECT user, how FROM owners") == [(login(), "made")]
-        else:
-            assert told(ran, Exit.CONFIGURATION)[0].startswith(f"{path} does not say who made it")
+RUN = (
+    "INSERT INTO runs (pid, host, version, started_at_ms, heartbeat_at_ms)"
+    " VALUES (1, '{}', '0', 1, 1);"
+)
+PROMPT = (
+    "INSERT INTO limits (id, name) VALUES (1, 'l'); INSERT INTO prompts (name, version, template,"
+    " provider, model, params, limit_id, current, created_at_ms)"
+    " VALUES ('p', 1, '{word}', 'scripted', 'm', '{}', 1, 1, 1);"
+)
+
+
+@pytest.mark.parametrize(
+    ("script", "is_own"),
+    [
+        (RUN.format(HOST) + PROMPT, True),
+        (RUN.format("hers"), True),  # nobody can be asked for it
+        (RUN.format("hers") + PROMPT, False),
+        (PROMPT, False),
+    ],
+)
+def test_a_file_from_before_who_made_it_was_recorded_is_known_by_its_runs(tmp_path, script, is_own):
+    path = tmp_path / "c.db"
+    make_of_version(path, ownership.RECORDED_SINCE - 1)
+    change(path, script)
+    ran = crawler("--db", path, "add", "a")
+    if is_own:
+        assert ran.code == Exit.DONE
+        assert rows(path, "SELECT user, how FROM owners") == [(login(), "made")]
+    else:
+        assert told(ran, Exit.CONFIGURATION)[0].startswith(f"{path} does not say who made it")
 
 
 def make_of_version(path, version):
