@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (11) leaves it. For readers; a database
+-- The schema of a database as the newest migration (12) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -85,6 +85,14 @@ CREATE TABLE prompt_views (
     name   TEXT PRIMARY KEY COLLATE NOCASE,
     prompt TEXT NOT NULL UNIQUE
 ) STRICT;
+
+-- The columns of the lists that prompts were given, for their views.
+CREATE TABLE prompt_columns (
+    prompt TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    nth    INTEGER NOT NULL,                          -- in the order in which they came
+    PRIMARY KEY (prompt, name)
+) STRICT, WITHOUT ROWID;
 
 -- ---- What became of it ----
 
@@ -468,7 +476,8 @@ FROM request_details
 WHERE text IS NOT NULL
 ORDER BY request_id;
 
--- The requests that have failed for good, and why.
+-- The requests that have failed for good, and why; current is 0 where the prompt has a newer
+-- version.
 CREATE VIEW failures AS
 SELECT request_details.word, request_details.outcome, request_details.reason,
        request_details.status_code, request_details.attempts, request_details.failures,
@@ -477,7 +486,7 @@ SELECT request_details.word, request_details.outcome, request_details.reason,
        strftime('%Y-%m-%dT%H:%M:%fZ', request_details.finished_at_ms / 1000.0, 'unixepoch')
            AS failed_at,
        request_details.word_id, request_details.request_id, request_details.draft,
-       attempts.reason_code
+       attempts.reason_code, request_details.current  -- 0: there is a newer version of the prompt
 FROM request_details
 JOIN attempts ON attempts.request_id = request_details.request_id
              AND attempts.number = request_details.attempts

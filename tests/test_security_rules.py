@@ -25,10 +25,11 @@ IN_STATEMENTS = {
     "ledger.prompt_views": {
         "{_quoted(old)}",
         "{_quoted(view)}",
-        "{_text(field)}",
+        "{_text(name)}",
         "{known}",
         "{prompt_id:d}",
         "{selected}",
+        "{source}",
     },
     "ledger.repair": {"{_ORPHANS}"},
     "ledger.status": {"{asked}", "{chosen}"},

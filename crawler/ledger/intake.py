@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from crawler.answer_schema import SCHEMA
 from crawler.errors import CrawlerError, Exit, require_name
 from crawler.ledger.json_columns import DEEPEST, fields_of, is_too_deep, json_object
-from crawler.ledger.prompt_views import put_view
+from crawler.ledger.prompt_views import note_columns, put_view
 from crawler.ledger.repair import not_as_made
 from crawler.protocol import Word
 
@@ -170,6 +170,7 @@ def add_words(
             " WHERE text = ? ON CONFLICT (prompt_id, word_id) DO NOTHING",
             [(text,) for text, _ in rows],
         ).rowcount
+    note_columns(conn, prompt_id, dict.fromkeys(name for word in words for name in word.fields))
     return Added(new_words, new_requests, counted - new_words)
 
 

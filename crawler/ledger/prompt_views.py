@@ -9,15 +9,19 @@ paths have no way to write every name. An answer that is not JSON would be an er
 view: providers let none pass where there is a schema (crawler/providers/answers/check.py).
 """
 
+import json
 import re
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from crawler.answer_schema import SCHEMA, property_names, require_schema
 from crawler.errors import CrawlerError, Exit
 
 _WORD = "word"
+MOST_COLUMNS = 500
+"""Columns of lists that a view shows: with more, SQLite could not have it."""
 _OTHER_COLUMNS = {
     "text": "text",
     "model": "model",
@@ -48,7 +52,33 @@ def put_view(
     conn.execute("DELETE FROM prompt_views WHERE prompt = ?", (name,))
     if fields:
         conn.execute("INSERT INTO prompt_views (name, prompt) VALUES (?, ?)", (view, name))
-        conn.execute(_definition(view, prompt_id, fields))
+        conn.execute(_definition(view, prompt_id, fields, _columns(conn, name)))
+
+
+def note_columns(conn: sqlite3.Connection, prompt_id: int, names: Iterable[str]) -> None:
+    """Show the columns of a list in the view of the prompt that its words are added to."""
+    current_id, name, params = conn.execute(
+        "SELECT newest.id, newest.name, newest.params FROM prompts AS own JOIN prompts AS newest"
+        " ON newest.name = own.name AND newest.current = 1 WHERE own.id = ?",
+        (prompt_id,),
+    ).fetchone()
+    known = set(_columns(conn, name))
+    unknown = (column for column in names if column not in known)
+    new = list(islice(unknown, MOST_COLUMNS - len(known)))
+    if not new:
+        return
+    conn.executemany(
+        "INSERT INTO prompt_columns (prompt, name, nth) VALUES (?1, ?2,"
+        " (SELECT count(*) FROM prompt_columns WHERE prompt = ?1))",
+        [(name, column) for column in new],
+    )
+    put_view(conn, name, current_id, json.loads(params))
+
+
+def _columns(conn: sqlite3.Connection, prompt: str) -> list[str]:
+    """Return the columns of the lists that a prompt was given, as they came."""
+    rows = conn.execute("SELECT name FROM prompt_columns WHERE prompt = ? ORDER BY nth", (prompt,))
+    return [name for (name,) in rows]
 
 
 def view_name(prompt: str) -> str:
@@ -57,16 +87,17 @@ def view_name(prompt: str) -> str:
     return f"_{name}" if name[:1].isdigit() else name
 
 
-def _definition(view: str, prompt_id: int, fields: list[str]) -> str:
+def _definition(view: str, prompt_id: int, fields: list[str], listed: list[str]) -> str:
     # The word is the list's own, whatever a model calls it.
     columns = {_WORD: "word"}
     taken = {_WORD}
-    for field in fields:
-        if field.lower() not in taken:
-            columns[field] = (
-                f"(SELECT value FROM json_each(request_details.text) WHERE key = {_text(field)})"
+    answers = [("text", name) for name in fields]
+    for source, name in (*answers, *(("fields", name) for name in listed)):
+        if name.lower() not in taken:
+            columns[name] = (
+                f"(SELECT value FROM json_each(request_details.{source}) WHERE key = {_text(name)})"
             )
-            taken.add(field.lower())
+            taken.add(name.lower())
     columns |= {name: sql for name, sql in _OTHER_COLUMNS.items() if name not in taken}
     selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
     return (

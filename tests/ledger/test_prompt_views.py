@@ -13,7 +13,7 @@ from crawler import crawl
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import intake
 from crawler.ledger.prompt_views import put_view, view_name
-from crawler.protocol import Call, ProviderError
+from crawler.protocol import Call, ProviderError, Word
 from crawler.providers.answers.check import examine
 from crawler.providers.function import Function
 from crawler.providers.scripted import Script
@@ -423,3 +423,45 @@ def test_what_is_taken_for_an_answer_can_be_read_by_sql(text):
         assert json.loads(shown) == said
     else:
         assert shown == said or shown == float(said)
+
+
+def add(ledger, *words):
+    """Add words with fields to the current prompt."""
+    listed = [Word(text, fields) for text, fields in words]
+    intake.add_words(ledger.conn, ledger.prompt.id, listed, ledger.now_ms)
+
+
+def test_the_columns_of_a_list_stand_beside_the_answers(ledger):
+    put(ledger, "gloss", {"type": "object", "properties": {"difficulty": {}, "level": {}}})
+    add(ledger, ("abate", {"Level": "B2", "Part of speech": "verb"}), ("zeal", {}))
+    assert columns(ledger, "gloss") == ["word", "difficulty", "level", "Part of speech", *OTHERS]
+    for lease in ledger.turn().leases:
+        said = '{"difficulty": 3, "level": "C1"}'
+        ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED, text=said), budget=0)
+    found = ledger.conn.execute('SELECT word, level, "Part of speech" FROM gloss').fetchall()
+    assert found == [("abate", "C1", "verb"), ("zeal", "C1", None)], "an answer comes first"
+    averages = 'SELECT "Part of speech", avg(difficulty) FROM gloss GROUP BY 1 ORDER BY 1'
+    assert ledger.conn.execute(averages).fetchall() == [(None, 3.0), ("verb", 3.0)]
+
+
+def test_columns_that_come_later_are_shown_too_also_of_a_prompt_that_gets_a_schema(ledger):
+    put(ledger, "p")
+    add(ledger, ("a", {"level": "B1"}))
+    put(ledger, "other", NOTES)
+    add(ledger, ("x", {"price": "3"}))
+    put(ledger, "p", NOTES)
+    assert columns(ledger, "p")[3:4] == ["level"]
+    add(ledger, ("b", {"topic": "law", "level": "C1"}))
+    assert columns(ledger, "p")[3:5] == ["level", "topic"]
+    assert columns(ledger, "other")[3:4] == ["price"], "each has its own"
+    before = ledger.row("PRAGMA schema_version")
+    add(ledger, ("c", {"level": "B2"}))
+    assert ledger.row("PRAGMA schema_version") == before, "and nothing is made again for nothing"
+
+
+def test_a_list_of_a_thousand_columns_is_added(ledger):
+    put(ledger, "p", NOTES)
+    add(ledger, ("a", {f"c{n}": "1" for n in range(1_000)}))
+    add(ledger, ("b", {f"d{n}": "1" for n in range(1_000)}))
+    assert ledger.row("SELECT count(*) FROM p") == (0,)
+    assert len(columns(ledger, "p")) == 3 + 500 + len(OTHERS)

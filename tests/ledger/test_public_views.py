@@ -196,6 +196,7 @@ def test_failures_tell_of_the_last_attempt(told):
             "request_id": 3,
             "draft": "b",
             "reason_code": None,
+            "current": 1,
         },
         {
             "word": "d",
@@ -213,6 +214,7 @@ def test_failures_tell_of_the_last_attempt(told):
             "request_id": 4,
             "draft": None,
             "reason_code": None,
+            "current": 1,
         },
     ]
 
@@ -374,3 +376,13 @@ def test_a_failure_that_is_answered_after_a_retry_is_none_any_more(told):
     told.turn(told.finish(lease, Outcome.SUCCEEDED), budget=0)
     assert told.row(last) is None
     assert told.row("SELECT attempts FROM results WHERE word = 'c'") == (3,)
+
+
+def test_a_failure_of_an_older_version_is_marked(ledger):
+    ledger.add("a")
+    (lease,) = ledger.turn().leases
+    ledger.turn(ledger.finish(lease, Outcome.REJECTED))
+    assert ledger.row("SELECT current FROM failures") == (1,)
+    spec = intake.PromptSpec(ledger.prompt.name, "Of {word}", "scripted", "m", {})
+    intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
+    assert ledger.row("SELECT current FROM failures") == (0,)

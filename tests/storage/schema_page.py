@@ -27,7 +27,7 @@ HEAD = """\
 """
 
 SECTIONS = {
-    "What is asked": ["words", "prompts", "prompt_views"],
+    "What is asked": ["words", "prompts", "prompt_views", "prompt_columns"],
     "What became of it": ["requests", "attempts", "responses", "drafts", "tallies"],
     "Who asks": ["runs", "clocks"],
     "Quotas": ["limits", "limit_changes"],
@@ -71,6 +71,7 @@ NOTES = {
     " requests_insert and requests_transition keep it, so that to ask costs the same with ten rows"
     " and with ten million.",
     "prompt_views": "The views that prompts with a schema have made for their answers.",
+    "prompt_columns": "The columns of the lists that prompts were given, for their views.",
     "runs": "One life of a process that crawls.",
     "runs.reason": "why it ended: see crawler/run/ending.py",
     "runs.heartbeat_at_ms": "moves while it turns",
@@ -91,7 +92,8 @@ NOTES = {
     "owners.how": "made, trusted, or moved from another machine",
     "migrations": "The migrations that have been applied. One whose text has changed is refused.",
     "results": "The answers: a row for each request that has succeeded.",
-    "failures": "The requests that have failed for good, and why.",
+    "failures": "The requests that have failed for good, and why; current is 0 where the prompt"
+    " has a newer version.",
     "progress": "How many requests of each prompt version are in each state.",
     "throughput_per_minute": "Calls by the minute in which they started.",
     "limit_history": "Each change of a limit.",

@@ -18,6 +18,7 @@ LANDED = {
     "0009_limiter.sql": "059c05e0065327c4467d40df2092a1c67f0cb1a6a9f7e883088f11fa94d27968",
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
+    "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 
