@@ -22,10 +22,13 @@ from crawler.protocol import Finish, Lease, Word
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
 from crawler.storage.upgrade import migrate
+from tests import schema_at_once
 from tests.forked import Origin, origin
 
 # Programs that the tests start write as they do for users: what is left goes out at their end.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+schema_at_once.install()
 
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]

@@ -13,7 +13,8 @@ import shutil
 import sys
 import tempfile
 import time
-from itertools import count
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from tests.simulation.service import CALM, Service, Weather
 
 SOON_S = 6.0
 """A call that has been given up may take five seconds to end."""
-STEPS_A_PROCESS = 50
+STEPS_A_PROCESS = 20
 TROUBLED = Weather(hanging=0, quota=12)
 
 
@@ -150,9 +151,13 @@ def main() -> None:
     options = _options()
     sweep = Sweep(options.items, options.retries, options.twice, options.bug)
     began_s = time.perf_counter()
-    told = _swept(sweep, options.step, options.jobs)
+    told = (
+        [cancel_at(options.step, sweep)]
+        if options.step is not None
+        else _swept(sweep, count(options.first, options.every), options.jobs)
+    )
     failed = [one for one in told if one.broken]
-    again = " ".join(word for word in sys.argv[1:] if not word.startswith("--step"))
+    again = " ".join(sys.argv[1:])
     for one in failed[:10]:
         print(f"cancelled at step {one.step}: {one.broken[0]}")
         print(f"  again: scripts/simulate cancellation {again} --step {one.step}")
@@ -164,19 +169,17 @@ def main() -> None:
     os._exit(bool(failed))
 
 
-def _swept(sweep: Sweep, step: int | None, jobs: int) -> list[Told]:
-    if step is not None:
-        return [cancel_at(step, sweep)]
+def _swept(sweep: Sweep, steps: Iterator[int], jobs: int) -> list[Told]:
+    """Cancel at one of the steps after another, until the run is over before it."""
     told: list[Told] = []
     empty_file()
     with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=1) as pool:
-        for first in count(1, STEPS_A_PROCESS * jobs):
-            steps = range(first, first + STEPS_A_PROCESS * jobs)
-            told += pool.starmap(cancel_at, [(n, sweep) for n in steps], STEPS_A_PROCESS)
+        while True:
+            some = [(step, sweep) for step in islice(steps, STEPS_A_PROCESS * jobs)]
+            told += pool.starmap(cancel_at, some, STEPS_A_PROCESS)
             found = sweep.bug is not None and any(one.broken for one in told)
             if found or not told[-1].was_running:
                 return [one for one in told if one.was_running]
-    raise AssertionError
 
 
 def _options() -> argparse.Namespace:
@@ -185,6 +188,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--retries", action="store_true", help="calls fail and are refused, too")
     parser.add_argument("--twice", action="store_true", help="cancel again three steps later")
     parser.add_argument("--step", type=int, help="only this one")
+    parser.add_argument("--every", type=int, default=1, help="each n-th step alone  [1]")
+    parser.add_argument("--first", type=int, default=1, help="the first of them  [1]")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes  [all cores]")
     parser.add_argument("--bug", choices=sorted(BUGS), help="with this mistake in the program")
     return parser.parse_args()

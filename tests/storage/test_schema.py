@@ -4,6 +4,7 @@ import re
 import sqlite3
 
 from crawler.storage.upgrade import migrate, migrations
+from tests import schema_at_once
 from tests.storage.schema_page import PAGE, SECTIONS, schema_page
 
 LANDED = {
@@ -21,6 +22,7 @@ LANDED = {
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
 }
 """The digests of the migrations that somebody's database may have been made with."""
+SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
 
 
 def new_database():
@@ -44,13 +46,14 @@ def test_the_page_is_fresh():
 def test_the_page_makes_the_schema_that_the_migrations_make():
     conn = sqlite3.connect(":memory:")
     conn.executescript(PAGE.read_text("utf-8"))
-    made, known = objects(conn), objects(new_database())
+    migrated = new_database()
+    made, known = objects(conn), objects(migrated)
     # ALTER TABLE puts new columns behind a table's constraints: columns are compared by name.
     assert made.keys() == known.keys()
     for kind, name in known:
         if kind == "table":
             told = f"SELECT * FROM pragma_table_xinfo('{name}')"
-            assert conn.execute(told).fetchall() == new_database().execute(told).fetchall(), name
+            assert conn.execute(told).fetchall() == migrated.execute(told).fetchall(), name
         else:
             assert made[kind, name] == known[kind, name], name
 
@@ -67,3 +70,11 @@ def test_a_migration_that_has_landed_is_never_edited():
     A new one is listed here when it lands.
     """
     assert {migration.name: migration.sha256 for migration in migrations()} == LANDED
+
+
+def test_what_other_tests_get_at_once_is_what_the_migrations_make():
+    once, known = sqlite3.connect(":memory:", isolation_level=None), new_database()
+    schema_at_once.migrate(once, 0)
+    for told in ("PRAGMA user_version", "PRAGMA application_id", SCHEMA):
+        assert once.execute(told).fetchall() == known.execute(told).fetchall(), told
+    assert list(once.iterdump()) == list(known.iterdump())
