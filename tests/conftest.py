@@ -21,7 +21,6 @@ from crawler.policy import Policy
 from crawler.protocol import Finish, Lease, Word
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
-from crawler.storage.upgrade import migrate
 from tests import schema_at_once
 from tests.forked import Origin, origin
 
@@ -64,7 +63,7 @@ def pytest_configure() -> None:
 def empty_ledger() -> sqlite3.Connection:
     """A database that is migrated once and copied for each test that wants one of its own."""
     conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    migrate(conn, 1_000_000_000_000)
+    schema_at_once.migrate(conn, 1_000_000_000_000)
     return conn
 
 
