@@ -44,6 +44,8 @@ settings.register_profile(
 PROFILE = os.environ.get("CRAWLER_TEST_PROFILE", "tests")
 LONG = PROFILE == "long"
 """The long versions are wanted: scripts/test --long."""
+DAY = int(os.environ.get("CRAWLER_TEST_DAY", "0"))
+"""What is too dear to be tried each time has its turn by the day; the long versions try it all."""
 settings.load_profile(PROFILE)
 
 

@@ -79,8 +79,8 @@ def test_a_killed_child_costs_one_call_and_another_takes_its_place():
 
 @needs_model
 def test_a_run_goes_on_when_its_models_process_is_killed_again_and_again(tmp_path):
-    db, words = tmp_path / "c.db", [f"word{n}" for n in range(16)]
-    params = ("max_output_tokens=8", "allow_truncated=true", "ignore_eos=true")
+    db, words = tmp_path / "c.db", [f"word{n}" for n in range(12)]
+    params = ("max_output_tokens=4", "allow_truncated=true", "ignore_eos=true")
     add_prompt(db, "p", "What is {word}?", *params, provider="local")
     assert crawler("--db", db, "add", *words, "--prompt", "p").code == Exit.DONE
     killed = set()

@@ -247,7 +247,7 @@ def sweep_all(
     """Run all sweeps; a process that hangs ends all with its traceback.
 
     Of the writes, which are many and much alike, each n-th fails, in each sweep other ones; of the
-    other operations then each second. A new file gets its schema at once, where not all codes are
+    other operations then each third. A new file gets its schema at once, where not all codes are
     wanted: that too is one transaction.
     """
     with ProcessPoolExecutor(
@@ -257,7 +257,7 @@ def sweep_all(
             pool.submit(sweep, of, folder, first + stretch * step, STRETCHES * step)
             for folder in folders
             for number, of in enumerate(sweeps(codes))
-            for step in (every if of.kind in MANY else min(every, 2),)
+            for step in (every if of.kind in MANY else min(every, 3),)
             for first in (1 + number % step,)
             for stretch in range(STRETCHES)
         ]

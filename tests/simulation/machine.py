@@ -25,6 +25,7 @@ from tests.simulation.loop import PROCESS, Loop
 
 EPOCH_S = 1_700_000_000
 SECOND_NS = 10**9
+_version = functools.cache(running.version)
 
 
 @functools.cache
@@ -92,6 +93,8 @@ class Machine:
         time = SimpleNamespace(time_ns=self._wall_ns, clock_gettime_ns=self._since_boot_ns)
         with ExitStack() as patches:
             patches.enter_context(patch.object(clock, "time", time))
+            # What is installed is read anew for each run: a twentieth of a simulation's time.
+            patches.enter_context(patch.object(running, "version", _version))
             for module in (clock, running, recovery):
                 patches.enter_context(patch.object(module, "boot_id", self._boot_id))
             for kind, made in (

@@ -37,8 +37,8 @@ REACHED = (
     "ended max_calls",
     "ended deadline",
 )
-"""Rare states that a simulation is there for: in 150 seeds each of them has to be reached."""
-ENOUGH_SEEDS = 150
+"""Rare states that a simulation is there for: in 50 seeds each of them has to be reached."""
+ENOUGH_SEEDS = 50
 
 
 def main() -> None:
