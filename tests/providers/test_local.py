@@ -6,10 +6,12 @@ import importlib.util
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,11 +86,14 @@ def test_a_run_goes_on_when_its_models_process_is_killed_again_and_again(tmp_pat
     add_prompt(db, "p", "What is {word}?", *params, provider="local")
     assert crawler("--db", db, "add", *words, "--prompt", "p").code == Exit.DONE
     killed = set()
-    with subprocess.Popen(
-        [sys.executable, "-m", "crawler", "--db", db, "run"], stderr=subprocess.PIPE
-    ) as run:
+    with (
+        closing(sqlite3.connect(db)) as seen,
+        subprocess.Popen(
+            [sys.executable, "-m", "crawler", "--db", db, "run"], stderr=subprocess.PIPE
+        ) as run,
+    ):
         for answers in (1, 6):
-            while rows(db, "SELECT count(*) FROM results") < [(answers,)]:
+            while seen.execute("SELECT count(*) FROM responses").fetchone() < (answers,):
                 with pytest.raises(subprocess.TimeoutExpired):
                     run.wait(0.02)
             (child,) = children_of(run.pid)
