@@ -12,7 +12,7 @@ from crawler.failpoints import POINTS, VARIABLE, failpoint
 from tests.conftest import LONG
 from tests.crawls import Crawl, assert_witnesses_agree
 from tests.loopback import serving
-from tests.program import crawler_process, rows, told
+from tests.program import Ran, crawler, crawler_process, rows, told
 
 OF_THE_FILE = ("file_created", "migrating", "before_begin", "before_commit", "after_commit")
 OF_A_TRANSACTION = ("before_begin", "before_commit", "after_commit")
@@ -36,9 +36,10 @@ def deaths():
 def test_a_file_whose_making_was_cut_off_is_made_by_the_next(tmp_path, point):
     db = tmp_path / "c.db"
     add = ("--db", db, "prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
+    # In a process of its own: those that the tests fork do not migrate a new file.
     assert crawler_process(*add, env={VARIABLE: point}).code == -signal.SIGKILL
-    assert crawler_process(*add).code == Exit.DONE
-    assert crawler_process("--db", db, "check").code == Exit.DONE
+    assert crawler(*add).code == Exit.DONE
+    assert crawler("--db", db, "check").code == Exit.DONE
     assert rows(db, "SELECT version FROM prompts") == [(1,)]
 
 
@@ -62,10 +63,12 @@ def die_at(crawl, point, number):
 
 
 @pytest.mark.parametrize("name", ["lease", "leased:0", "leased:", "leased:1x", ""])
-def test_a_wrong_name_is_an_error_that_tells_the_right_ones(tmp_path, name):
-    db = tmp_path / "c.db"
-    add = ("--db", db, "prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
-    what, cause, _ = told(crawler_process(*add, env={VARIABLE: name}), Exit.CONFIGURATION)
+def test_a_wrong_name_is_an_error_that_tells_the_right_ones(tmp_path, forks, name):
+    add = ("prompt", "add", "p", "--template", "{word}", "--provider", "scripted")
+    process = forks.start(("--db", tmp_path / "c.db", *add), {VARIABLE: name})
+    with process.stderr:
+        ran = Ran(process.wait(20), "", process.stderr.read())
+    what, cause, _ = told(ran, Exit.CONFIGURATION)
     assert what == f"{VARIABLE}={name} names no point to die at"
     assert all(point in cause for point in POINTS)
 
