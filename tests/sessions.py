@@ -10,13 +10,17 @@ import re
 import shlex
 import subprocess
 import sys
-from contextlib import chdir, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
 from crawler.cli import main
 
+QUOTED = re.compile(r"""'[^']*'|"[^"$`\\]*\"""")
 OF_A_SHELL = re.compile(r"[|&;<>$*`]")
+ASIDE = re.compile(r"""(.+?)(?: 2(>>?) (\S+))?(; echo "exit code \$\?")?""", re.DOTALL)
+"""A command, where its standard error goes, and whether its exit code is told."""
 
 
 class Block(NamedTuple):
@@ -63,7 +67,8 @@ class Shell:
     """A terminal in a folder of its own, where `crawler` is the program under test.
 
     What is `crawler` and its arguments, or a cell, runs in this process, which has made all
-    imports; what needs a shell runs in one, and the program in a process of its own.
+    imports, though its log goes to a file; what needs a shell runs in one, and the program in a
+    process of its own.
     """
 
     def __init__(self, folder):
@@ -85,12 +90,16 @@ class Shell:
         if forgotten := re.fullmatch(r"unset (\w+)", command):
             self._env.pop(forgotten[1], None)
             return ""
-        if command.startswith("crawler ") and not OF_A_SHELL.search(command):
-            with self._here() as told, patch.object(sys, "argv", words(command)):
+        alone, how, log, code = ASIDE.fullmatch(command).groups()
+        if alone.startswith("crawler ") and not OF_A_SHELL.search(QUOTED.sub("", alone)):
+            with self._here() as told, patch.object(sys, "argv", words(alone)), ExitStack() as own:
+                if log:
+                    file = own.enter_context(Path(log).open("a" if how == ">>" else "w"))
+                    own.enter_context(redirect_stderr(file))
                 try:
                     main()
-                except SystemExit:
-                    return told.getvalue()
+                except SystemExit as end:
+                    return told.getvalue() + (f"exit code {end.code}\n" if code else "")
                 raise AssertionError("the program always exits")
         return self._output(["/bin/sh", "-c", command])
 

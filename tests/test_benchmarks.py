@@ -1,4 +1,7 @@
-"""Each benchmark in its smallest form: what it prints has the figures that it is there for."""
+"""Each benchmark in its smallest form: what it prints has the figures that it is there for.
+
+Half of them have their turn by the day.
+"""
 
 import os
 import re
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import DAY, LONG
 from tests.simulation.disk import fast_folder
 
 BENCHMARKS = Path(__file__).parent.parent / "scripts" / "benchmarks"
@@ -53,7 +57,7 @@ def run(name, *options):
     )
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", list(SMALL) if LONG else list(SMALL)[DAY % 2 :: 2])
 def test_it_measures_what_it_is_there_for(tmp_path, name):
     options, told = SMALL[name]
     done = run(name, *options, "--dir", fast_folder() or tmp_path)
