@@ -7,7 +7,7 @@ import pytest
 
 from crawler.errors import Exit
 from crawler.ledger.repair import recount_in_passing
-from tests.program import add_prompt, crawler, crawler_process, rows, told
+from tests.program import add_prompt, crawler, rows, told
 
 WORDS = [f"w{n}" for n in range(20)]
 
@@ -52,7 +52,7 @@ def answers(path):
 )
 def test_a_run_of_which_nothing_left_can_be_asked_ends_and_is_mended(path, statement, left):
     edit(path, statement)
-    ran = crawler_process("--db", path, "run", "--deadline", "60s")
+    ran = crawler("--db", path, "run", "--deadline", "60s")
     assert ran.code == Exit.UNEXPECTED
     assert "error: nothing that is left can ever be asked; what is left stays pending" in ran.err
     assert "crawler check --repair" in ran.err
@@ -63,7 +63,7 @@ def test_a_run_of_which_nothing_left_can_be_asked_ends_and_is_mended(path, state
     [copy] = path.parent.glob("*.before-repair-*")
     assert answers(copy) == 20 - left
     lost = left if "DELETE" in statement else 0
-    assert crawler_process("--db", path, "run").code == Exit.DONE
+    assert crawler("--db", path, "run").code == Exit.DONE
     assert answers(path) == 20 - lost
 
 
@@ -112,7 +112,7 @@ def test_right_counts_of_a_large_file_are_proven_at_little_cost(path, monkeypatc
 )
 def test_what_was_taken_away_gives_three_lines(path, statement, command):
     edit(path, statement)
-    ran = crawler_process("--db", path, command)
+    ran = crawler("--db", path, command)
     assert "Traceback" not in ran.err
     told(ran, ran.code)
     assert ran.code in {Exit.UNEXPECTED, Exit.DATABASE}
@@ -140,7 +140,7 @@ def test_a_broken_page_is_found_and_the_rest_is_asked(path):
         for page in range(60, 1_500, 90):
             file.seek(4096 * page)
             file.write(b"\xa5" * 4096)
-    ran = crawler_process("--db", path, "check")
+    ran = crawler("--db", path, "check")
     assert ran.code == Exit.UNEXPECTED
     assert "Traceback" not in ran.err
     assert "BROKEN file_is_sound" in ran.out
@@ -151,5 +151,5 @@ def test_what_an_earlier_version_has_left_does_not_keep_a_run_waiting(path):
     change = ("prompt", "add", "p", "--template", "now {word}", "--provider", "scripted")
     assert crawler("--db", path, *change).code == Exit.DONE  # the old version keeps its rows
     edit(path, "UPDATE requests SET due_at_ms = -5 WHERE prompt_id = 2")
-    ran = crawler_process("--db", path, "run", "--deadline", "60s")
+    ran = crawler("--db", path, "run", "--deadline", "60s")
     assert rows(path, "SELECT reason FROM runs") == [("stuck",)], ran
