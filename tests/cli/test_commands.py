@@ -507,7 +507,11 @@ class TestExitCodes:
             bound.bind(("127.0.0.1", 0))  # and not listening
             monkeypatch.setenv("OPENAI_BASE_URL", f"http://127.0.0.1:{bound.getsockname()[1]}")
             asked("run", "--provider", "openai", "--model", "m", "--deadline", "0s")
-            change("UPDATE limits SET gate_strikes = 4, gate_closed_at_ms = 1")  # tried before
+            since_ms = wall_ms() - 5_000  # and tried before
+            change(
+                "UPDATE limits SET gate_cause = 'outage', gate_strikes = 4, gate_opens_at_ms = 1,"
+                f" gate_since_ms = {since_ms}, gate_closed_at_ms = {since_ms}"
+            )
             what, cause, _ = told(asked("run"), Exit.UNREACHABLE)
         assert what == "the server can't be reached; what is left stays pending"
         assert "cannot connect" in cause

@@ -2,6 +2,8 @@
 
 import asyncio
 import functools
+import time
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +11,7 @@ from crawler.ledger import control
 from crawler.protocol import Answer, ProviderError
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
-from tests.crawling import Played, a_store, crawled, put, rows
+from tests.crawling import QUICK, Played, a_store, crawled, put, rows
 
 COUNTS = (
     "SELECT name, succeeded, pending + leased FROM prompts JOIN tallies"
@@ -97,5 +99,12 @@ async def test_a_pause_of_one_model_does_not_hide_that_nobody_is_reached():
         await store.run(lambda c: control.pause(c, "scripted/n", 1))
         away = bad(Outcome.UNAVAILABLE, Kind.NETWORK)
         async with asyncio.timeout(30):
-            ending = await crawled(store, {"m": away, "n": away})
+            # On a clock that hurries: the server is tried again after two seconds, three, and so on.
+            began_s, patient = time.monotonic(), replace(QUICK, guard_ms=10**9)
+            ending = await crawled(
+                store,
+                {"m": away, "n": away},
+                patient,
+                clock=lambda: 10**12 + int((time.monotonic() - began_s) * 20_000),
+            )
         assert (ending.reason, ending.unfinished) == ("unreachable", 4)
