@@ -15,8 +15,8 @@ from tests.conftest import LONG
 from tests.crawls import CONCURRENCY, Crawl, assert_witnesses_agree, until
 from tests.loopback import serving
 
-KILLS, WORDS = (2_000, 10_000) if LONG else (40, 300)
-LIMITED_KILLS = 200 if LONG else 10
+KILLS, WORDS = (2_000, 10_000) if LONG else (24, 200)
+LIMITED_KILLS = 200 if LONG else 8
 PATIENT = ("--max-failures", "1000000")
 """Who is killed so often would else give up words that are in flight each time."""
 

@@ -99,7 +99,7 @@ async def test_a_pause_of_one_model_does_not_hide_that_nobody_is_reached():
         await store.run(lambda c: control.pause(c, "scripted/n", 1))
         away = bad(Outcome.UNAVAILABLE, Kind.NETWORK)
         async with asyncio.timeout(30):
-            # On a clock that hurries: the server is tried again after two seconds, three, and so on.
+            # On a clock that hurries: the server is tried again after two seconds, three, and so.
             began_s, patient = time.monotonic(), replace(QUICK, guard_ms=10**9)
             ending = await crawled(
                 store,
