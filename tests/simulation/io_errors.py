@@ -62,7 +62,6 @@ COURSES = ("new", "older", "present")
 WORDS = 4
 HANGS_AFTER_S = 120
 SHOWN = 5
-STRETCHES = 2
 
 
 class Sweep(NamedTuple):
@@ -254,12 +253,10 @@ def sweep_all(
         jobs, get_context("spawn"), initializer=None if codes is ALL else schema_at_once.install
     ) as pool:
         parts = [
-            pool.submit(sweep, of, folder, first + stretch * step, STRETCHES * step)
+            pool.submit(sweep, of, folder, 1 + number % step, step)
             for folder in folders
             for number, of in enumerate(sweeps(codes))
             for step in (every if of.kind in MANY else min(every, 3),)
-            for first in (1 + number % step,)
-            for stretch in range(STRETCHES)
         ]
         results = [part.result() for part in parts]
     points, ended, unknown = (sum(column) for column in list(zip(*results, strict=True))[:3])
