@@ -6,11 +6,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "crawler"
-TREES = {
-    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): ast.parse(path.read_text("utf-8"))
-    for path in sorted(PACKAGE.rglob("*.py"))
-}
+from tests.test_shape import PACKAGE, trees
+
 SQL = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "CREATE ", "DROP ", "PRAGMA ")
 
 # All that is ever put into a statement beside its parameters: constants of ours, whole numbers
@@ -42,7 +39,8 @@ IN_STATEMENTS = {
 
 def nodes(kind):
     """Yield each node of a kind, and the module that it is in."""
-    for module, tree in TREES.items():
+    for path, tree in trees().items():
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         for node in ast.walk(tree):
             if isinstance(node, kind):
                 yield module, node

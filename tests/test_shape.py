@@ -1,6 +1,7 @@
 """The shape of the house: layers, sizes, names. What is written in DESIGN stays so."""
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from tests.expected import MAY_FOLLOW
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "crawler"
 FILES = sorted(PACKAGE.rglob("*.py"))
-TREES = {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 FLOORS = [
     {"clock", "errors", "redaction", "states"},
@@ -24,6 +24,12 @@ FLOORS = [
 """The rooms: folders of the package, and files at its top. A room imports from floors below it."""
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 BANNED_NAMES = {"utils", "util", "helpers", "helper", "manager", "common", "base", "misc"}
+
+
+@functools.cache
+def trees():
+    """Return the files of the package, parsed; once, and only where a test asks for them."""
+    return {path: ast.parse(path.read_text("utf-8")) for path in FILES}
 
 
 def name_of(path):
@@ -49,7 +55,7 @@ def room_of(name):
 def code_lines(path):
     """Count the lines that are neither blank, comment nor docstring."""
     docs = set()
-    for node in ast.walk(TREES[path]):
+    for node in ast.walk(trees()[path]):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             docs |= set(range(node.lineno, node.end_lineno + 1))
     lines = enumerate(path.read_text("utf-8").splitlines(), 1)
@@ -61,7 +67,7 @@ def arrows():
     pairs = {
         (room_of(name_of(path)), room_of(other))
         for path in FILES
-        for other in imported(TREES[path])
+        for other in imported(trees()[path])
     }
     # The Python API imports its work when it is called: see crawler/__init__.py.
     return {(room, other) for room, other in pairs if room != other and (room, other) != ("", "")}
@@ -80,7 +86,7 @@ def test_the_rooms_are_few_and_so_are_the_arrows_between_them():
 
 
 def test_there_are_no_import_cycles():
-    graph = {name_of(path): set(imported(TREES[path])) for path in FILES}
+    graph = {name_of(path): set(imported(trees()[path])) for path in FILES}
     graph[""].discard("api")  # inside a function: see crawler/__init__.py
     done = set()
 
@@ -108,7 +114,7 @@ def body_lines(function):
 def test_files_and_functions_are_small():
     for path in FILES:
         assert code_lines(path) <= 250, path
-        for node in ast.walk(TREES[path]):
+        for node in ast.walk(trees()[path]):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 assert body_lines(node) <= 40, f"{path}: {node.name}"
 
@@ -116,7 +122,7 @@ def test_files_and_functions_are_small():
 def test_most_functions_are_very_small():
     lengths = sorted(
         node.end_lineno - node.lineno + 1
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     )
@@ -128,7 +134,7 @@ def test_every_file_says_what_is_inside_and_hides_nothing_from_the_type_checker(
     for path in FILES:
         source = path.read_text("utf-8")
         assert path.stem not in BANNED_NAMES, path
-        assert ast.get_docstring(TREES[path]), path
+        assert ast.get_docstring(trees()[path]), path
         assert "TYPE_CHECKING" not in source, path
         assert "type: ignore" not in source, path
 
@@ -152,7 +158,7 @@ def test_only_the_store_knows_aiosqlite():
 def test_log_events_are_a_closed_list():
     used = {
         node.args[0].value
-        for tree in TREES.values()
+        for tree in trees().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Attribute)
