@@ -220,11 +220,18 @@ class LedgerMachine(RuleBasedStateMachine):
         self.open = [entry for entry in self.open if entry.lease not in leases]
 
     @precondition(lambda self: self.open)
-    @rule(outcome=st.sampled_from([Outcome.TRANSIENT, *Outcome]), calls=st.integers(1, 9))
-    def finish_several(self, outcome, calls):
-        for _ in range(min(calls, len(self.open))):
+    @rule(
+        outcome=st.sampled_from([Outcome.TRANSIENT, *Outcome]),
+        calls=st.integers(1, 9),
+        step=st.integers(0, 5),
+    )
+    def finish_several(self, outcome, calls, step=0):
+        """All of them in one way, or each in another."""
+        outcomes = list(Outcome)
+        first = outcomes.index(outcome)
+        for nth in range(min(calls, len(self.open))):
             facts = {"retry_after_ms": None, "tokens": 9, "truncated": False, "daily": False}
-            self._finish_and_compare(0, outcome, **facts)
+            self._finish_and_compare(0, outcomes[(first + nth * step) % len(outcomes)], **facts)
 
     @precondition(lambda self: len(self.open) >= OUTAGE_AFTER)
     @rule()
@@ -579,7 +586,7 @@ class LedgerMachine(RuleBasedStateMachine):
         request.cancelling = False
 
 
-EXAMPLES, STEPS = {"long": (10_000, 100), "mutation": (15, 50)}.get(PROFILE, (150, 50))
+EXAMPLES, STEPS = {"long": (10_000, 100), "mutation": (15, 50)}.get(PROFILE, (200, 50))
 TestLedger = LedgerMachine.TestCase
 TestLedger.settings = settings(max_examples=EXAMPLES, stateful_step_count=STEPS, deadline=None)
 
