@@ -4,6 +4,7 @@ Rule: short reads that never write, so that they work beside a run.
 """
 
 import sqlite3
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from crawler.ledger.limits import Limit, limits
@@ -59,6 +60,16 @@ class LimitStatus(NamedTuple):
     per_minute_from: str | None = None
     """``you``, or ``server``; None: nobody has set it, and no server has told."""
     tokens_from: str | None = None
+    unfinished: int = 0
+    """Requests of the current prompts under it that are still to be answered."""
+
+    @property
+    def eta_ms(self) -> int | None:
+        """Milliseconds until they are, if it goes on as in the last minute; None: not known."""
+        if not self.unfinished:
+            return 0
+        rate = self.succeeded_per_minute
+        return int(self.unfinished / rate * WINDOW_MS) if rate else None
 
 
 class OldestCall(NamedTuple):
@@ -112,9 +123,11 @@ class Status(NamedTuple):
             return 0
         if any(limit.held_by in ("gate", "paused") for limit in self.limits):
             return None
-        rate = self.succeeded_per_minute
-        waits_ms = max(((row.until_ms or 0) - self.now_ms for row in self.limits), default=0)
-        return max(waits_ms, int(self.unfinished / rate * WINDOW_MS)) if rate else None
+        # Limits work side by side, and none takes over what is left under another.
+        busy = [limit for limit in self.limits if limit.unfinished]
+        left_ms = [limit.eta_ms for limit in busy if limit.eta_ms is not None]
+        waits_ms = [(limit.until_ms or 0) - self.now_ms for limit in self.limits]
+        return max(*left_ms, *waits_ms) if left_ms else None
 
 
 def status(
@@ -141,18 +154,19 @@ def status(
         values,
     )
     with_work = conn.execute(
-        "SELECT prompts.id, limit_id FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
+        "SELECT prompts.id, limit_id, pending + leased FROM prompts"
+        " JOIN tallies ON tallies.prompt_id = prompts.id"
         f" WHERE pending + leased > 0 AND {asked} ORDER BY prompts.id",
         values,
     ).fetchall()
-    with_limit = {limit_id for _, limit_id in with_work}
+    with_limit = {limit_id for _, limit_id, _ in with_work}
     return Status(
         progress=[Progress._make((*row[:-1], bool(row[-1]))) for row in progress],
         limits=[
             _limit_status(
                 conn,
                 limit,
-                [prompt_id for prompt_id, limit_id in with_work if limit_id == limit.id],
+                {prompt: left for prompt, limit_id, left in with_work if limit_id == limit.id},
                 now_ms,
             )
             for limit in limits(conn, guard_ms).values()
@@ -184,13 +198,14 @@ def answers(conn: sqlite3.Connection) -> int:
 
 
 def _limit_status(
-    conn: sqlite3.Connection, limit: Limit, prompt_ids: list[int], now_ms: int
+    conn: sqlite3.Connection, limit: Limit, unfinished: Mapping[int, int], now_ms: int
 ) -> LimitStatus:
-    used = usage(conn, limit, prompt_ids, now_ms)
+    """Return the status of a limit; ``unfinished``: of each prompt with work left, how much."""
+    used = usage(conn, limit, list(unfinished), now_ms)
     held = held_back(limit, used, now_ms)
     if held is None and not used.in_flight and used.next_due_at_ms is not None:
         held = Why("backoff", until_ms=used.next_due_at_ms)
-    if held is not None and held.code != "paused" and not prompt_ids:
+    if held is not None and held.code != "paused" and not unfinished:
         held = None  # nothing waits
     started, rate = _rate(conn, limit, now_ms)
     cap = window_cap(limit.state, limit.quota)
@@ -213,6 +228,7 @@ def _limit_status(
         until_ms=held.until_ms if held else None,
         cause=held.cause if held else None,
         reason=held.detail if held else None,
+        unfinished=sum(unfinished.values()),
     )
 
 

@@ -37,19 +37,25 @@ def left(pending, *limits):
 
 class TestTimeLeft:
     def test_it_is_the_longest_wait_of_all_limits(self):
-        short = limit_status(until_ms=NOW_MS + 5_000, succeeded_per_minute=60.0)
-        long = limit_status(until_ms=NOW_MS + 90_000, succeeded_per_minute=60.0)
-        none = limit_status(succeeded_per_minute=60.0)
+        short = limit_status(until_ms=NOW_MS + 5_000, succeeded_per_minute=60.0, unfinished=2)
+        long = limit_status(until_ms=NOW_MS + 90_000, succeeded_per_minute=60.0, unfinished=2)
+        none = limit_status(succeeded_per_minute=60.0, unfinished=2)
         assert left(2, short, long, none).eta_ms == 90_000
         assert left(2, long, none, short).eta_ms == 90_000
         assert left(2, none).eta_ms == 2_000
 
     def test_it_is_that_of_the_work_where_the_wait_is_shorter(self):
-        wait = limit_status(until_ms=NOW_MS + 5_000, succeeded_per_minute=30.0)
-        assert left(20, wait, limit_status(succeeded_per_minute=30.0)).eta_ms == 20_000
+        wait = limit_status(until_ms=NOW_MS + 5_000, succeeded_per_minute=30.0, unfinished=10)
+        other = limit_status(succeeded_per_minute=30.0, unfinished=10)
+        assert left(20, wait, other).eta_ms == 20_000
+
+    def test_it_is_that_of_the_slowest_limit(self):
+        slow = limit_status(succeeded_per_minute=6.0, unfinished=10)
+        quick = limit_status(succeeded_per_minute=600.0, unfinished=50)
+        assert left(60, slow, quick).eta_ms == left(60, quick, slow).eta_ms == 100_000
 
     def test_it_is_not_known_where_nothing_was_answered(self):
-        assert left(20, limit_status(until_ms=NOW_MS + 5_000)).eta_ms is None
+        assert left(20, limit_status(until_ms=NOW_MS + 5_000, unfinished=20)).eta_ms is None
         assert left(0, limit_status(held_by="paused")).eta_ms == 0
 
 

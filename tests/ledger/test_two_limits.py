@@ -347,3 +347,21 @@ def test_a_status_of_what_a_run_asks_has_its_prompts_and_the_limits_that_it_wait
     everything = status(both.conn, 0, both.now_ms)
     assert [row.prompt for row in everything.progress] == ["p", "q", "r"]
     assert [row.limit for row in everything.limits] == ["quota", "other"]
+
+
+def test_the_time_left_is_that_of_the_slowest_limit(both):
+    """What the one is quick at is of no use to what is left under the other."""
+    slow, *_, quick = both.turn(budget=6).leases
+    both.now_ms += 30_000
+    ended = [both.finish(lease, Outcome.SUCCEEDED) for lease in (slow, quick)]
+    both.turn(*ended, budget=0)
+    done = both.turn(budget=0)
+    assert done.unfinished == 13
+    more = [lease for lease in both.turn().leases if lease.prompt_id != both.p.id]
+    both.now_ms += 1
+    both.turn(*(both.finish(lease, Outcome.SUCCEEDED) for lease in more[:7]), budget=0)
+    now = status(both.conn, 600, both.now_ms)
+    left = {limit.limit: (limit.unfinished, limit.eta_ms) for limit in now.limits}
+    assert (left["quota"][0], left["other"][0]) == (4, 2)
+    assert now.eta_ms == left["quota"][1] == pytest.approx(4 * 30_001, abs=200)
+    assert left["other"][1] == pytest.approx(2 * 30_001 / 8, abs=200)
