@@ -79,7 +79,7 @@ def _teach(
     away: list[Ended] = []
     for finish, attempt in closed:
         if finish.told:
-            limits[attempt.limit_id] = told(limits[attempt.limit_id], finish.told, now_ms)
+            limits[attempt.limit_id] = told(conn, limits[attempt.limit_id], finish.told, now_ms)
         limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
             continue  # the usual case, by the thousand: it teaches nothing

@@ -96,15 +96,19 @@ def forgotten(state: State, now_ms: int) -> State:
     )
 
 
-def told(limit: Limit, quotas: Sequence[Told], now_ms: int) -> Limit:
+def told(conn: sqlite3.Connection, limit: Limit, quotas: Sequence[Told], now_ms: int) -> Limit:
     """Return a limit with what its server tells: known as if somebody had set it.
 
-    What was learned of another quota is forgotten. A limit whose window is not known is none.
+    What was learned of another quota is forgotten. A limit whose window is not known is none. Where
+    several models share a limit, each may be told another quota: the lowest of all counts.
     """
     found = {quota.what: quota.limit for quota in quotas if quota.per == "minute"}
     per_minute = found.get("requests", limit.told_per_minute)
     tokens = found.get("tokens", limit.told_tokens_per_minute)
-    if (per_minute, tokens) == (limit.told_per_minute, limit.told_tokens_per_minute):
+    before = limit.told_per_minute, limit.told_tokens_per_minute
+    if (per_minute, tokens) != before and _is_shared(conn, limit.id):
+        per_minute, tokens = map(_lower, (per_minute, tokens), before)
+    if (per_minute, tokens) == before:
         return limit
     after = in_force(limit._replace(told_per_minute=per_minute, told_tokens_per_minute=tokens))
     if after.quota == limit.quota:
@@ -112,6 +116,16 @@ def told(limit: Limit, quotas: Sequence[Told], now_ms: int) -> Limit:
     opens_at_ms = limit.state.gate_opens_at_ms
     state = forgotten(limit.state, now_ms)._replace(gate_opens_at_ms=opens_at_ms)
     return after._replace(state=state)
+
+
+def _is_shared(conn: sqlite3.Connection, limit_id: int) -> bool:
+    """Tell whether several models are asked under a limit."""
+    (models,) = conn.execute(
+        "SELECT count(*) FROM (SELECT DISTINCT provider, model FROM prompts"
+        " WHERE limit_id = ? AND current = 1)",
+        (limit_id,),
+    ).fetchone()
+    return int(models) > 1
 
 
 def put_limit(conn: sqlite3.Connection, name: str, concurrency: int | None) -> int:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from crawler.ledger import control
+from crawler.ledger import control, intake
 from crawler.ledger.status import status
-from crawler.protocol import Told
+from crawler.protocol import Told, Word
 from crawler.states import Outcome
 
 MINUTE = (Told("requests", 20, "minute"),)
@@ -82,3 +82,15 @@ def test_a_refusal_may_tell_it(many):
     many.turn(ended, budget=0)
     assert limit(many) == (20, "server")
     assert many.row("SELECT gate_opens_at_ms FROM limits") == (many.now_ms + 5_000,)
+
+
+def test_where_models_share_a_limit_the_lowest_of_what_they_are_told_counts(many):
+    """Else each answer of the other one would change it, and forget what was learned."""
+    spec = intake.PromptSpec("q", "Of {word}", "scripted", "another model", {})
+    other, _ = intake.put_prompt(many.conn, spec, many.limit_id, many.now_ms)
+    intake.add_words(many.conn, other.id, [Word("w", {})], many.now_ms)
+    for count in (30, 20, 30):
+        answer(many, (Told("requests", count, "minute"),))
+    assert limit(many) == (20, "server")
+    rows = many.row("SELECT count(*) FROM limit_history WHERE what = 'told'")
+    assert rows == (2,)
