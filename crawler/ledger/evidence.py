@@ -1,21 +1,27 @@
 """What the earlier attempts of a request, and those of others, say of the end of this one.
 
 Rule: nothing here writes. A refusal is only evidence of what it can show: one that comes back for
-one word, while others are let in, is the word's own.
+one word, while others are let in, is the word's own; and those that come without regard to time
+are no quota's.
 """
 
 import itertools
+import math
 import sqlite3
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from crawler.ledger.runs import Scope
-from crawler.ledger.window import first_start, refusals
+from crawler.ledger.window import Start, first_start, refusals
 from crawler.policy import BY_CHANCE
 from crawler.protocol import Finish
+from crawler.quota.state import CHANCE, GAP_MS, RECENT, surprise
 from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
 LATEST_MS = 2**63 - 1
+FLOWS = 7
+"""The newest refusals that are looked at for how many calls came between them."""
 LONGEST_SEQUENCE = 20
 """The newest refusals of a request that are looked at."""
 
@@ -31,6 +37,61 @@ def judged(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> Finish:
     if finish.reason_code == Kind.RECITATION and _times(conn, finish, "recitation") >= odd - 1:
         return finish._replace(outcome=Outcome.BLOCKED)
     return finish
+
+
+def luck(times: int, others: int, refused: int) -> float:
+    """Return how likely so many refusals of one word are, if it is refused as others are meanwhile.
+
+    What is believed depends on what is at stake. Below ``exp(-CHANCE)``, 1 in 1,000, the word waits
+    by itself and the gate stays open (`is_own`): where that is wrong, one call is lost. Below
+    `BY_CHANCE`, and if others were served in between, it fails.
+    """
+    share = (refused + 1) / (others + 2)
+    return float(share**times)
+
+
+def is_own(times: int, others: int, refused: int) -> bool:
+    """Tell whether it is the word that is refused, so that no other waits."""
+    return times > 1 and luck(times, others, refused) < math.exp(-CHANCE)
+
+
+def is_uneven(flows: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether refusals come without regard to time, and so are no quota's.
+
+    ``flows``: the calls that were let in between one refusal and the next, and in how many ms. A
+    quota that is used up lets in as many as flow in; chance counts calls. How unlikely the flows
+    are at one rate is summed up as for a Poisson process, where a call may overtake others. Those
+    that come in a row, more often than chance has it, are a quota's again.
+    """
+    known = [(calls, ms + GAP_MS / 3) for calls, ms in flows if calls]
+    total, all_ms = sum(calls for calls, _ in known), sum(ms for _, ms in known)
+    unlikely = 0.0
+    for calls, ms in known:
+        due = total * ms / all_ms
+        unlikely += min(1, RECENT / due) * (calls * math.log(calls / due) - calls + due)
+    again, share = len(flows) - len(known), len(flows) / max(1, len(flows) + total)
+    in_rows = again > share * len(flows) and surprise(again, len(flows), share) > CHANCE / 2
+    return unlikely > CHANCE and not in_rows
+
+
+def flows(
+    conn: sqlite3.Connection, limit_id: int, first: Start, since_ms: int
+) -> list[tuple[int, int]]:
+    """Return the calls between the newest refusals since a moment, and in how many ms they were.
+
+    ``first`` is the first start after that moment.
+    """
+    refused = conn.execute(
+        "SELECT nth, started_at_ms FROM attempts INDEXED BY attempts_throttled WHERE limit_id = ?"
+        " AND outcome = 'throttled' AND started_at_ms > ? ORDER BY started_at_ms DESC, nth DESC"
+        " LIMIT ?",
+        (limit_id, since_ms, FLOWS + 1),
+    ).fetchall()
+    ends = [(first.nth - 1, since_ms), *reversed(refused)][-FLOWS - 1 :]
+    return [
+        (nth - before - 1, till_ms - at_ms)
+        for (before, at_ms), (nth, till_ms) in itertools.pairwise(ends)
+    ]
 
 
 class _Throttled(NamedTuple):
@@ -54,10 +115,9 @@ def _is_its_own(conn: sqlite3.Connection, finish: Finish, most: int) -> bool:
     if len(own.starts) < most:
         return False
     asked, refused = _asked_around(conn, own)
-    share = (refused + 1) / (asked + 2)
-    if share ** len(own.starts) <= BY_CHANCE:
+    if luck(len(own.starts), asked, refused) <= BY_CHANCE:
         between = sum(_served_between(conn, own, *gap) for gap in itertools.pairwise(own.starts))
-        if between + 1 >= most and share ** (between + 1) <= BY_CHANCE:
+        if between + 1 >= most and luck(between + 1, asked, refused) <= BY_CHANCE:
             return True
     return len(own.starts) >= 2 * most and not refused and _is_left_alone(conn, own)
 

@@ -9,21 +9,21 @@ import sqlite3
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from crawler.ledger.evidence import flows, is_own, is_uneven
 from crawler.ledger.limits import Limit
-from crawler.ledger.window import accepted, first_start, load, refusals
+from crawler.ledger.window import first_start, load, refusals
 from crawler.policy import is_out_of_order
 from crawler.quota.concurrency import round_calls, widened
 from crawler.quota.gate import (
     Failure,
     failed,
-    is_own,
     lets_in,
     opened,
     refused,
     verified_at_ms,
 )
 from crawler.quota.plan import Plan, Usage, plan
-from crawler.quota.rate import Refusal, is_noisy
+from crawler.quota.rate import Refusal, is_noisy, is_untried
 from crawler.quota.state import RECENT, WINDOW_MS, State
 from crawler.states import OPENS_GATE, Outcome
 from crawler.states.kinds import Kind
@@ -155,10 +155,12 @@ def _let_in(conn: sqlite3.Connection, limit: Limit, started_at_ms: int, now_ms: 
 def _minute(conn: sqlite3.Connection, limit: Limit) -> tuple[int, int, int]:
     """Return the starts of the minute up to the closing of a gate that were not refused and were.
 
-    And when the first of them was.
+    And when the first of them was. Of a rate that is untried, no more than since it began.
     """
     until_ms = limit.state.gate_since_ms
     since_ms = until_ms - WINDOW_MS
+    if is_untried(limit.state):
+        since_ms = max(since_ms, limit.state.cut_at_ms + 1)
     first, after = first_start(conn, limit.id, since_ms), first_start(conn, limit.id, until_ms + 1)
     if first is None or first.at_ms > until_ms:
         return 0, 0, until_ms
@@ -175,19 +177,23 @@ def _of_refusal(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> Lesson:
     facts = Refusal(
         ended.started_at_ms, ended.finished_at_ms, ended.retry_after_ms, daily=ended.daily
     )
-    if ended.number > 1:
-        facts = _of_request(conn, limit, ended, facts)
-    own = is_own(facts)
+    times = 1
+    if ended.number > 1 and not ended.daily:
+        times, *others = _of_request(conn, limit, ended)
+        facts = facts._replace(own=is_own(times, *others))
     same_episode = ended.started_at_ms <= state.gate_closed_at_ms
-    if not own and (not same_episode or (ended.daily and state.gate_cause == "quota")):
+    if not facts.own and (not same_episode or (ended.daily and state.gate_cause == "quota")):
         facts = _of_limit(conn, limit, ended, facts)
     state = refused(state, limit.quota, facts)
-    alone = facts.times if own else int(state.gate_cause is None)
+    alone = times if facts.own else int(state.gate_cause is None)
     return Lesson(_with(limit, state, ended.reason), alone)
 
 
-def _of_request(conn: sqlite3.Connection, limit: Limit, ended: Ended, facts: Refusal) -> Refusal:
-    """Count the refusals of one request, and what became of others since the first of them."""
+def _of_request(conn: sqlite3.Connection, limit: Limit, ended: Ended) -> tuple[int, int, int]:
+    """Count the refusals of one request, the calls for others since the first, and their refusals.
+
+    Calls that have not ended say nothing yet.
+    """
     times, since_ms = conn.execute(
         "SELECT count(*), min(started_at_ms) FROM (SELECT started_at_ms, outcome FROM attempts"
         " WHERE request_id = ? AND number <= ? ORDER BY number DESC LIMIT ?)"
@@ -196,12 +202,10 @@ def _of_request(conn: sqlite3.Connection, limit: Limit, ended: Ended, facts: Ref
     ).fetchone()
     first = first_start(conn, limit.id, since_ms) if times > 1 else None
     if first is None:
-        return facts
+        return 1, 0, 0
     sent = first.occupied(limit) - _open_since(conn, limit.id, since_ms)
     count = refusals(conn, limit.id, since_ms, ended.finished_at_ms)
-    return facts._replace(
-        times=times, others=max(0, sent - times), others_refused=max(0, count - times)
-    )
+    return times, max(0, sent - times), max(0, count - times)
 
 
 def _of_limit(conn: sqlite3.Connection, limit: Limit, ended: Ended, facts: Refusal) -> Refusal:
@@ -210,7 +214,6 @@ def _of_limit(conn: sqlite3.Connection, limit: Limit, ended: Ended, facts: Refus
     first = first_start(conn, limit.id, now_ms - window_ms)
     in_flight, _ = load(conn, limit.id)
     facts = facts._replace(
-        accepted=accepted(conn, limit, now_ms),
         window_free_at_ms=(first.at_ms if first else now_ms) + window_ms + 1,
         in_flight=in_flight + ended.together,
     )
@@ -222,7 +225,8 @@ def _of_limit(conn: sqlite3.Connection, limit: Limit, ended: Ended, facts: Refus
         return facts
     sent = since.occupied(limit) - _open_since(conn, limit.id, since.at_ms)
     count = refusals(conn, limit.id, since.at_ms, now_ms)
-    return facts._replace(sent=max(sent, count), refused=count)
+    uneven = is_untried(state) and is_uneven(flows(conn, limit.id, since, state.cut_at_ms))
+    return facts._replace(sent=max(sent, count), refused=count, uneven=uneven)
 
 
 def _newest(conn: sqlite3.Connection, limit: Limit) -> tuple[int, int]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from crawler.ledger.limits import Limit
 from crawler.quota.plan import Usage
-from crawler.quota.state import WINDOW_MS
 
 
 def ledger_time_ms(conn: sqlite3.Connection, clock_ms: int) -> int:
@@ -89,15 +88,6 @@ def refusals(conn: sqlite3.Connection, limit_id: int, since_ms: int, until_ms: i
         (limit_id, since_ms, until_ms),
     ).fetchone()
     return int(count)
-
-
-def accepted(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> int:
-    """Count the starts of the last minute that were not refused."""
-    since_ms = now_ms - WINDOW_MS
-    first = first_start(conn, limit.id, since_ms)
-    if first is None:
-        return 0
-    return max(0, first.occupied(limit) - refusals(conn, limit.id, since_ms, now_ms))
 
 
 def _probe_started_at_ms(conn: sqlite3.Connection, limit: Limit) -> int | None:

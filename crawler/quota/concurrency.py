@@ -2,8 +2,7 @@
 
 Theory: hill climbing on answers a second, in rounds of twice the width. A step must bring 30 % of
 its size, else back, and down as long as that costs less. A round that did not use the width says
-nothing; 5xx stop growth and cut nothing; a refusal while it is in use cuts it and holds it for a
-minute. Latency is not looked at: its minimum is biased, and long answers look like a queue.
+nothing; 5xx stop growth and cut nothing; a refusal while it is in use cuts it, for a minute.
 """
 
 from crawler.quota.state import WINDOW_MS, Quota, State

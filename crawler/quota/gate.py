@@ -2,8 +2,7 @@
 
 Theory: `Retry-After` says when to try, and nothing of the quota. A window is used up where four
 probes in a row are refused, or where it is told, and half of it was accepted. A probe that is not
-refused in twice the time of a refusal is let in. What is refused more often than chance has others
-refused is the request's own. Chance, as it was before, makes an outage of no row of failures.
+refused in twice the time of a refusal is let in. Chance, as it was before, makes no outage.
 """
 
 from typing import NamedTuple
@@ -30,26 +29,21 @@ class Failure(NamedTuple):
     nobody: bool = False  # Nobody was there at all; then one failure is enough
 
 
-def is_own(r: Refusal) -> bool:
-    """Tell whether it is the request that is refused: more often than chance has others refused."""
-    share = (r.others_refused + 1) / (r.others + 2)
-    return not r.daily and r.times > 1 and surprise(r.times, r.times, share) > CHANCE
-
-
 def refused(s: State, q: Quota, r: Refusal) -> State:
     """Return the state after a refusal. One episode closes the gate once, for everybody."""
     now_ms, parks = r.finished_at_ms, r.daily and s.gate_cause == "quota"
-    if is_own(r):
-        return s
+    if r.own:
+        return s  # nobody else waits
     if s.gate_cause == "outage":
         s = ajar(s, now_ms)  # there is somebody, though he refuses
     if r.started_at_ms <= s.gate_closed_at_ms and not parks:
         told_ms = 0 if s.gate_cause is None else now_ms + (r.retry_after_ms or 0)
         return s._replace(gate_opens_at_ms=max(s.gate_opens_at_ms, told_ms))
     if s.gate_cause is None:
-        width, s = s.width, _taught(s, q, r)
-        if rate.is_noisy(s) and not r.daily and s.width == width:
-            return s  # it is chance, and nobody waits
+        if not rate.by_chance(s, r):
+            s = _taught(s, q, r)
+        if (rate.is_noisy(s) or rate.is_tested(s)) and not r.daily:
+            return s  # it is chance, or may be: nobody waits
         s = s._replace(gate_since_ms=now_ms, gate_strikes=0)
     elif r.started_at_ms - s.gate_opens_at_ms > WINDOW_MS:
         s = s._replace(gate_since_ms=r.started_at_ms)  # nobody was there to try
@@ -58,10 +52,11 @@ def refused(s: State, q: Quota, r: Refusal) -> State:
 
 def _taught(s: State, q: Quota, r: Refusal) -> State:
     """Return the state with what the first refusal of an episode says of rate and width."""
-    if rate.by_chance(s, r):
-        return s
+    if rate.is_noisy(s):
+        s = s._replace(noise=0.0)  # more than that: it was something else
     auto = q.concurrency is None and q.adaptive and not r.daily
-    if auto and r.in_flight >= concurrency.IN_USE * int(s.width):  # at a rate few would be out
+    new = r.finished_at_ms >= s.round_at_ms or r.sent < SAMPLE  # else fewer at once were no use
+    if auto and new and r.in_flight >= concurrency.IN_USE * int(s.width):  # few would be at a rate
         return concurrency.narrowed(s, r.in_flight, r.finished_at_ms)
     return rate.judged(s, q, r) if q.adaptive and s.tat_us is not None and r.sent else s
 
@@ -76,7 +71,6 @@ def _pause_ms(s: State, q: Quota) -> float:
 
 
 def _closed(s: State, q: Quota, r: Refusal) -> State:
-    """Close the gate until a probe may try."""
     now_ms, cause, wait_ms = r.finished_at_ms, "quota", _pause_ms(s, q)
     if s.tat_us is None:  # by then a window has something to give again
         wait_ms = min(wait_ms, max(GAP_MS, r.window_free_at_ms - now_ms))
@@ -110,26 +104,32 @@ def ajar(s: State, now_ms: int) -> State:
 
 def opened(s: State, q: Quota, ok: int, refused: int, since_ms: int, now_ms: int) -> State:
     """Return the state after a probe was let in, with what the minute before the episode taught."""
-    proven, first, cause = s.gate_strikes >= STRIKES, s.gate_strikes == 1, s.gate_cause
+    n, first, cause = s.gate_strikes, s.gate_strikes == 1, s.gate_cause
+    proven = n >= STRIKES and surprise(n, n, (refused + 1) / (ok + refused + 2)) > CHANCE
     hinted = s.gate_opens_at_ms - s.gate_closed_at_ms > max(2_000, 1.2 * _pause_ms(s, q))
     s = ajar(s, now_ms)
     if cause != "quota" or not q.adaptive:
         return s
+    if rate.is_untried(s):
+        if refused < max(3, min(SAMPLE, ok / SAMPLE)):
+            return s  # so few: go on, and see when the next ones come
+        flow = max(1, ok) * WINDOW_MS / (s.gate_since_ms - since_ms + GAP_MS)
+        s = rate.settled(s, q, max(rate.FIRST_RATE, flow / 4), now_ms, 1.0)
+        return s._replace(plateau=0.0, trial=flow, noise=refused / max(1, ok + refused))
     if s.tat_us is not None:
         return s._replace(window_seen_at_ms=now_ms if proven or hinted else s.window_seen_at_ms)
     if first and s.cut_at_ms == s.gate_since_ms:
         return s  # there were too many at once
     told_up = q.per_minute and (hinted or refused >= SAMPLE) and 2 * ok >= q.per_minute
     if s.rate is None and (proven or told_up) and ok >= SAMPLE:  # this is what it holds
-        s = rate.settled(s, q, ok, now_ms, 1 - rate.REFUSAL_SHARE)
-        return s._replace(window_seen_at_ms=now_ms)
+        s = s._replace(window_seen_at_ms=now_ms)
+        return rate.settled(s, q, ok, now_ms, 1 - rate.REFUSAL_SHARE)
     s = s._replace(tat_us=now_ms * US)  # no window: from here on calls keep a distance
     if s.rate is not None or q.per_minute:
         return rate.settled(s, q, s.rate or q.ceiling, now_ms)
-    speed = ok * WINDOW_MS / max(1, now_ms - since_ms)
-    s = s._replace(trial=speed, noise=refused / max(1, ok + refused))
-    slow = max(rate.FIRST_RATE, min(ok, speed / 4))
-    return rate.settled(s, q, slow, now_ms, 1.0)._replace(plateau=0.0)
+    fast = 1.5 * ok * WINDOW_MS / max(GAP_MS, s.gate_since_ms - since_ms)
+    s = rate.settled(s, q, max(rate.FIRST_RATE, fast), now_ms, 1.0)  # as before, but evenly
+    return s._replace(plateau=0.0, trial=s.plateau, noise=0.0)
 
 
 def failed(s: State, f: Failure) -> State:

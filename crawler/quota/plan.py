@@ -44,7 +44,6 @@ def plan(s: State, q: Quota, u: Usage, now_ms: int) -> Plan:
 
 
 def _plans(s: State, q: Quota, u: Usage, now_ms: int) -> list[Plan]:
-    """Return what each idea lets start."""
     plans = [Plan(concurrency.at_once(s, q) - u.in_flight, "concurrency", u.next_due_at_ms)]
     if s.rate is None and q.adaptive:  # nothing is known: twice as many with each answer
         plans.append(Plan(max(concurrency.WIDTH, u.served) - u.in_flight, "pace", None))

@@ -2,8 +2,8 @@
 
 Theory: starts keep a distance (GCRA). Where the rate stands on the cubic curve says how old it is;
 each start that was held back stands for its share of a minute. A cut is a hypothesis, that fewer
-are refused at the lower rate. `noise` is the share at the rate `trial`; if a half of that (where
-it was a guess, a quarter) has it too, the cut is undone, and noise cuts nothing until it grows.
+are refused at the lower rate. `noise` is the share at the rate `trial`; if a half of that (a
+quarter on the curve) has it too, or it is `uneven`, it is chance, and cuts nothing until it grows.
 """
 
 import math
@@ -25,14 +25,12 @@ class Refusal(NamedTuple):
     finished_at_ms: int
     retry_after_ms: int | None = None
     daily: bool = False
-    times: int = 1  # How often this request was refused, ...
-    others: int = 0  # ... the calls for others that began after the first time and have ended, ...
-    others_refused: int = 0  # ... and how many of those were refused
-    accepted: int = 0  # Calls of the last minute that were not refused
-    window_free_at_ms: int = 0  # When the first of them is a whole window ago
+    own: bool = False  # It is this request that is refused, and no other
+    window_free_at_ms: int = 0  # When the first call of the window is a whole one ago
     sent: int = 0  # Ended calls since ``cut_at_ms`` (of a noisy server the newest), ...
     refused: int = 0  # ... and how many of them were refused
     in_flight: int = 0
+    uneven: bool = False  # Refusals since the cut don't come as those of a quota do
 
 
 def free_starts(s: State, q: Quota, now_ms: int) -> tuple[int, int]:
@@ -65,8 +63,7 @@ def _grown(s: State, q: Quota, rate: float, passed_ms: float, now_ms: int) -> fl
         return doubled
     least_ms = WINDOWED_MS if now_ms - s.window_seen_at_ms < 10 * WINDOW_MS else SHORTEST_MS
     cost = 1.2 if q.per_minute else 1.6  # refusals of an episode, as they were counted
-    affordable_ms = cost / (REFUSAL_SHARE * s.plateau) * WINDOW_MS
-    period_ms = min(4 * WINDOW_MS, max(least_ms, affordable_ms))
+    period_ms = min(4 * WINDOW_MS, max(least_ms, cost / (REFUSAL_SHARE * s.plateau) * WINDOW_MS))
     way = math.cbrt((rate / s.plateau - 1) / (1 - CUT)) + passed_ms / period_ms
     return min(max(rate, s.plateau * (1 + (1 - CUT) * way**3)), doubled)
 
@@ -82,21 +79,28 @@ def by_chance(s: State, r: Refusal) -> bool:
     return few and is_noisy(s) and not r.daily
 
 
+def is_untried(s: State) -> bool:
+    """Tell whether a rate that nobody told is still about what it was when it was first refused."""
+    return s.trial > 0 and not s.noise and not s.plateau and s.tat_us is not None
+
+
+def is_tested(s: State) -> bool:
+    """Tell whether a rate that nobody told is far below the one that was refused."""
+    return s.noise > 0 and not s.plateau and (s.rate or FIRST_RATE) <= s.trial / 1.25
+
+
 def judged(s: State, q: Quota, r: Refusal) -> State:
-    """Return the state with its rate cut, or raised where a much lower one was of no use."""
+    """Return the state with its rate cut, or free where a much lower one was of no use."""
     now_ms, share, rate = r.finished_at_ms, r.refused / r.sent, s.rate or FIRST_RATE
-    if is_noisy(s):  # more than that: it was something else
-        s = settled(s, q, min(rate, max(FIRST_RATE, r.accepted)), now_ms, 1.0)
-        return s._replace(noise=0.0, plateau=0.0)
-    far = 2.0 if q.per_minute or not s.plateau else 4.0  # what was told is no overshoot
+    free = s._replace(rate=None, tat_us=None, plateau=0.0, noise=max(share, s.noise), trial=0.0)
+    if is_untried(s):
+        return free if r.uneven else s
+    far = 2.0 if q.per_minute else 4.0 if s.plateau else 1.25  # what was measured is no guess
     if s.trial and rate <= s.trial / far:
-        if (
-            state.surprise(r.refused, r.sent, s.noise) < CHANCE / 2
-        ):  # no fewer than before, nor more
-            if r.refused == 1 or r.sent < SAMPLE / 2:
-                return s
-            s = settled(s, q, max(rate, 2 * s.trial), now_ms, 1.0)
-            return s._replace(plateau=0.0, noise=max(share, s.noise), trial=0.0)
+        if state.surprise(r.refused, r.sent, s.noise) < CHANCE / 2:  # no fewer, nor more
+            if r.refused > 1 and r.sent >= SAMPLE / 2:
+                return free
+            return s._replace(rate=max(FIRST_RATE, s.trial / 4)) if is_tested(s) else s
         s = s._replace(noise=0.0, trial=0.0)
     elif rate >= s.trial:
         s = s._replace(noise=share, trial=rate)

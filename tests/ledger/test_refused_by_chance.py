@@ -32,3 +32,33 @@ def test_no_word_of_2_000_fails_where_three_in_ten_are_refused(seed):
     assert refused > 500
     assert set(ledger.states().values()) == {"succeeded"}
     ledger.conn.close()
+
+
+def test_a_word_that_is_refused_for_ever_fails_and_holds_up_no_other():
+    """With one call at once, and a limit that learns: each refusal may be the rate's."""
+    ledger, ended, most = Ledger(concurrency=1), [], 0
+    words = ["poison", *(f"w{n}" for n in range(60))]
+    ledger.add(words)
+    began_ms = ledger.now_ms
+    while ledger.now_ms < began_ms + 600_000:
+        done = ledger.turn(*ended)
+        if not done.unfinished:
+            break
+        at_ms = done.wake_at_ms or ledger.now_ms + 300
+        ledger.now_ms = max(ledger.now_ms + 50, ledger.now_ms + 300 if done.leases else at_ms)
+        ended = [
+            ledger.finish(lease, Outcome.THROTTLED, reason="429", status_code=429)
+            if lease.word == "poison"
+            else ledger.finish(lease, Outcome.SUCCEEDED)
+            for lease in done.leases
+        ]
+        most = max([most, *(lease.number for lease in done.leases)])
+    states = ledger.states()
+    assert states.pop("poison") == "failed"
+    assert set(states.values()) == {"succeeded"}
+    assert 5 <= most <= 20
+    assert ledger.now_ms - began_ms < 180_000
+    assert ledger.row("SELECT reason_code FROM attempts WHERE outcome = 'rejected'") == (
+        "too_large_for_quota",
+    )
+    ledger.conn.close()

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crawler import quota as package
+from crawler.ledger.evidence import is_own, is_uneven, luck
+from crawler.policy import BY_CHANCE
 from crawler.quota.concurrency import narrowed, widened
-from crawler.quota.gate import Failure, failed, is_own, lets_in, opened, refused, verified_at_ms
+from crawler.quota.gate import Failure, failed, lets_in, opened, refused, verified_at_ms
 from crawler.quota.rate import CUT, FIRST_RATE, Refusal, free_starts, is_noisy, started
 from crawler.quota.state import RECENT, SAMPLE, Quota, State, surprise
 from crawler.quota.tokens import free_tokens, next_tokens_ms, used_tokens
@@ -38,10 +40,10 @@ def constants(tree):
             yield from (name.id for name in names)
 
 
-def refusal(at_ms, *, started_at_ms=None, accepted=600, **facts):
+def refusal(at_ms, *, started_at_ms=None, **facts):
     started_ms = at_ms - 100 if started_at_ms is None else started_at_ms
     free_ms = at_ms + 59_000
-    return Refusal(started_ms, at_ms, accepted=accepted, window_free_at_ms=free_ms, **facts)
+    return Refusal(started_ms, at_ms, window_free_at_ms=free_ms, **facts)
 
 
 def probed(state, quota, times, **facts):
@@ -94,8 +96,8 @@ class TestWindow:
     def test_few_that_were_accepted_are_no_window(self):
         state, _ = probed(refused(State(), UNKNOWN, refusal(NOW_MS)), UNKNOWN, 4)
         state = let_in(state, UNKNOWN, NOW_MS + 60_000, ok=SAMPLE - 1)
-        assert state.rate == FIRST_RATE
-        assert state.tat_us is not None
+        assert state.tat_us is not None, "calls keep a distance"
+        assert (state.plateau, state.window_seen_at_ms < 0) == (0, True)
 
     @pytest.mark.parametrize("quota", [KNOWN, UNKNOWN])
     def test_a_retry_after_alone_says_nothing_of_the_quota(self, quota):
@@ -126,8 +128,37 @@ class TestRate:
         assert len(times) > 100
         rate = state.rate
         found = refusal(NOW_MS + 32_100, sent=100, refused=3)
-        state = refused(state, UNKNOWN, found)
-        assert state.plateau == 0.7 * rate
+        again = state._replace(noise=0.1)
+        assert refused(again, UNKNOWN, found).plateau == 0.7 * rate
+
+    def test_a_first_refusal_says_nothing_yet_and_the_third_begins_at_a_quarter(self):
+        """Calls go on as fast as before: chance shows itself by coming without regard to time."""
+        state = refused(State(), UNKNOWN, refusal(NOW_MS))
+        state = opened(state, UNKNOWN, 50, 1, NOW_MS - 100, NOW_MS + 400)
+        fast = 1.5 * 50 * 200
+        assert (state.rate, state.trial, state.noise) == (fast, fast, 0)
+        late_ms = NOW_MS + 1_400
+        closed = refused(state, UNKNOWN, refusal(late_ms, sent=9, refused=2))
+        assert (closed.rate, closed.gate_cause) == (fast, "quota")
+        again = opened(closed, UNKNOWN, 7, 2, NOW_MS + 400, late_ms + 400)
+        assert (again.rate, again.gate_cause) == (fast, None)
+        slow = opened(closed, UNKNOWN, 26, 3, NOW_MS + 400, late_ms + 400)
+        assert math.isclose(slow.rate, 26 * 60_000 / 1_300 / 4), "of what flowed in"
+        assert (slow.trial, slow.noise) == (4 * slow.rate, 3 / 29)
+
+    def test_refusals_that_come_without_regard_to_time_are_chance(self):
+        state = paced(9_000.0, plateau=0.0, trial=9_000.0)
+        uneven = refusal(NOW_MS, sent=100, refused=4, uneven=True)
+        state = refused(state, UNKNOWN, uneven)
+        assert is_noisy(state)
+        assert (state.rate, state.tat_us, state.gate_cause) == (None, None, None)
+
+    def test_while_it_is_tested_nobody_waits(self):
+        tested = paced(100.0, plateau=0.0, trial=300.0, noise=0.1)
+        state = refused(tested, UNKNOWN, refusal(NOW_MS, sent=9, refused=1))
+        assert (state.rate, state.gate_cause) == (75, None), "far below, until it is known"
+        more = refused(tested, UNKNOWN, refusal(NOW_MS, sent=9, refused=7))
+        assert (more.noise, more.gate_cause) == (0, "quota"), "more than before: it is a rate"
 
     def test_a_refusal_cuts_the_rate_and_it_comes_back_and_goes_beyond(self):
         cut = refused(paced(600.0), UNKNOWN, refusal(NOW_MS, sent=100, refused=1))
@@ -171,7 +202,7 @@ class TestNoise:
         found = refusal(NOW_MS + 60_000, sent=30, refused=3)
         state = refused(state, UNKNOWN, found)
         assert is_noisy(state)
-        assert (state.rate, state.gate_cause) == (800, None), "twice what was doubted, and open"
+        assert (state.rate, state.gate_cause) == (None, None), "no rate, and open"
 
     def test_fewer_at_a_lower_rate_are_a_rate(self):
         state = paced(90.0, trial=400.0, noise=0.3, plateau=110.0)
@@ -181,12 +212,18 @@ class TestNoise:
         assert state.rate < 90
 
     def test_what_noise_explains_closes_nothing_and_more_is_forgotten(self):
-        noisy = paced(800.0, noise=0.1)
+        noisy = State(noise=0.1)
         found = refusal(NOW_MS, sent=RECENT, refused=8)
         assert refused(noisy, UNKNOWN, found) == noisy
         state = refused(noisy, UNKNOWN, found._replace(refused=25))
         assert (state.gate_cause, state.noise) == ("quota", 0)
-        assert state.rate == 600, "what a minute has accepted"
+        assert refused(noisy, UNKNOWN, found._replace(daily=True)).gate_cause == "day"
+
+    @pytest.mark.parametrize(("refused", "is_window"), [(1, True), (12, False)])
+    def test_probes_that_are_refused_as_often_as_all_are_no_window(self, refused, is_window):
+        state = State(gate_cause="quota", gate_strikes=4, gate_since_ms=NOW_MS)
+        state = opened(state, UNKNOWN, 30, refused, NOW_MS - 60_000, NOW_MS + 20_000)
+        assert (state.window_seen_at_ms > 0) == is_window
 
     @given(st.integers(1, 200), st.floats(0.01, 0.99))
     def test_what_is_expected_surprises_nobody(self, calls, share):
@@ -197,13 +234,37 @@ class TestNoise:
 
 class TestOwn:
     def test_what_is_refused_while_others_are_let_in_is_the_words_own(self):
-        poison = refusal(NOW_MS, times=2, others=200, others_refused=1)
-        assert is_own(poison)
-        assert refused(State(), KNOWN, poison) == State(), "nobody else waits"
-        assert not is_own(poison._replace(others=5)), "of so few nothing is known"
-        assert not is_own(poison._replace(others_refused=150))
-        assert not is_own(poison._replace(times=1))
-        assert not is_own(poison._replace(daily=True))
+        assert is_own(2, 200, 1)
+        assert not is_own(2, 5, 0), "of so few nothing is known"
+        assert not is_own(2, 200, 150)
+        assert not is_own(1, 200, 1)
+        own = refusal(NOW_MS, own=True)
+        assert refused(State(), KNOWN, own) == State(), "nobody else waits"
+
+    @given(st.integers(2, 20), st.integers(0, 300), st.integers(0, 300))
+    def test_what_fails_a_word_is_far_beyond_what_makes_it_wait(self, times, others, count):
+        count = min(count, others)
+        assert is_own(times, others, count) or luck(times, others, count) > BY_CHANCE
+
+
+class TestUneven:
+    """A quota lets in as many as flow in; chance counts calls."""
+
+    def test_as_many_in_each_time_are_a_quota(self):
+        assert not is_uneven([(143, 13_956), (15, 1_449), (12, 1_192), (12, 1_170), (10, 1_037)])
+
+    def test_now_many_and_now_few_are_chance(self):
+        assert is_uneven([(50, 780), (4, 780), (120, 1_300), (2, 480)])
+        assert not is_uneven([(5, 780), (1, 780)]), "of so few nothing is known"
+
+    def test_those_in_a_row_are_a_quota(self):
+        assert not is_uneven([(400, 3_000), *[(0, 300)] * 4, (2, 3_000)])
+        assert not is_uneven([(0, 300)])
+        assert not is_uneven([])
+
+    @given(st.floats(0.001, 0.5), st.lists(st.integers(300, 9_000), max_size=7))
+    def test_no_even_flow_is_ever_taken_for_chance(self, per_ms, times):
+        assert not is_uneven([(round(per_ms * ms), ms) for ms in times])
 
 
 class TestGate:
@@ -228,7 +289,7 @@ class TestGate:
         state = refused(State(), KNOWN, refusal(NOW_MS))
         while state.gate_opens_at_ms < NOW_MS + 3_600_000:
             assert state.gate_cause == "quota"
-            state, _ = probed(state, KNOWN, 1, accepted=0)
+            state, _ = probed(state, KNOWN, 1)
         assert probed(state, KNOWN, 1)[0].gate_cause == "day"
 
     def test_nobody_tried_for_a_night_and_the_first_refusal_makes_no_day_of_it(self):
@@ -410,9 +471,10 @@ def test_whatever_happens_it_keeps_its_promises(history, quota):
             case "round":
                 state = widened(state, count, count // 9, now_ms - 1_000, count, now_ms)
             case "refuse" | "daily" | "hint":
-                facts = {"daily": step == "daily", "in_flight": count, "times": count // 20 + 1}
+                facts = {"daily": step == "daily", "in_flight": count, "own": count > 55}
                 facts |= {"retry_after_ms": 7_000} if step == "hint" else {}
-                facts |= {"sent": count, "refused": count // 2 + 1 if count else 0, "others": count}
+                facts |= {"sent": count, "refused": count // 2 + 1 if count else 0}
+                facts |= {"uneven": count % 7 == 6}
                 state = refused(state, quota, refusal(now_ms, started_at_ms=started_ms, **facts))
         holds(state, quota, now_ms)
 

@@ -8,12 +8,13 @@ import heapq
 import itertools
 from collections import deque
 
+from crawler.ledger.evidence import FLOWS, is_own, is_uneven, luck
 from crawler.ledger.pacing import TRIES
 from crawler.policy import Policy, verdict
 from crawler.quota.concurrency import widened
-from crawler.quota.gate import Failure, failed, is_own, lets_in, opened, refused, verified_at_ms
+from crawler.quota.gate import Failure, failed, lets_in, opened, refused, verified_at_ms
 from crawler.quota.plan import Usage, plan
-from crawler.quota.rate import Refusal, is_noisy, started
+from crawler.quota.rate import Refusal, is_noisy, is_untried, started
 from crawler.quota.state import RECENT, State
 from crawler.states import Outcome, RequestState
 
@@ -26,8 +27,8 @@ HOPELESS = 1e-6
 class Try:
     """An attempt."""
 
-    def __init__(self, item, number, at_ms):
-        self.item, self.number, self.at_ms = item, number, at_ms
+    def __init__(self, item, number, at_ms, nth):
+        self.item, self.number, self.at_ms, self.nth = item, number, at_ms, nth
         self.outcome, self.ended_ms = None, None
 
 
@@ -52,7 +53,7 @@ class Client:
         self._hopeless = set()
         self._ids, self._numbers = itertools.count(), {}
         self._flying = {}  # id: its attempt
-        self._wake_ms, self._refusal_ms = None, 0
+        self._wake_ms, self._newest_refused = None, (0, 0, 0)
         self._dead, self._on_done, self.draw = False, on_done, world.random.randint
         self.left = items
         self.sent = self.refused = self.failed = self.day_refused = self.lost = 0
@@ -69,9 +70,9 @@ class Client:
 
     # What the ledger counts
 
-    def _accepted(self, until_ms):
+    def _accepted(self, until_ms, since_ms=0):
         """Return (not refused, refused, first start) of the minute up to a moment."""
-        low = bisect.bisect_left(self._times, until_ms - MINUTE_MS)
+        low = bisect.bisect_left(self._times, max(since_ms, until_ms - MINUTE_MS))
         high = bisect.bisect_right(self._times, until_ms)
         count = sum(self.tries[n].outcome == "refused" for n in range(low, high))
         first_ms = self._times[low] if low < high else until_ms
@@ -86,6 +87,17 @@ class Client:
             ended += one.outcome is not None
             count += one.outcome == "refused"
         return ended, count
+
+    def _flows(self):
+        """Return the starts between refusals since the last cut, and in how many ms they were."""
+        if not is_untried(self.state):
+            return []
+        low = bisect.bisect_right(self._times, self.state.cut_at_ms)
+        ends = [(low - 1, self.state.cut_at_ms)]
+        for n, one in enumerate(self.tries[low:], low):
+            ends += [(n, one.at_ms)] if one.outcome == "refused" else []
+        pairs = itertools.pairwise(ends[-FLOWS - 1 :])
+        return [(n - m - 1, till_ms - at_ms) for (m, at_ms), (n, till_ms) in pairs]
 
     def _of_request(self, item):
         """Return the refusals of a request, and (ended, refused) of others since the first."""
@@ -161,7 +173,7 @@ class Client:
             occupied=len(self._starts),
             place_free_at_ms=self._free_ms() if self._starts else None,
             probe_started_at_ms=min(probes, default=None),
-            refusal_ms=self._refusal_ms,
+            refusal_ms=self._newest_refused[2],
             served=self.served,
             newest_ms=self._times[-1] if self._times else 0,
         )
@@ -174,7 +186,8 @@ class Client:
             self._open(now_ms)
 
     def _open(self, now_ms):
-        minute = self._accepted(self.state.gate_since_ms)
+        since_ms = self.state.cut_at_ms + 1 if is_untried(self.state) else 0
+        minute = self._accepted(self.state.gate_since_ms, since_ms)
         self.state = opened(self.state, self._quota, *minute, now_ms)
 
     def _end_round(self, now_ms, *, is_full):
@@ -219,7 +232,7 @@ class Client:
             self._fresh -= 1
             item = next(self._ids)
         self._numbers[item] = self._numbers.get(item, 0) + 1
-        one = self._flying[item] = Try(item, self._numbers[item], now_ms)
+        one = self._flying[item] = Try(item, self._numbers[item], now_ms, len(self.tries))
         self.tries.append(one)
         self._times.append(now_ms)
         self._starts.append(now_ms)
@@ -266,26 +279,28 @@ class Client:
         now_ms = self._world.now_ms
         self.refused += 1
         self.day_refused += reply.outcome == "day"
-        self._refusal_ms = now_ms - one.at_ms
+        self._newest_refused = max(self._newest_refused, (one.at_ms, one.nth, now_ms - one.at_ms))
         self._refusals[one.item] = self._refusals.get(one.item, 0) + 1
         self._first_refused_ms.setdefault(one.item, one.at_ms)
         most = RECENT if is_noisy(self.state) else NEVER_MS
+        times, others, others_refused = self._of_request(one.item)
+        own = reply.outcome != "day" and is_own(times, others, others_refused)
         facts = Refusal(
             one.at_ms,
             now_ms,
             reply.retry_after_ms,
             reply.outcome == "day",
-            *self._of_request(one.item),
-            self._accepted(now_ms)[0],
+            own,
             self._free_ms() if self._starts else now_ms,
             *self._since(self.state.cut_at_ms, most),
             in_flight=len(self._flying) + 1,
+            uneven=is_uneven(self._flows()),
         )
         self.state = refused(self.state, self._quota, facts)
-        share = (facts.others_refused + 1) / (facts.others + 2)
-        if facts.times >= self._policy.max_throttled and share**facts.times < HOPELESS:
+        unlucky = luck(times, others, others_refused) < HOPELESS
+        if times >= self._policy.max_throttled and unlucky:
             self._hopeless.add(one.item)
-        return facts.times if is_own(facts) else int(self.state.gate_cause is None)
+        return times if own else int(self.state.gate_cause is None)
 
     def _settle(self, item, outcome, alone):
         is_final = item in self._hopeless
