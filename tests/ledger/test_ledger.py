@@ -362,6 +362,15 @@ class LedgerMachine(RuleBasedStateMachine):
             reached(f"retry: {state}")
 
     @precondition(lambda self: self.open)
+    @rule(some=SOME)
+    def change_their_mind(self, some):
+        """Somebody cancels what is in flight, and takes that back."""
+        entry = self.open[some % len(self.open)]
+        if entry.version == self.version:
+            self._cancel(entry.version, entry.lease.word)
+            self.retry("cancelled")
+
+    @precondition(lambda self: self.open)
     @rule(text=st.sampled_from(["About {word}", "On {word}", "Of {word}"]))
     def supersede(self, text):
         old = self.version
