@@ -104,7 +104,7 @@ def test_a_prompt_that_a_python_function_answers_is_read_and_not_asked_from_here
 def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):
     db = tmp_path / "crawl.db"
     add_prompt(db, "p", 'Define "{word}".', provider="vertex")
-    with emulator(latency_ms=200) as emulated:
+    with emulator(latency_ms=1_000) as emulated:
         ours, its = pty.openpty()
         with subprocess.Popen(
             [sys.executable, "-m", "crawler", "--db", db, "ask", "\x1b[2Jlaconic", "--prompt", "p"],
