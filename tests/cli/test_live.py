@@ -21,6 +21,7 @@ def limit(name="vertex/m", *, waits_ms=None, held_by="gate", cause="quota", **fa
         "in_flight": 0,
         "started_last_minute": 0,
         "succeeded_per_minute": 0.0,
+        "unfinished": 1_692,
     }
     if waits_ms is not None:
         held = {"until_ms": NOW_MS + waits_ms, "held_by": held_by, "cause": cause, "reason": QUOTA}
