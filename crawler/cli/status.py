@@ -21,7 +21,7 @@ from crawler.cli.why import held_line
 from crawler.errors import quoted
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.doubt import standing_doubts
-from crawler.ledger.intake import prompts
+from crawler.ledger.intake import prompt_names
 from crawler.ledger.runs import EVERYTHING, LiveRun, last_end
 from crawler.ledger.status import LimitStatus, OldestCall, Progress, Status
 from crawler.ledger.status import status as status_of
@@ -78,7 +78,7 @@ class _Stopped(NamedTuple):
 
 def _stopped(conn: sqlite3.Connection) -> list[_Stopped]:
     """Return the prompts that are stopped, with what the server said and what a person can do."""
-    names = {prompt.id: prompt.name for prompt in prompts(conn)}
+    names = prompt_names(conn)
     return [
         _Stopped(names[prompt_id], doubt.kind, doubt.reason, remedy_of(doubt))
         for prompt_id, doubt in standing_doubts(conn, EVERYTHING).items()

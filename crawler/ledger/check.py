@@ -36,8 +36,8 @@ GUARDS = frozenset(
 
 
 TABLES = frozenset(
-    "attempts clocks drafts limit_changes limits migrations owners prompt_views prompts requests"
-    " responses runs tallies words".split()
+    "attempts clocks drafts limit_changes limits migrations owners prompt_columns prompt_views"
+    " prompts requests responses runs tallies words".split()
 )
 
 

@@ -20,6 +20,8 @@ from crawler.states import Outcome
 from crawler.states.kinds import Kind
 
 LATEST_MS = 2**63 - 1
+LOADING_TRIES = 100
+"""The newest refusals that are looked at for how long a model is loading."""
 FLOWS = 7
 """The newest refusals that are looked at for how many calls came between them."""
 LONGEST_SEQUENCE = 20
@@ -168,30 +170,27 @@ def _is_left_alone(conn: sqlite3.Connection, own: _Throttled) -> bool:
     return bool(left == 1 and served_at_ms > own.starts[-1])
 
 
-def is_loading_in_vain(conn: sqlite3.Connection, limit_id: int, since_ms: int, now_ms: int) -> bool:
+def is_loading_in_vain(
+    conn: sqlite3.Connection, limit_id: int, since_ms: int, most_ms: int, now_ms: int
+) -> bool:
     """Tell whether a server has loaded its model for longer than it asked to be waited for.
 
-    Its newest refusal says that it loads, and so does one that is older than that pause. What came
-    before ``since_ms`` does not count: that the server was away for long says nothing of a model.
+    That is the longest pause of all refusals in a row that say so, from the first of them on: each
+    may tell what is left. It is ``most_ms`` at the most. What came before ``since_ms`` does not
+    count, nor what came before the server was away.
     """
-    code, pause_ms = _last_unavailable(conn, limit_id, since_ms, now_ms)
-    if code != Kind.MODEL_LOADING or pause_ms is None:
+    rows = conn.execute(
+        "SELECT reason_code, started_at_ms, retry_after_ms"
+        " FROM attempts INDEXED BY attempts_started WHERE limit_id = ? AND started_at_ms >= ?"
+        " AND outcome = 'unavailable' ORDER BY started_at_ms DESC LIMIT ?",
+        (limit_id, since_ms, LOADING_TRIES),
+    )
+    loading = list(itertools.takewhile(lambda row: row[0] == Kind.MODEL_LOADING, rows))
+    told_ms = [pause_ms for _, _, pause_ms in loading if pause_ms is not None]
+    if not told_ms:
         return False
-    before, _ = _last_unavailable(conn, limit_id, since_ms, now_ms - pause_ms)
-    return before == Kind.MODEL_LOADING
-
-
-def _last_unavailable(
-    conn: sqlite3.Connection, limit_id: int, since_ms: int, until_ms: int
-) -> tuple[str | None, int | None]:
-    """Return the reason code and the pause of the newest call of a time that nobody has taken."""
-    row = conn.execute(
-        "SELECT reason_code, retry_after_ms FROM attempts INDEXED BY attempts_started"
-        " WHERE limit_id = ? AND started_at_ms BETWEEN ? AND ? AND outcome = 'unavailable'"
-        " ORDER BY started_at_ms DESC LIMIT 1",
-        (limit_id, since_ms, until_ms),
-    ).fetchone()
-    return row or (None, None)
+    began_ms = min(at_ms for _, at_ms, _ in loading)
+    return bool(now_ms - began_ms >= min(most_ms, max(told_ms)))
 
 
 def _times(conn: sqlite3.Connection, finish: Finish, kind: str) -> int:

@@ -138,6 +138,11 @@ def prompt_by_id(conn: sqlite3.Connection, prompt_id: int) -> Prompt:
     return found[0]
 
 
+def prompt_names(conn: sqlite3.Connection) -> dict[int, str]:
+    """Return the name of each version of each prompt, whatever its parameters are."""
+    return dict(conn.execute("SELECT id, name FROM prompts"))
+
+
 def prompts(conn: sqlite3.Connection) -> list[Prompt]:
     """Return every version of every prompt."""
     return _prompts(conn, "?", 1)

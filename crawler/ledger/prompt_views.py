@@ -9,7 +9,6 @@ paths have no way to write every name. An answer that is not JSON would be an er
 view: providers let none pass where there is a schema (crawler/providers/answers/check.py).
 """
 
-import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from crawler.answer_schema import SCHEMA, property_names, require_schema
 from crawler.errors import CrawlerError, Exit
+from crawler.ledger.json_columns import json_object
 
 _WORD = "word"
 MOST_COLUMNS = 500
@@ -63,7 +63,7 @@ def note_columns(conn: sqlite3.Connection, prompt_id: int, names: Iterable[str])
         (prompt_id,),
     ).fetchone()
     known = set(_columns(conn, name))
-    unknown = (column for column in names if column not in known)
+    unknown = (column for column in names if column not in known and "\0" not in column)
     new = list(islice(unknown, MOST_COLUMNS - len(known)))
     if not new:
         return
@@ -72,7 +72,7 @@ def note_columns(conn: sqlite3.Connection, prompt_id: int, names: Iterable[str])
         " (SELECT count(*) FROM prompt_columns WHERE prompt = ?1))",
         [(name, column) for column in new],
     )
-    put_view(conn, name, current_id, json.loads(params))
+    put_view(conn, name, current_id, json_object(params, f"the parameters of {name!r}"))
 
 
 def _columns(conn: sqlite3.Connection, prompt: str) -> list[str]:

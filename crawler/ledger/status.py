@@ -121,13 +121,12 @@ class Status(NamedTuple):
         """
         if not self.unfinished:
             return 0
-        if any(limit.held_by in ("gate", "paused") for limit in self.limits):
-            return None
         # Limits work side by side, and none takes over what is left under another.
         busy = [limit for limit in self.limits if limit.unfinished]
         left_ms = [limit.eta_ms for limit in busy if limit.eta_ms is not None]
-        waits_ms = [(limit.until_ms or 0) - self.now_ms for limit in self.limits]
-        return max(*left_ms, *waits_ms) if left_ms else None
+        if len(left_ms) < len(busy) or any(row.held_by in ("gate", "paused") for row in busy):
+            return None
+        return max([0, *left_ms, *((row.until_ms or 0) - self.now_ms for row in busy)])
 
 
 def status(

@@ -113,11 +113,12 @@ def turn(
         allowance = allowance.after(share.leases)
         shares.append(share)
     save(conn, before, after, now_ms)
-    return _told(conn, asked, doubted, shares, now_ms, late, lost=lost)
+    return _told(conn, scope, asked, doubted, shares, now_ms, late, lost=lost)
 
 
 def _told(
     conn: sqlite3.Connection,
+    scope: Scope,
     asked: Sequence[Work],
     doubted: Mapping[int, Doubt],
     shares: Sequence[_Share],
@@ -129,7 +130,8 @@ def _told(
     stopped = {prompt_id: doubt for prompt_id, doubt in doubted.items() if doubt.is_stopped}
     going_on = {p.limit_id for p in asked if p.unfinished and p.prompt_id not in stopped}
     wakes = [share.wake_at_ms for share in shares if share.wake_at_ms is not None]
-    gates = _gates(conn, [share.limit for share in shares if share.limit.id in going_on], now_ms)
+    waiting = [share.limit for share in shares if share.limit.id in going_on]
+    gates = _gates(conn, waiting, scope.policy.patience_ms, now_ms)
     return Turn(
         leases=[lease for share in shares for lease in share.leases],
         now_ms=now_ms,
@@ -145,10 +147,12 @@ def _told(
     )
 
 
-def _gates(conn: sqlite3.Connection, limits: Sequence[Limit], now_ms: int) -> list[Gate]:
+def _gates(
+    conn: sqlite3.Connection, limits: Sequence[Limit], patience_ms: int, now_ms: int
+) -> list[Gate]:
     """Return the gates that a run waits for: of paused limits only where all are."""
     waiting = [one for one in limits if not one.is_paused(now_ms)] or limits
-    return [_gate(conn, limit, now_ms) for limit in waiting]
+    return [_gate(conn, limit, patience_ms, now_ms) for limit in waiting]
 
 
 def _share(
@@ -217,13 +221,14 @@ def _wake_at_ms(
 OPEN = Gate(0, 0, 0, 0, "")
 
 
-def _gate(conn: sqlite3.Connection, limit: Limit, now_ms: int) -> Gate:
+def _gate(conn: sqlite3.Connection, limit: Limit, patience_ms: int, now_ms: int) -> Gate:
     """Return where the gate of a limit stands."""
     state = limit.state
     if state.gate_cause is None:
         return OPEN
     outage = state.gate_cause == "outage"
-    in_vain = outage and is_loading_in_vain(conn, limit.id, state.gate_since_ms, now_ms)
+    since = state.gate_since_ms, patience_ms, now_ms
+    in_vain = outage and is_loading_in_vain(conn, limit.id, *since)
     return Gate(
         state.gate_opens_at_ms,
         state.gate_closed_at_ms,

@@ -6,12 +6,14 @@ says of other people's trust counts for nothing. It can say what it likes, also 
 who knows a login name can write it there. Then the host is another one, which is told.
 """
 
+import json
 import os
 import pwd
 import re
 import socket
 import sqlite3
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,9 @@ from crawler.storage import waiting
 RECORDED_SINCE = 11
 """The version of the schema from which on files say who made them."""
 _SHOWN = 5
+_VARIABLE = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)")
+_LONGEST = 60
+"""Characters of a name that are told."""
 
 trusting = False
 """The person at work has said --trust. The program sets it from its command line."""
@@ -56,8 +61,14 @@ def record(conn: sqlite3.Connection, path: Path, now_ms: int) -> None:
     """Put on record who works with a file; tell once what a person may not expect of it."""
     me, host = login(), socket.gethostname()
     rows = _rows(conn)
-    mine = next((row for row in rows if (row.user, row.host) == (me, host)), None)
+    mine = next((row for row in rows if row.user == me), None)
     how = "trusted" if trusting else "moved" if rows else "made"
+    if mine is not None and mine.host != host:
+        # A row for each user: in containers the name of the host is another one each time.
+        conn.execute(
+            "UPDATE owners SET host = ? WHERE user = ? AND host = ?", (host, me, mine.host)
+        )
+        waiting.say(f"{path} is yours, from another machine ({mine.host})")
     if mine is None or (trusting and mine.how != how):
         conn.execute(
             "INSERT INTO owners (user, host, how, since_ms) VALUES (?, ?, ?, ?)"
@@ -65,9 +76,6 @@ def record(conn: sqlite3.Connection, path: Path, now_ms: int) -> None:
             " DO UPDATE SET how = excluded.how, since_ms = excluded.since_ms",
             (me, host, how, now_ms),
         )
-    if mine is None and how == "moved":
-        before = next((row.host for row in rows if row.user == me), "?")
-        waiting.say(f"{path} is yours, from another machine ({before})")
     _tell_open(conn, path, me, host)
 
 
@@ -122,17 +130,36 @@ def _asked(conn: sqlite3.Connection) -> str:
         " WHERE current = 1 GROUP BY prompts.id ORDER BY words DESC, prompts.id"
     ).fetchall()
     told = [
-        f"{provider} ({model}) would be asked about {words} word{'' if words == 1 else 's'}"
-        + "".join(f", and sent ${name}" for name in _variables(params))
-        for provider, model, params, words in rows[:_SHOWN]
+        f"{_cut(provider)} ({_cut(model)}) would be asked about {words}"
+        f" word{'' if words == 1 else 's'}"
+        for provider, model, _, words in rows[:_SHOWN]
     ]
     more = [f"and {len(rows) - _SHOWN} prompts more"] if len(rows) > _SHOWN else []
-    return "; ".join(told + more) or "nobody would be asked: it has no prompt"
+    told = _secrets([(provider, params) for provider, _, params, _ in rows]) + told + more
+    return "; ".join(told) or "nobody would be asked: it has no prompt"
+
+
+def _secrets(prompts: Sequence[tuple[str, str]]) -> list[str]:
+    """Return what would be sent of the environment; what is set comes first: nothing hides it."""
+    sent = {name: provider for provider, params in prompts for name in _variables(params)}
+    names = sorted(sent, key=lambda name: (name not in os.environ, name))
+    told = [f"{_cut(sent[name])} would be sent ${_cut(name)}" for name in names[:_SHOWN]]
+    return told + ([f"and {len(sent) - _SHOWN} variables more"] if len(sent) > _SHOWN else [])
 
 
 def _variables(params: str) -> list[str]:
-    """Return the variables of the environment that headers name: what they hold would be sent."""
-    return sorted(set(re.findall(r'"\$([A-Za-z_][A-Za-z0-9_]*)"', params)))
+    """Return the variables that headers name: what they hold would be sent."""
+    try:
+        headers = json.loads(params).get("headers", {})
+        values = list(headers.values())
+    except (AttributeError, RecursionError, ValueError):
+        return []  # then no header is sent, either
+    found = [_VARIABLE.fullmatch(value) for value in values if isinstance(value, str)]
+    return [match[1] for match in found if match]
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}…"
 
 
 def _tell_open(conn: sqlite3.Connection, path: Path, me: str, host: str) -> None:

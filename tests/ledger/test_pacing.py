@@ -321,6 +321,27 @@ def test_a_model_that_is_loading_is_waited_for_as_long_as_its_server_asks(ledger
     assert gate_ending(done.gate, 2, 900_000, ledger.now_ms) is None, "it was loaded since"
 
 
+def test_a_server_that_counts_down_is_waited_for_as_long_as_it_said_at_first(ledger):
+    ledger.add("abc")
+    began_ms = ledger.now_ms
+    for left_ms in range(600_000, 0, -50_000):
+        said = {**LOADING, "retry_after_ms": max(60_000, left_ms)}
+        done = tried_until(ledger, ledger.now_ms + 40_000, **said)
+        assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None, left_ms
+        ledger.now_ms = done.gate.opens_at_ms
+    done = tried_until(ledger, began_ms + 600_000, **LOADING, retry_after_ms=60_000)
+    ledger.now_ms = done.gate.opens_at_ms
+    done = tried_until(ledger, ledger.now_ms, **LOADING, retry_after_ms=60_000)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms).reason == "loading"
+
+
+def test_no_server_is_waited_for_longer_than_a_gate(ledger):
+    ledger.add("abc")
+    began_ms = ledger.now_ms
+    done = tried_until(ledger, began_ms + 920_000, **LOADING, retry_after_ms=7_200_000)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms).reason == "loading"
+
+
 def test_a_model_is_loading_only_since_its_server_is_there_again(ledger):
     ledger.add("abc")
     done = tried_until(ledger, ledger.now_ms + 300_000, reason="refused")

@@ -459,6 +459,12 @@ def test_columns_that_come_later_are_shown_too_also_of_a_prompt_that_gets_a_sche
     assert ledger.row("PRAGMA schema_version") == before, "and nothing is made again for nothing"
 
 
+def test_a_column_that_no_view_can_have_stays_out_of_it(ledger):
+    put(ledger, "p", NOTES)
+    add(ledger, ("a", {"a\0b": "1", "level": "B2"}))
+    assert columns(ledger, "p") == ["word", "mnemonic", "definition", "level", *OTHERS]
+
+
 def test_a_list_of_a_thousand_columns_is_added(ledger):
     put(ledger, "p", NOTES)
     add(ledger, ("a", {f"c{n}": "1" for n in range(1_000)}))

@@ -54,6 +54,13 @@ class TestTimeLeft:
         quick = limit_status(succeeded_per_minute=600.0, unfinished=50)
         assert left(60, slow, quick).eta_ms == left(60, quick, slow).eta_ms == 100_000
 
+    def test_a_limit_of_which_nothing_is_known_makes_all_unknown_and_an_idle_one_nothing(self):
+        quick = limit_status(succeeded_per_minute=600.0, unfinished=50)
+        silent = limit_status(unfinished=100_000)
+        assert left(50, quick, silent).eta_ms is None
+        paused = limit_status(held_by="paused", until_ms=NOW_MS + 10**6)
+        assert left(50, quick, paused).eta_ms == 5_000
+
     def test_it_is_not_known_where_nothing_was_answered(self):
         assert left(20, limit_status(until_ms=NOW_MS + 5_000, unfinished=20)).eta_ms is None
         assert left(0, limit_status(held_by="paused")).eta_ms == 0

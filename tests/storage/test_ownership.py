@@ -1,6 +1,7 @@
 """A file that somebody else made is read freely, and written to once a person has trusted it."""
 
 import asyncio
+import json
 import os
 import socket
 import sqlite3
@@ -144,22 +145,44 @@ def test_whom_it_would_ask_and_what_it_would_send_is_told(ours):
     by_another(ours)
     _, cause, _ = told(crawler("--db", ours, "run"), Exit.CONFIGURATION)
     assert cause == (
-        "with your keys, and at your cost, openai (dear) would be asked about 3 words, and sent"
-        " $AWS_SECRET_ACCESS_KEY; scripted (scripted) would be asked about 2 words"
+        "with your keys, and at your cost, openai would be sent $AWS_SECRET_ACCESS_KEY;"
+        " openai (dear) would be asked about 3 words; scripted (scripted) would be asked about 2"
+        " words"
     )
+
+
+def test_nothing_hides_what_would_be_sent(ours, monkeypatch):
+    """Neither spelling, nor prompts that come first, nor long names, nor variables of no one."""
+    monkeypatch.setenv("MY_SECRET", "x")
+    spec = ("--template", "{word}", "--provider", "openai")
+    for n in range(9):
+        many = {f"X-{k}": f"$AAA_{n}_{k}" for k in range(9)}
+        headers = ("--param", f"headers={json.dumps(many)}", "--model", f"m{n}" * 300)
+        assert crawler("--db", ours, "prompt", "add", f"q{n}", *spec, *headers).code == Exit.DONE
+        crawler("--db", ours, "add", "x", "y", "z", "--prompt", f"q{n}")
+    headers = ("--param", 'headers={"X-T": "$MY_SECRET"}', "--model", "m")
+    assert crawler("--db", ours, "prompt", "add", "last", *spec, *headers).code == Exit.DONE
+    change(
+        ours,
+        "DROP TRIGGER prompts_are_immutable;"
+        "UPDATE prompts SET params = replace(params, '$MY', '\\u0024MY') WHERE name = 'last'",
+    )
+    conn = sqlite3.connect(ours)
+    told_of = ownership._asked(conn)
+    conn.close()
+    assert "\\u0024" not in told_of
+    assert told_of.startswith("openai would be sent $MY_SECRET; ")
+    assert len(told_of) < 1_000
 
 
 def test_ones_own_file_from_another_machine_is_told_once(ours, monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "laptop")
-    for said in [f"{ours} is yours, from another machine (vm)\n", ""]:
+    for said in [f"{ours} is yours, from another machine ({HOST})\n", ""]:
         ran = crawler("--db", ours, "add", "a", "--prompt", "p")
         assert ran.code == Exit.DONE
         before, _, _ = ran.err.partition("0 added")
-        assert before == said.replace("(vm)", f"({HOST})")
-    assert [how for (how,) in rows(ours, "SELECT how FROM owners ORDER BY since_ms")] == [
-        "made",
-        "moved",
-    ]
+        assert before == said
+    assert rows(ours, "SELECT user, host, how FROM owners") == [(login(), "laptop", "made")]
 
 
 HOST = socket.gethostname()
