@@ -62,3 +62,31 @@ def test_a_word_that_is_refused_for_ever_fails_and_holds_up_no_other():
         "too_large_for_quota",
     )
     ledger.conn.close()
+
+
+def test_the_last_refusal_of_such_a_word_opens_no_gate():
+    """It fails for what it is; of the limit it says no more than any other refusal."""
+    ledger, ended, cause = Ledger(concurrency=1), [], None
+    ledger.add(["poison", *(f"w{n}" for n in range(200))])
+    while ledger.states()["poison"] != "failed":
+        ledger.conn.execute(
+            "UPDATE limits SET gate_cause = NULL, gate_reason = NULL, gate_opens_at_ms = 0,"
+            " gate_strikes = 0"
+        )
+        done = ledger.turn(*ended)
+        ended, now_ms = [], ledger.now_ms
+        ledger.now_ms += 500
+        for lease in done.leases:
+            if lease.word != "poison":
+                ended.append(ledger.finish(lease, Outcome.SUCCEEDED))
+                continue
+            ledger.conn.execute(
+                "UPDATE limits SET gate_cause = 'quota', gate_reason = '429', gate_strikes = 1,"
+                f" gate_since_ms = {now_ms - 9}, gate_closed_at_ms = {now_ms - 9},"
+                f" gate_opens_at_ms = {now_ms}"
+            )
+            end = ledger.finish(lease, Outcome.THROTTLED, reason="429", status_code=429)
+            ledger.turn(end, budget=0)
+            cause = ledger.row("SELECT gate_cause FROM limits")
+    assert cause == ("quota",)
+    ledger.conn.close()

@@ -267,6 +267,7 @@ def workbook(*sheets):
         sheet = book.create_sheet(f"Sheet {n}")
         for row in rows:
             sheet.append(row)
+    book.active = len(sheets) - 1  # as it was saved with the last one in front
     book.save(stream)
     return stream.getvalue()
 
@@ -285,6 +286,8 @@ def test_a_workbook_is_read():
         ("abash", {"level": "2.5", "day": "2026-01-02T03:00:00"}),
     ]
     assert any("2 sheets" in note for note in listed(workbook(rows, rows), "list.xlsx").notes)
+    two = workbook([["word"], ["abate"], ["abash"]], [["word"], ["other"]])
+    assert texts(two, "list.xlsx") == TWO, "the first, whichever is in front"
 
 
 def test_a_workbook_under_another_name_is_read():

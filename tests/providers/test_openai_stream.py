@@ -101,7 +101,14 @@ def stream(monkeypatch):
 def test_an_answer_is_told_in_its_pieces_and_is_what_it_would_be_at_once(stream):
     answer, told = stream(streaming(*events_of(TEXT)))
     assert answer == Answer(TEXT, 5, 7, finish_reason="stop")
-    assert told == list(TEXT)
+    assert "".join(told) == TEXT
+    assert len(told) > 1  # several may come at once
+
+
+def test_the_model_and_its_system_are_kept_as_of_an_answer_that_comes_at_once(stream):
+    chunk = {"choices": [{"delta": {"content": "To"}, "finish_reason": "stop"}]}
+    answer, _ = stream(streaming(event({**chunk, "model": "m", "system_fingerprint": "fp"})))
+    assert answer.model_version == "m (fp)"
 
 
 def test_a_completion_has_its_text_elsewhere(stream):

@@ -17,7 +17,7 @@ from crawler.ledger.limits import put_limit
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.turn import turn
 from crawler.policy import PATIENCE_MS, Policy
-from crawler.protocol import Answer, Call, ProviderError, Word
+from crawler.protocol import Answer, Call, ProviderError, Told, Word
 from crawler.providers import Kind
 from crawler.run import executor as executor_module
 from crawler.run.executor import LocalExecutor
@@ -152,6 +152,16 @@ def test_a_call_without_an_answer_in_time_is_a_transient_failure():
     end = asyncio.run(make())
     assert (end.request_id, end.outcome, end.finished_at_ms) == (1, Outcome.TRANSIENT, 5_000)
     assert end.reason == "no answer within 2 s"
+
+
+def test_what_a_server_tells_of_its_quota_is_kept_beside_an_answer_that_is_no_good():
+    async def no_good(call):
+        error = ProviderError(Outcome.NO_ANSWER, "cut off", answer=Answer("To rep"))
+        error.told = (Told("requests", 60, "minute"),)
+        raise error
+
+    [end] = ends_of(no_good, a_call("cat"))
+    assert (end.text, end.told) == ("To rep", (Told("requests", 60, "minute"),))
 
 
 def test_a_call_that_may_take_long_keeps_none_behind_it_from_being_given_up():
