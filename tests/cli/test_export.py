@@ -8,7 +8,9 @@ import openpyxl
 import pytest
 from pyarrow import parquet
 
+from crawler.cli.export_forms import columns
 from crawler.errors import Exit
+from crawler.ledger.intake import Prompt
 from tests.program import crawler, told
 
 SCHEMA = {
@@ -159,3 +161,12 @@ def test_a_package_that_is_missing_is_named_and_no_file_is_left(
     assert cause == f"{package} is not installed"
     assert f"quotacrawl[{form}]" in hint
     assert not [*answered.glob("a.*"), *answered.glob(".a.*")]
+
+
+def test_names_of_columns_differ_also_where_case_does_not_count():
+    properties = {"Word": {}, "TEXT": {}, "level": {}}
+    params = {"response_schema": {"type": "object", "properties": properties}}
+    prompt = Prompt(1, "p", 1, "{word}", "scripted", "m", params, "one", current=True)
+    names = [column.name for column in columns(prompt, ["Level", "STATE", "level_2"])]
+    assert len({name.casefold() for name in names}) == len(names)
+    assert names[:6] == ["word", "Word_2", "TEXT", "level", "Level_2", "STATE"]

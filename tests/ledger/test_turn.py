@@ -632,3 +632,13 @@ def test_the_oldest_call_in_flight_is_told_with_its_age(ledger):
     assert oldest == (first.request_id, 1, "one", "p", 7_000)
     ledger.turn(ledger.finish(first, Outcome.SUCCEEDED), budget=0)
     assert status(ledger.conn, 600, ledger.now_ms).oldest_call.word == "two"
+
+
+def test_a_call_says_whether_its_prompt_was_served_before(ledger):
+    """By then a refusal that says nothing may be the word's."""
+    ledger.add("abc")
+    (first,) = ledger.turn(budget=1).leases
+    (second,) = ledger.turn(ledger.finish(first, Outcome.TRANSIENT), budget=1).leases
+    ledger.now_ms += 1
+    (third,) = ledger.turn(ledger.finish(second, Outcome.SUCCEEDED), budget=1).leases
+    assert [lease.call.served_before for lease in (first, second, third)] == [False, False, True]

@@ -297,6 +297,14 @@ class TestGate:
         state = refused(state, KNOWN, refusal(NOW_MS + 8 * 3_600_000))
         assert state.gate_cause == "quota"
 
+    @pytest.mark.parametrize("cause", ["quota", "day"])
+    def test_a_server_that_is_out_of_order_makes_no_outage_of_a_quota(self, cause):
+        state = refused(State(), KNOWN, refusal(NOW_MS, daily=cause == "day"))
+        at_ms = state.gate_opens_at_ms
+        for nobody in (False, True):
+            down = Failure(at_ms, at_ms + 50, words=9, nobody=nobody)
+            assert failed(state, down) == state
+
     def test_a_day_may_be_told_by_a_call_of_an_episode_that_has_begun(self):
         state = refused(State(), KNOWN, refusal(NOW_MS))
         late = refusal(NOW_MS + 50, started_at_ms=NOW_MS - 10, daily=True)

@@ -6,7 +6,8 @@ import sqlite3
 import pytest
 
 from crawler.errors import Exit
-from crawler.ledger.repair import recount_in_passing
+from crawler.ledger.repair import mend, recount_in_passing
+from crawler.states import Outcome
 from tests.program import add_prompt, crawler, rows, told
 
 WORDS = [f"w{n}" for n in range(20)]
@@ -153,3 +154,13 @@ def test_what_an_earlier_version_has_left_does_not_keep_a_run_waiting(path):
     edit(path, "UPDATE requests SET due_at_ms = -5 WHERE prompt_id = 2")
     ran = crawler("--db", path, "run", "--deadline", "60s")
     assert rows(path, "SELECT reason FROM runs") == [("stuck",)], ran
+
+
+def test_what_is_in_flight_without_a_call_is_pending_again_though_it_was_tried_before(ledger):
+    ledger.add("ab")
+    ends = [ledger.finish(lease, Outcome.TRANSIENT) for lease in ledger.turn().leases]
+    ledger.turn(*ends, budget=0)
+    ledger.conn.execute("DROP TRIGGER requests_transition")
+    ledger.conn.execute("UPDATE requests SET state = 'leased' WHERE id = 1")
+    assert "1 requests were in flight without an attempt: pending again" in mend(ledger.conn, [])
+    assert ledger.states() == {"a": "pending", "b": "pending"}
