@@ -47,7 +47,8 @@ def main() -> None:
     began_s = time.perf_counter()
     seeds = [options.seed] if options.seed is not None else _seeds(options.first, options.seeds)
     told = list(_lived(seeds, options.bug, options.jobs))
-    again = {life.seed: life.digest() for life in _lived(seeds[: options.replays], options.bug, 1)}
+    twice = seeds[: options.replays] if options.bug is None else []
+    again = {life.seed: life.digest() for life in _lived(twice, None, 1)}
     if options.seed is not None:
         _tell(told[0])
     failed = [life for life in told if life.broken]
