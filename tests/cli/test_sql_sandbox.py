@@ -254,7 +254,7 @@ def test_a_long_answer_can_be_written_as_it_comes(db, monkeypatch, form):
 
 MANY = ",".join(f"printf('%.*c', 40000000, 'a') || char(128512) || {n}" for n in range(60))
 LAUGHS = ", ".join(f"c{n} AS (SELECT a.x FROM c{n - 1} a, c{n - 1} b)" for n in range(1, 30))
-LONG_TEXT = "printf('%.*c', 20000000, 'a')"
+HUGE = "printf('%.*c', 20000000, 'a')"
 
 
 @pytest.mark.parametrize(
@@ -267,10 +267,10 @@ LONG_TEXT = "printf('%.*c', 20000000, 'a')"
             "it needs too much memory",
         ),
         # One step of SQLite, of hours.
-        (1, f"SELECT instr({LONG_TEXT} || {LONG_TEXT}, {LONG_TEXT} || 'b')", "its time is over"),
+        (1, f"SELECT instr({HUGE} || {HUGE}, {HUGE} || 'b')", "its time is over"),
         (
             1,
-            f"SELECT {LONG_TEXT} LIKE '%' || printf('%.*c', 40000, 'a') || 'b'",
+            f"SELECT {HUGE} LIKE '%' || printf('%.*c', 40000, 'a') || 'b'",
             "its time is over",
         ),
     ],

@@ -28,7 +28,7 @@ from crawler.run.session import crawl_store
 from crawler.storage.database import writing
 from crawler.storage.store import open_store
 from tests.simulation import loop as loops
-from tests.simulation.bugs import BUGS, planted
+from tests.simulation.bugs import BUGS, FOUND_AS, planted
 from tests.simulation.disk import fast_folder
 from tests.simulation.loop import Loop
 from tests.simulation.machine import Machine, empty_file
@@ -177,7 +177,9 @@ def _swept(sweep: Sweep, steps: Iterator[int], jobs: int) -> list[Told]:
         while True:
             some = [(step, sweep) for step in islice(steps, STEPS_A_PROCESS * jobs)]
             told += pool.starmap(cancel_at, some, STEPS_A_PROCESS)
-            found = sweep.bug is not None and any(one.broken for one in told)
+            found = sweep.bug is not None and any(
+                FOUND_AS[sweep.bug] in what for one in told for what in one.broken
+            )
             if found or not told[-1].was_running:
                 return [one for one in told if one.was_running]
 
