@@ -75,9 +75,10 @@ class HeldBack:
 
     def _begins_at(self, text: str) -> int:
         """Return where at the end of a text a secret may begin, whatever is between its letters."""
-        seen = text[-MOST_UNSEEN - self._longest :]
-        if not (seen.isascii() and seen.isprintable()):
-            seen = _UNSEEN.sub("", seen)
+        seen = text
+        if not (text.isascii() and text.isprintable()):
+            seen = _UNSEEN.sub("", text)
+        seen = seen[-self._longest :]
         left = max((_begun(seen, form) for form in self._forms), default=0)
         at = len(text)
         while left:

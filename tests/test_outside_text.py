@@ -27,6 +27,7 @@ from crawler.lists import source
 from crawler.lists.form import Reading
 from crawler.protocol import Call, ProviderError
 from crawler.providers.local import _environment
+from crawler.providers.openai.models import models_in
 from crawler.providers.openai.servers import exposed_to, secrets_in
 from crawler.providers.openai.stream import Gathering
 from crawler.providers.vertex.access import Access
@@ -184,6 +185,20 @@ def test_a_key_with_what_is_not_seen_between_its_letters_is_left_out(between):
     assert redacted(f"a {spread} b", [KEY]) == "a … b"
     held = HeldBack([KEY])
     assert "".join(map(held.read, f"a {spread} b")) + held.end() == "a … b"
+
+
+@pytest.mark.parametrize("size", [21, 100, 600])
+def test_a_key_in_pieces_with_much_that_is_not_seen_between_its_letters_is_held_back(size):
+    unseen = "\u200b" * 20
+    said = f"a {unseen.join(KEY)} b"
+    held = HeldBack([KEY])
+    whole = "".join(held.read(said[at : at + size]) for at in range(0, len(said), size))
+    assert whole + held.end() == "a … b"
+
+
+def test_a_list_of_models_may_begin_with_a_mark_of_its_byte_order():
+    listed = json.dumps({"data": [{"id": "m"}]}).encode("utf-8-sig")
+    assert models_in(listed, [KEY]) == [{"id": "m"}]
 
 
 def test_all_of_an_address_that_lets_somebody_in_is_secret():

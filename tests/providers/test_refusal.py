@@ -4,7 +4,7 @@ import json
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crawler.providers.answers.finish_reasons import End
@@ -61,6 +61,39 @@ def kind(status, message, **more):
         (503, "The model is loading", "model_loading"),
         (503, "scaled to zero, starting", "model_loading"),
         (599, "something", "transient"),
+        # Too many tokens, but none of the input.
+        (400, "thinking.budget_tokens exceeds the maximum of 24576", "unclear"),
+        (400, "stop tokens given exceeds the maximum", "unclear"),
+        (400, "tokens in logit_bias exceed the vocabulary", "unclear"),
+        (400, "requested number of tokens 9000 exceeds the model's maximum", "unclear"),
+        (400, "reasoning tokens of the prompt exceed the maximum", "unclear"),
+        # The name of a model is no verdict on the input.
+        (404, "The model `prompt-injection-detector` does not exist", "model_missing"),
+        (404, "model 'qwen3-jailbreak' not found", "model_missing"),
+        (400, "model 'censor-tuned:8b' not found", "model_missing"),
+        (404, "unknown model: hallucination-judge", "model_missing"),
+        # A day that is named in passing.
+        (0, "Rate limit for today's traffic: retry in 2s. limit 60 per minute", "throttled_minute"),
+        (
+            429,
+            "Rate limit for today's traffic: retry in 2s. limit 60 per minute",
+            "throttled_minute",
+        ),
+        (0, "busy for today's peak hours, please retry in 5 seconds", "overloaded"),
+        (429, "busy for today's peak hours, please retry in 5 seconds", "overloaded"),
+        (429, "No more messages this week, retry in 5 seconds", "throttled_minute"),
+        (429, "You have used all of your messages for today", "throttled_day"),
+        (429, "No more messages this month, retry in 2 days", "throttled_day"),
+        (0, "You have used all of your messages for today", "transient"),
+        (0, "Rate limit reached for today", "throttled_day"),
+        (0, "no answer from http://host/daily/v1", "transient"),
+        (0, "Your daily quota is exceeded", "throttled_day"),
+        # What sounds like a quota of ours.
+        (400, "Invalid value for rate_limited_by", "unclear"),
+        (400, "Rate limit exceeded", "throttled_minute"),
+        (403, "Too many requests", "throttled_minute"),
+        (500, "too many requests queued, overloaded", "overloaded"),
+        (500, "too many requests", "throttled_minute"),
     ],
 )
 def test_words_and_status_together_say_what_is_meant(status, message, found):
@@ -85,6 +118,20 @@ def test_what_a_server_quotes_of_a_request_is_not_what_it_says():
     assert refusal_of(Said(400, {}, short, sent="suspended")).kind is Kind.MONEY
     flagged = error("Your input was flagged", metadata={"flagged_input": "no credits left"})
     assert refusal_of(Said(403, {}, flagged)).kind is Kind.BLOCKED
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        ({"errors": {"input": ["is too long"]}}, Kind.WORD),
+        ({"error": {"input": "must not be empty"}}, Kind.WORD),
+        ({"error": "refused", "input": "account is suspended"}, Kind.UNCLEAR),
+        ({"errors": {"input": "is suspended"}}, Kind.UNCLEAR),
+    ],
+)
+def test_under_the_name_of_the_input_stands_its_fault_or_what_was_sent(body, found):
+    said = Said(422, {}, json.dumps(body), sent="it is suspended")
+    assert refusal_of(said).kind is found
 
 
 @pytest.mark.parametrize(
@@ -200,6 +247,7 @@ STATUSES = st.none() | st.integers(0, 999)
 
 
 @given(STATUSES, JSON | st.dictionaries(NAMES, JSON), st.booleans())
+@example(None, ["\x1b"], False)  # noqa: FBT003
 def test_whatever_is_said_in_json_it_is_one_refusal(status, value, served):
     said = Said(status, {"Retry-After": str(value)[:40]}, json.dumps(value), served_before=served)
     assert refusal_of(said).reason

@@ -27,7 +27,7 @@ def models_in(body: bytes, secrets: Sequence[str]) -> list[dict[str, Any]]:
         }
 
     try:
-        value = json.loads(body.decode(), object_hook=cleaned)
+        value = json.loads(body.decode("utf-8-sig"), object_hook=cleaned)
     except (RecursionError, ValueError):
         return []
     if isinstance(value, dict):

@@ -55,7 +55,8 @@ def refusal_of(said: Said) -> Refusal:
     text = text_of(said)
     words = plain(text)
     status = status_of(said)
-    found = _verdict(said, words, status)
+    asked_ms = _asked_ms(said, text)
+    found = _verdict(said, words, status, asked_ms)
     if found.kind is Kind.WORD and not said.served_before and words.says(_MAX_TOKENS):
         found = found._replace(certain=False)
     meaning = MEANINGS[found.kind]
@@ -65,7 +66,7 @@ def refusal_of(said: Said) -> Refusal:
         found.certain,
         sentence(said, status),
         status,
-        _pause_ms(said, text, words, found.kind),
+        _pause_ms(asked_ms, words, found.kind),
         found.remedy or meaning.remedy,
     )
 
@@ -104,7 +105,7 @@ def _as_status(value: Any) -> int | None:
     return NAMED_STATUS.get(name)
 
 
-def _verdict(said: Said, words: Text, status: int | None) -> Verdict:
+def _verdict(said: Said, words: Text, status: int | None, asked_ms: int | None) -> Verdict:
     """Apply the rules in their order."""
     return (
         _redirect(said, status)
@@ -112,15 +113,17 @@ def _verdict(said: Said, words: Text, status: int | None) -> Verdict:
         or _day_by_header(said, status)
         or _asks_too_much(words, status)
         or _quota_of_google(said, words, status)
-        or _by_words(words, status)
+        or _by_words(words, status, asked_ms)
         or _by_status(said, status)
     )
 
 
-def _by_words(words: Text, status: int | None) -> Verdict | None:
+def _by_words(words: Text, status: int | None, asked_ms: int | None) -> Verdict | None:
+    soon = asked_ms is not None and asked_ms < HOUR_MS
     for rule in RULES:
         fits = rule.statuses is ANY or (status or 0) in rule.statuses
-        if fits and words.says(rule.words) and not words.says(rule.unless):
+        fits = fits and not (soon and rule.unless_soon) and words.says(rule.words)
+        if fits and words.says(rule.beside or rule.words) and not words.says(rule.unless):
             return Verdict(rule.kind, scope=rule.scope, remedy=rule.remedy)
     return None
 
@@ -230,10 +233,14 @@ def _is_one_of(said: Said, services: tuple[str, ...]) -> bool:
     return any(name in service for name in services)
 
 
-def _pause_ms(said: Said, text: str, words: Text, kind: Kind) -> int | None:
-    """Return the pause that is asked for, as far as the kind makes it one."""
+def _asked_ms(said: Said, text: str) -> int | None:
+    """Return the pause that is asked for."""
     delays = [str(one.get("retryDelay", "")) for one in said.details if "retryDelay" in one]
-    found = pause_ms(said.headers, text, said.now_ms, delays)
+    return pause_ms(said.headers, text, said.now_ms, delays)
+
+
+def _pause_ms(found: int | None, words: Text, kind: Kind) -> int | None:
+    """Return the pause that is asked for, as far as the kind makes it one."""
     if kind is Kind.MODEL_LOADING:
         return max(found or 0, MINUTE_MS)  # for so long a run waits for it
     if kind is Kind.THROTTLED_DAY and words.says(("retry delay", "please retry in")):

@@ -18,11 +18,13 @@ from crawler.providers.refusals.words import (
     EMPTY_INPUT,
     FILTER,
     GOOGLE,
+    INPUT,
     KEY,
     LOADING,
     MINUTE,
     MODEL,
     MONEY,
+    NO_MODEL,
     NO_NAME,
     OUTPUT,
     PARAMETER,
@@ -30,9 +32,11 @@ from crawler.providers.refusals.words import (
     POLICY,
     RATE,
     SLIP,
+    TODAY,
     TOKENS,
     TOO_LONG,
     TOO_MANY,
+    USED_UP,
 )
 from crawler.states.kinds import Kind, Scope
 
@@ -43,6 +47,7 @@ FOUR = range(400, 500)
 FIVE = range(500, 600)
 LIMITED = (429, 413, 402, 498)
 """Status codes of quotas; 403 is one where its text says so."""
+SPENDING = ("monthly … spend", "spend limit", "spending limit")
 NOT_KEYS = [code for code in FOUR if code not in (401, 429)]
 NOT_PATHS = [*(code for code in FOUR if code not in (404, 405)), *FIVE]
 
@@ -55,6 +60,8 @@ class Rule(NamedTuple):
         words: one of these is in the text.
         statuses: the status codes with which they count; 0 stands for none at all.
         unless: none of these is in the text.
+        beside: one of these is in the text as well, where there are any.
+        unless_soon: no pause under an hour is asked for.
         scope: whose fault it is, where it is not that of the kind.
         remedy: what a person can do, where it is not that of the kind.
 
@@ -64,6 +71,8 @@ class Rule(NamedTuple):
     words: tuple[str, ...]
     statuses: Collection[int] = ANY
     unless: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    unless_soon: bool = False
     scope: Scope | None = None
     remedy: str = ""
 
@@ -89,13 +98,18 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.PERMISSION_MODEL, NOTHING, [429]),
     Rule(Kind.CONCURRENCY, ("in flight",), [402]),
     # A window that is named beats "quota", "billing" and "upgrade".
+    Rule(Kind.THROTTLED_DAY, DAY, LIMITED, unless=SPENDING),
+    Rule(Kind.THROTTLED_DAY, DAY, [0], unless=SPENDING, beside=USED_UP),
+    Rule(Kind.THROTTLED_DAY, TODAY, LIMITED, unless=(*SPENDING, *MINUTE), unless_soon=True),
     Rule(
         Kind.THROTTLED_DAY,
-        DAY,
-        [0, *LIMITED],
-        unless=("monthly … spend", "spend limit", "spending limit"),
+        TODAY,
+        [0],
+        unless=(*SPENDING, *MINUTE),
+        beside=USED_UP,
+        unless_soon=True,
     ),
-    Rule(Kind.THROTTLED_DAY, DAY, [403], scope=Scope.ACCOUNT, unless=("credits",)),
+    Rule(Kind.THROTTLED_DAY, (*DAY, *TODAY), [403], scope=Scope.ACCOUNT, unless=("credits",)),
     Rule(Kind.THROTTLED_MINUTE, MINUTE, [0, 429], unless=(*TOKENS, *CONCURRENT, *CAPACITY)),
     Rule(Kind.THROTTLED_TOKENS, ("utilization",), [429]),
     Rule(
@@ -114,12 +128,14 @@ RULES: tuple[Rule, ...] = (
     Rule(Kind.THROTTLED_TOKENS, TOKENS, [429]),
     Rule(Kind.THROTTLED_TOKENS, ("on limit",), [429]),
     Rule(Kind.THROTTLED_MINUTE, ("limiting requests",), [503]),
-    Rule(Kind.THROTTLED_MINUTE, RATE, [0, 400, 403, 500, 502, 503]),
+    Rule(Kind.THROTTLED_MINUTE, RATE, [0, 500, 502, 503], unless=CAPACITY),
+    Rule(Kind.THROTTLED_MINUTE, RATE, [400], unless=CAPACITY, beside=("exceeded", "reached")),
+    Rule(Kind.THROTTLED_MINUTE, RATE, [403]),
     # This input, or what the model made of it.
-    Rule(Kind.TRANSIENT, SLIP, scope=Scope.WORD),
-    Rule(Kind.BLOCKED, POLICY, [0, *FOUR]),
+    Rule(Kind.TRANSIENT, SLIP, scope=Scope.WORD, unless=NO_MODEL),
+    Rule(Kind.BLOCKED, POLICY, [0, *FOUR], unless=NO_MODEL),
     Rule(Kind.WORD, TOO_LONG, [0, *FOUR], unless=("supported range", "header")),
-    Rule(Kind.WORD, TOO_MANY, [0, 400, 413, 422], unless=OUTPUT),
+    Rule(Kind.WORD, TOO_MANY, [0, 400, 413, 422], unless=OUTPUT, beside=INPUT),
     Rule(Kind.WORD, EMPTY_INPUT, [0, *FOUR]),
     Rule(
         Kind.WORD,

@@ -33,8 +33,10 @@ _SEPARATORS = str.maketrans(
     {**dict.fromkeys('"#$%&()*+,-:;<=>?@[\\]^_`{|}~!…«»“”\0', " "), "/": " / "}
 )
 _APOSTROPHES = str.maketrans(dict.fromkeys("'’"))
-_OURS = ("input", "flagged_input", "failed_generation")
+_OURS = ("flagged_input", "failed_generation")
 """Under these names stands what was sent, or what a model wrote: nothing that a server says."""
+_BESIDE_OURS = {"msg", "message", "loc", "type", "error", "detail", "model"}
+"""Beside one of these also an `input` is what was sent; alone it has the fault of the input."""
 _MESSAGES = (
     "message",
     "msg",
@@ -129,8 +131,8 @@ def text_of(said: Said) -> str:
     """Return all that was said, as text: of JSON its names and values, and what headers add."""
     body = decoded(said.body)
     value = json_of(body)
-    parts = [body] if value is None else list(_strings(value))
-    parts += [part for detail in said.details for part in _strings(detail)]
+    parts = [body] if value is None else list(_strings(value, said.sent))
+    parts += [part for detail in said.details for part in _strings(detail, said.sent)]
     headers = {name.lower(): text for name, text in said.headers.items()}
     parts += [f"{name}: {headers[name]}" for name in TELLING if name in headers]
     text = _bounded("\n".join(parts))
@@ -164,7 +166,7 @@ def sentence(said: Said, status: int | None) -> str:
     code = said.code or (f"HTTP {status}" if status else "")
     if not words and value and (status or 0) >= BAD_REQUEST:
         words = body  # of a form that we don't know: whoever is to mend it has to read it
-    words = " ".join(words.split()) or _phrase(status)
+    words = "".join(filter(str.isprintable, " ".join(words.split()))) or _phrase(status)
     name = _code_name(value)
     if name and name.lower() not in words.lower():
         words = f"{words} ({name})"
@@ -186,14 +188,14 @@ def _number(digits: str) -> Any:
     return float(digits) if set(digits) & set(".eE") else int(digits)
 
 
-def _strings(value: Any) -> Iterator[str]:
+def _strings(value: Any, sent: str) -> Iterator[str]:
     """Yield the names and values of JSON, a name with its value, without recursion."""
     left, count = [value], 0
     while left and count < MOST_NODES:
         node, count = left.pop(), count + 1
         if isinstance(node, Mapping):
             for name, inner in reversed(list(node.items())[:MOST_NODES]):
-                if name in _OURS:
+                if name in _OURS or (name == "input" and _is_ours(node, sent)):
                     continue
                 nested = isinstance(inner, Mapping | list)
                 left += [inner, str(name)] if nested else [f"{name}: {inner}"]
@@ -201,6 +203,12 @@ def _strings(value: Any) -> Iterator[str]:
             left += reversed(node[:MOST_NODES])
         else:
             yield str(node)
+
+
+def _is_ours(node: Mapping[str, Any], sent: str) -> bool:
+    """Tell whether the `input` in an object of an error is what was sent."""
+    value = node["input"]
+    return not _BESIDE_OURS.isdisjoint(node) or (isinstance(value, str) and value in sent)
 
 
 def _message(value: Any) -> str:

@@ -32,11 +32,19 @@ DAY: Final = _phrases(
     """
     per day | by day | per 86400s | usage cap | rpd$ | tpd$ | daily | / day | per month | / month |
     per week | weekly | call volume quota | free usage quota | limit exceeded exception |
-    account limited | monthly … quota | per 1 day | per 1 month | for today | this month |
-    this week
+    account limited | monthly … quota | per 1 day | per 1 month
     """
 )
 """Windows that a run does not wait for."""
+
+TODAY: Final = ("for today", "this month", "this week")
+"""Likewise, where nothing that is said passes sooner."""
+
+USED_UP: Final = (
+    *RATE,
+    *_phrases("limit reached | limit exceeded | quota … exceeded | exceeded … quota"),
+)
+"""These tell of a quota where there is no status code: "/daily" may be part of an address."""
 
 GOOGLE: Final = _phrases(
     """
@@ -104,14 +112,17 @@ TOO_MANY: Final = _phrases(
     tokens … greater than the maximum
     """
 )
-"""Likewise, where the tokens are not those that the answer may have."""
+"""Likewise, where the tokens are those of the input."""
+
+INPUT: Final = ("input", "prompt", "context", "request has")
 
 OUTPUT: Final = _phrases(
     """
     max tokens | max new | max completion | max output | output tokens | completion tokens |
-    maximum tokens
+    maximum tokens | budget | stop | logit | reasoning
     """
 )
+"""Tokens that are none of the input."""
 
 EMPTY_INPUT: Final = _phrases(
     """
@@ -141,7 +152,7 @@ CAPACITY: Final = _phrases(
     """
     overload | over capacity | at capacity | no capacity | out of capacity | capacity exceeded |
     capacity temporarily exceeded | current capacity | high demand | high traffic |
-    high amounts of traffic | too busy | server busy | service busy | queue is full |
+    high amounts of traffic | too busy | server busy | service busy | busy … retry | queue is full |
     queue exceeded | queue expired | maximum pending requests | higher priority request |
     no healthy | unhealthy | no deployments available | temporarily unable |
     temporarily unavailable | temporarily rate limited | rate limited upstream |
@@ -210,17 +221,23 @@ EDGE: Final = _phrases(
 )
 """A proxy at the edge refused the client, its address or its country."""
 
-MODEL: Final = _phrases(
+NO_MODEL: Final = _phrases(
     """
-    model … not found | model … not exist | model … is not found | not found the model |
-    no such model | resolve the foundation model | model not supported | 模 型 不 存 在 |
+    model … not found | model … not exist | no such model | unknown model | model … deprecated |
+    model … decommissioned | model … no longer available
+    """
+)
+"""A model is not there, whatever its name sounds like."""
+
+MODEL: Final = NO_MODEL + _phrases(
+    """
+    not found the model | resolve the foundation model | model not supported | 模 型 不 存 在 |
     serving endpoint | model … not available | model … not supported by any | models … not found |
-    model … deprecated | model … decommissioned | model … no longer available |
     is no longer available to | model … end of life | model … end of service | end of its life |
     was removed on | model … removed | model … retired | model … sunset |
     model identifier is invalid | model … is invalid | not a valid model | invalid model |
-    unknown model | unsupported model | model not found | model deprecated |
-    is not found for api version | is not supported by any provider | no endpoints found for |
+    unsupported model | is not found for api version | is not supported by any provider |
+    no endpoints found for |
     no models loaded | unable to access model | not found for account | publisher model |
     invalid version | failed to load model | unable to load model | more system memory |
     model is unloaded | not found error … model | model claude | endpoint is paused |
