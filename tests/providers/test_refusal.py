@@ -247,7 +247,7 @@ STATUSES = st.none() | st.integers(0, 999)
 
 
 @given(STATUSES, JSON | st.dictionaries(NAMES, JSON), st.booleans())
-@example(None, ["\x1b"], False)  # noqa: FBT003
+@example(None, ["\x1b"], False)
 def test_whatever_is_said_in_json_it_is_one_refusal(status, value, served):
     said = Said(status, {"Retry-After": str(value)[:40]}, json.dumps(value), served_before=served)
     assert refusal_of(said).reason
