@@ -81,7 +81,11 @@ def add(
     is_live = "-" in sources
     with stopped_politely():
         parts = parts_of(words_of(ctx, sources, how, tell), is_live=is_live)
-        first = next(parts, [])
+        try:
+            first = next(parts, [])
+        except KeyboardInterrupt:
+            tell("it ended early: 0 are in")
+            raise
         require_no_other(db, name)
         if dry_run:
             _preview(db, name, chain([first], parts))
@@ -91,11 +95,11 @@ def add(
         else:  # too long to be kept: it is checked to its end, and then read again
             asked = _asked(db, name)
             for part in chain([first], parts):
-                check_fields(*asked, part)
+                check_fields(db, *asked, part)
             parts = parts_of(words_of(ctx, sources, how, lambda _: None), is_live=False)
         with writing(db, wall_ms()) as writer:
             prompt = named_prompt(writer, name)
-            counts, added = add_parts(writer, prompt, parts)
+            counts, added = add_parts(db, writer, prompt, parts)
     counts.tell_look_alikes()
     report_added(prompt, counts.unique, added)
     counts.tell_repeated()
@@ -125,7 +129,7 @@ def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> No
     shown: list[Word] = []
     for part in parts:
         words = counts.take(part)
-        check_fields(name, template, words)
+        check_fields(db, name, template, words)
         shown += words[: SHOWN - len(shown)]
         if db.exists():
             with reading(db) as conn:

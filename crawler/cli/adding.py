@@ -9,22 +9,23 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
-from crawler.ledger.intake import Added, Prompt, add_words
+from crawler.ledger.intake import Added, Prompt, add_words, recorded_fields
 from crawler.lists.source import NOTHING_ADDED
 from crawler.lists.words import look_alikes
 from crawler.protocol import Word
-from crawler.storage.database import Writer
+from crawler.storage.database import Writer, reading
 from crawler.template import Template
 
 PART = 100_000
 """Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
 in any order, so each transaction writes most pages of their index.)"""
-PART_S = 5.0
-"""For how long words of a pipe wait for others to be added with them."""
+PART_S = 4.0
+"""For how long words of a pipe wait for others; whether they did is looked at every second."""
 TOLD_EVERY = 10
 """Parts."""
 EXAMPLES = 5
@@ -71,17 +72,22 @@ class Counts:
             tell(f"{self.read - self.unique} repeated in the list: {examples}{more}")
 
 
-def parts_of(words: Iterable[Word], *, is_live: bool) -> Iterator[list[Word]]:
+def parts_of(words: Iterable[Word | None], *, is_live: bool) -> Iterator[list[Word]]:
     """Yield words in parts; those of a pipe (``is_live``) after some seconds at the latest.
 
+    None among the words is when the time is looked at.
     What was read before an interruption comes as a last part, before the interruption goes on.
     """
     part: list[Word] = []
     begun_at = time.monotonic()
     try:
         for word in words:
-            part.append(word)
-            if len(part) >= PART or (is_live and time.monotonic() - begun_at > PART_S):
+            if word is not None:
+                part.append(word)
+                is_due = len(part) >= PART
+            else:
+                is_due = bool(is_live and part and time.monotonic() - begun_at >= PART_S)
+            if is_due:
                 yield part
                 part, begun_at = [], time.monotonic()
     except KeyboardInterrupt:
@@ -92,10 +98,16 @@ def parts_of(words: Iterable[Word], *, is_live: bool) -> Iterator[list[Word]]:
         yield part
 
 
-def check_fields(name: str, template: str, words: Sequence[Word]) -> None:
-    """Refuse words that lack a field which the prompt needs. Raises CrawlerError."""
+def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> None:
+    """Refuse words that lack a field which the prompt needs, here and on record.
+
+    Raises CrawlerError.
+    """
     needed = Template(template).required_names() - {"word"}
     lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
+    if lacking and db.exists():
+        with reading(db) as conn:
+            lacking = [text for text in lacking if not needed <= recorded_fields(conn, text).keys()]
     if lacking:
         raise CrawlerError(
             f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
@@ -107,7 +119,7 @@ def check_fields(name: str, template: str, words: Sequence[Word]) -> None:
 
 
 def add_parts(
-    writer: Writer, prompt: Prompt, parts: Iterable[Sequence[Word]]
+    db: Path, writer: Writer, prompt: Prompt, parts: Iterable[Sequence[Word]]
 ) -> tuple[Counts, Added]:
     """Add words part by part; return what was found and what has changed.
 
@@ -117,7 +129,7 @@ def add_parts(
     try:
         for part in parts:
             words = counts.take(part)
-            check_fields(prompt.name, prompt.template, words)
+            check_fields(db, prompt.name, prompt.template, words)
             added = writer.run(add_words, prompt.id, words, wall_ms())
             total = Added(*(a + b for a, b in zip(total, added, strict=True)))
             done += 1

@@ -45,7 +45,7 @@ def ask(word: str, name: str | None, db: Path) -> None:
         known = writer.run(answer, prompt.id, given.text)
         if known is None:
             if writer.run(word_id, given.text) is None:
-                check_fields(prompt.name, prompt.template, [Word(given.text, {})])
+                check_fields(db, prompt.name, prompt.template, [Word(given.text, {})])
             request_id = writer.run(put_request, prompt, given, wall_ms())
     if known is None:
         _ask(db, prompt, given.text, request_id)

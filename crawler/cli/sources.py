@@ -51,8 +51,10 @@ def require_sources(ctx: click.Context, sources: Sequence[str]) -> None:
 
 def words_of(
     ctx: click.Context, sources: Sequence[str], how: Reading, say: Callable[[str], None]
-) -> Iterator[Word]:
-    """Yield the words that the arguments of a command name; say what was concluded.
+) -> Iterator[Word | None]:
+    """Yield the words that the arguments name, None where time may have gone by.
+
+    Say what was concluded.
 
     Raises CrawlerError for what can't be read.
     """
@@ -62,7 +64,7 @@ def words_of(
     yield from map(_named, literal)
 
 
-def _read(source: str, how: Reading, say: Callable[[str], None]) -> Iterator[Word]:
+def _read(source: str, how: Reading, say: Callable[[str], None]) -> Iterator[Word | None]:
     if source == "-":
         yield from _listed(sys.stdin.buffer, "standard input", how, say)
         return
@@ -78,10 +80,10 @@ def _read(source: str, how: Reading, say: Callable[[str], None]) -> Iterator[Wor
 
 def _listed(
     stream: BinaryIO, name: str, how: Reading, say: Callable[[str], None]
-) -> Iterator[Word]:
+) -> Iterator[Word | None]:
     is_empty = True
     for word in words_of_list(stream, name, how, lambda note: say(f"{name}: {note}")):
-        is_empty = False
+        is_empty = is_empty and word is None
         yield word
     if is_empty:
         say(f"{name} has no word in it")

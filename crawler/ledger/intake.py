@@ -199,6 +199,12 @@ def known_words(
     return asked, others
 
 
+def recorded_fields(conn: sqlite3.Connection, text: str) -> Mapping[str, str]:
+    """Return the fields that a word has on record; none of one that is not known."""
+    row = conn.execute("SELECT fields FROM words WHERE text = ?", (text,)).fetchone()
+    return fields_of(row[0], text) if row else {}
+
+
 def _canonical(params: Mapping[str, Any]) -> str:
     """Return parameters as the text that tells them from others.
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from crawler.errors import CrawlerError
+from crawler.lists.live import counted
 from crawler.lists.source import no_list
 from crawler.lists.tables import DEFAULT_COLUMN, find_column
 from crawler.lists.words import NO_FIELDS, word_of
@@ -20,10 +21,13 @@ LARGEST = 500_000_000
 _HINT = "mend the file, or name it .txt to read one word a line"
 
 
-def words_of_json_lines(lines: Iterable[str], name: str, column: str | None) -> Iterator[Word]:
-    """Yield the words of JSON lines. Raises CrawlerError."""
-    for number, line in enumerate(lines, 1):
+def words_of_json_lines(
+    lines: Iterable[str], name: str, column: str | None
+) -> Iterator[Word | None]:
+    """Yield the words of JSON lines, None for a blank one. Raises CrawlerError."""
+    for number, line in counted(lines):
         if not line.strip():
+            yield None
             continue
         where = f"line {number}"
         yield from _word(_value(line.replace("\ufeff", ""), name, where), name, where, column)

@@ -9,14 +9,16 @@ import gzip
 import io
 import shutil
 import tempfile
+import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, dropwhile, islice
 from pathlib import PurePath
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from crawler.lists.form import JSON, JSON_LINES, LINES, SAMPLE, Form, Reading, form_of
 from crawler.lists.json_lists import words_of_json, words_of_json_lines
+from crawler.lists.live import counted, is_live, live_lines
 from crawler.lists.source import (
     HEAD,
     MOST_SAID,
@@ -33,6 +35,8 @@ from crawler.lists.words import NO_FIELDS
 from crawler.lists.workbooks import parquet_rows, workbook_rows
 from crawler.protocol import Word
 
+T = TypeVar("T")
+
 
 class Listed(NamedTuple):
     """The words of a list in its order, and what was concluded from the list itself."""
@@ -41,6 +45,9 @@ class Listed(NamedTuple):
     notes: Sequence[str]
 
 
+SAMPLE_S = 4.0
+"""For how long the first lines of a pipe are waited for."""
+
 Note = Callable[[str], object]
 """Takes what was concluded from a list itself."""
 
@@ -48,11 +55,12 @@ Note = Callable[[str], object]
 def read_list(stream: BinaryIO, name: str, how: Reading) -> Listed:
     """Read a list of words to its end: see `words_of_list`."""
     notes: list[str] = []
-    return Listed(list(words_of_list(stream, name, how, notes.append)), notes)
+    words = words_of_list(stream, name, how, notes.append)
+    return Listed([word for word in words if word is not None], notes)
 
 
-def words_of_list(stream: BinaryIO, name: str, how: Reading, note: Note) -> Iterator[Word]:
-    """Yield the words of a list as they are read.
+def words_of_list(stream: BinaryIO, name: str, how: Reading, note: Note) -> Iterator[Word | None]:
+    """Yield the words of a list as they are read; None where time may have gone by without one.
 
     Args:
         stream: the open file, or a pipe.
@@ -72,7 +80,9 @@ def words_of_list(stream: BinaryIO, name: str, how: Reading, note: Note) -> Iter
         kind = kind_of(reader.peek(HEAD), name, how.encoding)
         if kind == TEXT:
             with decoded(reader, how.encoding) as text:
-                yield from _words_of_text(text, name, how, brief)
+                is_waited_for = reader is stream and is_live(stream)
+                lines = live_lines(reader, text.encoding) if is_waited_for else text
+                yield from _words_of_text(lines, name, how, brief)
         else:
             yield from _words_of_binary(reader, kind, name, how, brief)
     except (LookupError, UnicodeError) as error:
@@ -87,10 +97,13 @@ def words_of_list(stream: BinaryIO, name: str, how: Reading, note: Note) -> Iter
         ) from error
 
 
-def _words_of_text(stream: TextIO, name: str, how: Reading, note: Note) -> Iterator[Word]:
-    first = list(islice(stream, SAMPLE))
+def _words_of_text(
+    stream: Iterable[str], name: str, how: Reading, note: Note
+) -> Iterator[Word | None]:
+    until = time.monotonic() + SAMPLE_S
+    first, rest = _sampled(iter(stream), lambda line: not line, until)
     form = form_of(_suffix(name), first, how)
-    lines = chain(first, stream)
+    lines = chain(first, rest)
     if form.note:
         note(form.note)
     if form.kind == LINES:
@@ -102,7 +115,27 @@ def _words_of_text(stream: TextIO, name: str, how: Reading, note: Note) -> Itera
         _tell_all(notes, note)
         yield from words
     else:
-        yield from _words_of_table(_cut(lines, form), name, how, note)
+        yield from _words_of_table(_cut(lines, form), name, how, note, until)
+
+
+def _sampled(
+    items: Iterator[T], is_tick: Callable[[T], bool], until: float
+) -> tuple[list[T], Iterator[T]]:
+    """Return the first items, and the others; fewer where time is up, or it is interrupted."""
+    first: list[T] = []
+    try:
+        for item in items:
+            first.append(item)
+            if len(first) == SAMPLE or (is_tick(item) and time.monotonic() >= until):
+                break
+    except KeyboardInterrupt as error:  # what was read is given first
+        return first, _raised(error)
+    return first, items
+
+
+def _raised(error: KeyboardInterrupt) -> Iterator[Any]:
+    yield from ()
+    raise error
 
 
 def _tell_all(notes: Sequence[str], note: Note) -> None:
@@ -111,14 +144,23 @@ def _tell_all(notes: Sequence[str], note: Note) -> None:
 
 
 def _cut(lines: Iterator[str], form: Form) -> Rows:
-    wanted = islice(lines, form.skipped, None)
-    rows = csv.reader(wanted, delimiter=form.separator, skipinitialspace=True, strict=True)
-    return enumerate(rows, 1 + form.skipped)
+    """Yield the rows of a table; an empty one where time has gone by, with the number before."""
+    last, number = "", form.skipped
+
+    def wanted() -> Iterator[str]:
+        nonlocal last
+        real = dropwhile(lambda line: not line, islice(lines, form.skipped, None))
+        for last in real:  # noqa: UP028 - it is kept
+            yield last
+
+    for row in csv.reader(wanted(), delimiter=form.separator, skipinitialspace=True, strict=True):
+        number += bool(last)
+        yield number, row
 
 
 def _words_of_binary(
     reader: io.BufferedReader, kind: str, name: str, how: Reading, note: Note
-) -> Iterator[Word]:
+) -> Iterator[Word | None]:
     with tempfile.TemporaryFile() as whole:
         shutil.copyfileobj(reader, whole)  # what reads it jumps, which a pipe can't
         notes: Sequence[str] = []
@@ -130,15 +172,15 @@ def _words_of_binary(
         yield from _words_of_table(rows, name, how, note)
 
 
-def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word]:
-    for number, line in enumerate(lines, 1):
-        word = numbered(number, name, line, NO_FIELDS)
-        if word is not None:
-            yield word
+def _words_of_lines(lines: Iterator[str], name: str) -> Iterator[Word | None]:
+    for number, line in counted(lines):
+        yield numbered(number, name, line, NO_FIELDS)
 
 
-def _words_of_table(rows: Rows, name: str, how: Reading, note: Note) -> Iterator[Word]:
-    first = list(islice(rows, SAMPLE))
+def _words_of_table(
+    rows: Rows, name: str, how: Reading, note: Note, until: float = float("inf")
+) -> Iterator[Word | None]:
+    first, rows = _sampled(rows, lambda row: not row[1], until)
     header = first[0][1] if first else []
     sample = [row for _, row in first[1:]]
     if how.header:

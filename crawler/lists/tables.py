@@ -37,8 +37,10 @@ class Columns(NamedTuple):
 
 def words_of_rows(
     rows: Rows, columns: Columns, name: str, note: Callable[[str], object]
-) -> Iterator[Word]:
-    """Yield the words of numbered rows; note in the end how many rows have cells and no word.
+) -> Iterator[Word | None]:
+    """Yield the words of numbered rows, None for one without.
+
+    Note in the end how many rows have cells and no word.
 
     Raises CrawlerError for a row that doesn't fit.
     """
@@ -59,9 +61,8 @@ def words_of_rows(
             if n != at and title and (cell := value.strip())
         }
         word = numbered(number, name, text, cells)
-        if word is not None:
-            yield word
-        elif cells:
+        yield word
+        if word is None and cells:
             wordless, example = wordless + 1, example or number
     if wordless:
         note(f"{wordless} rows have no word, for example row {example}: left out")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,10 @@ import pytest
 import crawler.cli.add
 from crawler.cli import adding
 from crawler.cli.adding import Counts, parts_of
-from crawler.errors import Exit
+from crawler.errors import CrawlerError, Exit
+from crawler.lists import live, reading
+from crawler.lists.form import Reading
+from crawler.lists.reading import words_of_list
 from crawler.protocol import Word
 from tests.program import add_prompt, crawler, rows, state_of, told
 
@@ -118,8 +122,8 @@ def test_what_was_read_of_a_pipe_before_an_interruption_is_its_last_part():
 def test_words_of_a_pipe_wait_for_some_seconds_and_no_longer(monkeypatch):
     clock = iter(range(0, 1_000, 2))
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
-    words = [Word(text, {}) for text in LINES[:9]]
-    assert [len(part) for part in parts_of(words, is_live=True)] == [3, 3, 3]
+    words = [one for text in LINES[:9] for one in (Word(text, {}), None)]
+    assert [len(part) for part in parts_of(words, is_live=True)] == [2, 2, 2, 2, 1]
     assert [len(part) for part in parts_of(words, is_live=False)] == [9]
 
 
@@ -136,7 +140,38 @@ def waits_for_more(process):
     left = array.array("i", [1])
     fcntl.ioctl(process.stdin.fileno(), termios.FIONREAD, left)
     _, _, arguments = Path(f"/proc/{process.pid}/syscall").read_text().partition(" ")
-    return left[0] == 0 and arguments.startswith("0x0 ")
+    return left[0] == 0 and arguments.startswith("0x1 ")  # select, of descriptor 0
+
+
+@pytest.mark.parametrize(
+    ("head", "row"), [("", "{}\n"), ("word,level\n", '{},"a\nb"\n'), ("", '{{"word": "{}"}}\n')]
+)
+def test_words_of_a_slow_pipe_are_in_though_no_more_come(db, monkeypatch, head, row):
+    monkeypatch.setattr(live, "TICK_S", 0.02)
+    monkeypatch.setattr(reading, "SAMPLE_S", 0.02)
+    monkeypatch.setattr(adding, "PART_S", 0.02)
+    its, ours = os.pipe()
+    with os.fdopen(its, "rb") as stream:
+        words = words_of_list(stream, "standard input", Reading(), print)
+        parts = parts_of(words, is_live=True)
+        for n in range(3):
+            os.write(ours, (head * (not n) + row.format(f"w{n}")).encode())
+            assert [word.text for word in next(parts)] == [f"w{n}"]
+        os.write(ours, row.format("\u200b").encode())
+        os.close(ours)
+        with pytest.raises(CrawlerError) as bad:
+            next(parts)
+    where = f"{'line' if '{{' in row else 'row'} {4 + bool(head)}:"
+    assert bad.value.cause.startswith(where)
+
+
+def test_what_came_before_an_interruption_of_the_first_lines_is_given(db):
+    lines = chain(["a\n", "b\n"], interrupted([]))
+    words = reading._words_of_text(lines, "-", Reading(), print)
+    parts = parts_of(words, is_live=True)
+    assert [word.text for word in next(parts)] == ["a", "b"]
+    with pytest.raises(KeyboardInterrupt):
+        next(parts)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

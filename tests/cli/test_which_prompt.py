@@ -77,3 +77,15 @@ def test_the_last_calls_are_shown_the_newest_first(do):
     assert shown[0].split()[:3] == ["word", "prompt", "outcome"]
     assert shown[1] == "w24   define  succeeded  W24: a word that the script knows b…"
     assert len(shown) == 21
+
+
+def test_fields_on_record_count_where_a_list_lacks_them(do, tmp_path):
+    do("prompt", "add", "define", "--template", "{word} of {level}", *ASKED[2:])
+    (tmp_path / "all.csv").write_text("word,level\ncat,A1\ndog,A2\n")
+    do("add", "all.csv", "--prompt", "define")
+    rest = "select word from request_details where state = 'pending' and prompt = 'define'"
+    (tmp_path / "rest.csv").write_text(do("sql", rest).out)
+    do("prompt", "add", "rest", "--template", "{word} at {level}", *ASKED[2:])
+    assert do("add", "rest.csv", "--prompt", "rest").err.startswith("2 added to rest")
+    told(do("add", "cow", "--prompt", "rest"), Exit.USAGE)
+    assert do("cancel", "--all", "--prompt", "define").code == Exit.DONE
