@@ -69,8 +69,11 @@ def separator_of(delimiter: str) -> str:
     return separator
 
 
-def form_of(suffix: str, lines: Sequence[str], how: Reading) -> Form:
-    """Return the form of a list by its suffix (with its dot, in lower case) and its first lines."""
+def form_of(suffix: str, lines: Sequence[str], how: Reading, *, is_whole: bool = True) -> Form:
+    """Return the form of a list by its suffix (with its dot, in lower case) and its first lines.
+
+    Fewer of them than `SAMPLE` are all there are, unless more may come (not ``is_whole``).
+    """
     if how.delimiter == NO_SEPARATOR:
         return Form(LINES)
     lines = [line.replace("\ufeff", "") for line in lines if line.strip()][:SAMPLE]
@@ -79,9 +82,23 @@ def form_of(suffix: str, lines: Sequence[str], how: Reading) -> Form:
     skipped = int(said != first)
     if how.delimiter is not None or skipped:
         return Form(TABLE, separator_of(how.delimiter or said), skipped)
-    if how.header and (found := _json_form(suffix, first, alone=len(lines) == 1)):
-        return found
+    if how.header:
+        alone = len(lines) == 1 and (is_whole or not _is_an_item(first, how.column))
+        if found := _json_form(suffix, first, alone=alone):
+            return found
     return _text_form(suffix, lines, how)
+
+
+def _is_an_item(line: str, column: str | None) -> bool:
+    """Tell whether a line is an object that is a word, and not one that holds the list."""
+    try:
+        value = json.loads(line)
+    except (RecursionError, ValueError):
+        return False
+    return isinstance(value, dict) and (
+        find_column(list(value), column or DEFAULT_COLUMN) is not None
+        or not any(isinstance(inner, list) for inner in value.values())
+    )
 
 
 def _json_form(suffix: str, first: str, *, alone: bool) -> Form | None:

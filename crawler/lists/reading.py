@@ -101,8 +101,10 @@ def _words_of_text(
     stream: Iterable[str], name: str, how: Reading, note: Note
 ) -> Iterator[Word | None]:
     until = time.monotonic() + SAMPLE_S
-    first, rest = _sampled(iter(stream), lambda line: not line, until)
-    form = form_of(_suffix(name), first, how)
+    items = iter(stream)
+    first, rest = _sampled(items, lambda line: not line, until)
+    is_whole = rest is items and first[-1:] != [""]
+    form = form_of(_suffix(name), first, how, is_whole=is_whole)
     lines = chain(first, rest)
     if form.note:
         note(form.note)
