@@ -103,9 +103,10 @@ def _words_of_text(
     until = time.monotonic() + SAMPLE_S
     items = iter(stream)
     first, rest = _sampled(items, lambda line: not line, until)
-    is_whole = rest is items and first[-1:] != [""]
+    is_late = first[-1:] == [""]
+    is_whole = rest is items and not is_late
     form = form_of(_suffix(name), first, how, is_whole=is_whole)
-    lines = chain(first, rest)
+    lines = chain(filter(None, first), [""] * is_late, rest)  # they are given at once
     if form.note:
         note(form.note)
     if form.kind == LINES:

@@ -165,6 +165,14 @@ def test_words_of_a_slow_pipe_are_in_though_no_more_come(db, monkeypatch, head, 
     assert bad.value.cause.startswith(where)
 
 
+def test_the_first_lines_of_a_slow_pipe_are_added_together(monkeypatch):
+    clock = iter(range(0, 1_000, 2))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    lines = iter(["a\n", "", "b\n", "", "c\n"])
+    parts = parts_of(reading._words_of_text(lines, "-", Reading(), print), is_live=True)
+    assert [[word.text for word in part] for part in parts] == [["a", "b"], ["c"]]
+
+
 def test_what_came_before_an_interruption_of_the_first_lines_is_given(db):
     lines = chain(["a\n", "b\n"], interrupted([]))
     words = reading._words_of_text(lines, "-", Reading(), print)
