@@ -176,8 +176,8 @@ def is_loading_in_vain(
     """Tell whether a server has loaded its model for longer than it asked to be waited for.
 
     That is the longest pause of all refusals in a row that say so, from the first of them on: each
-    may tell what is left. It is ``most_ms`` at the most. What came before ``since_ms`` does not
-    count, nor what came before the server was away.
+    may tell what is left. It is ``most_ms`` at the most. What came before ``since_ms``, as before
+    the run that asks, does not count, nor what came before the server was away.
     """
     rows = conn.execute(
         "SELECT reason_code, started_at_ms, retry_after_ms"

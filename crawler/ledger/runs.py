@@ -77,6 +77,12 @@ def start_run(
     return cursor.lastrowid
 
 
+def began_at_ms(conn: sqlite3.Connection, run_id: int) -> int:
+    """Return when a run started."""
+    (began,) = conn.execute("SELECT started_at_ms FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return int(began)
+
+
 def live_runs(conn: sqlite3.Connection) -> list[LiveRun]:
     """Return the runs that have not ended on record."""
     rows = conn.execute(

@@ -16,7 +16,7 @@ from crawler.ledger.finish import record
 from crawler.ledger.limits import Limit, limits, save
 from crawler.ledger.pacing import next_step, round_over, tried
 from crawler.ledger.repair import not_as_made
-from crawler.ledger.runs import Scope, beat
+from crawler.ledger.runs import Scope, beat, began_at_ms
 from crawler.ledger.window import ledger_time_ms, usage
 from crawler.ledger.work import Work, work
 from crawler.protocol import Finish, Lease
@@ -33,6 +33,7 @@ class Gate(NamedTuple):
     opens_at_ms: int
     closed_at_ms: int
     since_ms: int
+    """Since when the run knows it closed: what came before its own start does not end it."""
     strikes: int
     cause: str
     limit: str = ""
@@ -131,7 +132,7 @@ def _told(
     going_on = {p.limit_id for p in asked if p.unfinished and p.prompt_id not in stopped}
     wakes = [share.wake_at_ms for share in shares if share.wake_at_ms is not None]
     waiting = [share.limit for share in shares if share.limit.id in going_on]
-    gates = _gates(conn, waiting, scope.policy.patience_ms, now_ms)
+    gates = _gates(conn, scope, waiting, now_ms)
     return Turn(
         leases=[lease for share in shares for lease in share.leases],
         now_ms=now_ms,
@@ -148,11 +149,11 @@ def _told(
 
 
 def _gates(
-    conn: sqlite3.Connection, limits: Sequence[Limit], patience_ms: int, now_ms: int
+    conn: sqlite3.Connection, scope: Scope, limits: Sequence[Limit], now_ms: int
 ) -> list[Gate]:
     """Return the gates that a run waits for: of paused limits only where all are."""
     waiting = [one for one in limits if not one.is_paused(now_ms)] or limits
-    return [_gate(conn, limit, patience_ms, now_ms) for limit in waiting]
+    return [_gate(conn, scope, limit, now_ms) for limit in waiting]
 
 
 def _share(
@@ -221,18 +222,19 @@ def _wake_at_ms(
 OPEN = Gate(0, 0, 0, 0, "")
 
 
-def _gate(conn: sqlite3.Connection, limit: Limit, patience_ms: int, now_ms: int) -> Gate:
+def _gate(conn: sqlite3.Connection, scope: Scope, limit: Limit, now_ms: int) -> Gate:
     """Return where the gate of a limit stands."""
     state = limit.state
     if state.gate_cause is None:
         return OPEN
-    outage = state.gate_cause == "outage"
-    since = state.gate_since_ms, patience_ms, now_ms
-    in_vain = outage and is_loading_in_vain(conn, limit.id, *since)
+    since_ms = max(state.gate_since_ms, began_at_ms(conn, scope.run_id))
+    in_vain = state.gate_cause == "outage" and is_loading_in_vain(
+        conn, limit.id, since_ms, scope.policy.patience_ms, now_ms
+    )
     return Gate(
         state.gate_opens_at_ms,
         state.gate_closed_at_ms,
-        state.gate_since_ms,
+        since_ms,
         state.gate_strikes,
         state.gate_cause,
         limit.name,

@@ -355,3 +355,35 @@ def test_a_model_is_loading_only_since_its_server_is_there_again(ledger):
     ledger.now_ms = done.gate.opens_at_ms
     done = tried_until(ledger, ledger.now_ms, reason="refused")
     assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None, "its server is away again"
+
+
+def test_a_run_counts_only_what_it_has_seen_of_a_closed_gate(ledger):
+    """Whoever runs again has mended something: his run asks, and waits as long as the first did."""
+    ledger.add("abc")
+    said = {**LOADING, "retry_after_ms": 60_000}
+    tried_until(ledger, ledger.now_ms + 3_600_000, **said)
+    ledger.now_ms += 1_000
+    ledger.run_id = ledger.start_run()
+    done = ledger.turn()
+    assert done.gate.opens_at_ms > ledger.now_ms, "the first run was killed at a closed gate"
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None
+    ledger.now_ms = done.gate.opens_at_ms
+    began_ms = ledger.now_ms
+    done = tried_until(ledger, began_ms + 50_000, **said)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None
+    done = tried_until(ledger, began_ms + 70_000, **said)
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms).reason == "loading"
+
+
+def test_a_run_that_begins_in_an_outage_asks_before_it_gives_up(ledger):
+    ledger.add("abc")
+    tried_until(ledger, ledger.now_ms + 1_000_000, reason="refused")
+    assert gate_ending(ledger.turn().gate, 3, 900_000, ledger.now_ms).reason == "unreachable"
+    ledger.now_ms += 1_000
+    ledger.run_id = ledger.start_run()
+    done = ledger.turn()
+    assert done.gate.opens_at_ms > ledger.now_ms
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms) is None
+    ledger.now_ms = done.gate.opens_at_ms
+    done = tried_until(ledger, ledger.now_ms + 910_000, reason="refused")
+    assert gate_ending(done.gate, 3, 900_000, ledger.now_ms).reason == "unreachable"

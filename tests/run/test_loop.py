@@ -252,6 +252,38 @@ def test_a_server_that_loads_its_model_is_waited_for_longer_than_a_minute():
     asyncio.run(main())
 
 
+def test_a_run_after_one_that_loaded_in_vain_asks_by_itself():
+    async def main():
+        loads, asked = True, 0
+
+        async def answer(call):
+            nonlocal asked
+            asked += 1
+            if loads:
+                said = "HTTP 503: the model is loading"
+                raise ProviderError(
+                    Outcome.UNAVAILABLE,
+                    said,
+                    status_code=503,
+                    kind="model_loading",
+                    retry_after_ms=60_000,
+                )
+            return Answer("loaded")
+
+        async with a_store(map(str, range(20)), concurrency=2) as store:
+            clock = hurrying()
+            for _ in range(2):
+                asked = 0
+                ending = await crawled(store, Asked(answer), HURRIED, clock=clock)
+                assert (ending.reason, ending.unfinished) == ("loading", 20)
+                assert asked > 1, "each waits as long as the server asks"
+            loads = False
+            ending = await crawled(store, Asked(answer), HURRIED, clock=clock)
+            assert ending.reason == "finished"
+
+    asyncio.run(main())
+
+
 def test_a_server_that_has_been_there_is_waited_for():
     async def main():
         calls = 0
