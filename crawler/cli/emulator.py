@@ -56,15 +56,16 @@ def _word_faults(
 
 def _outage(
     ctx: click.Context, param: click.Parameter, value: str | None
-) -> tuple[float, float] | None:
-    """Return the two seconds of FROM,TO. Raises BadParameter."""
+) -> tuple[float, ...] | None:
+    """Return the seconds of FROM,TO or FROM,TO,EVERY. Raises BadParameter."""
     if value is None:
         return None
-    begins, _, ends = value.partition(",")
     try:
-        return float(begins), float(ends)
+        begins, ends, *again = map(float, value.split(",", 2))
     except ValueError:
-        raise click.BadParameter(f"{value!r}: write FROM,TO in seconds", ctx, param) from None
+        told = f"{value!r}: write FROM,TO or FROM,TO,EVERY in seconds"
+        raise click.BadParameter(told, ctx, param) from None
+    return begins, ends, *again
 
 
 def _option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
@@ -137,7 +138,13 @@ Examples:
     callback=_word_faults,
     help="Always, or only the first times.",
 )
-@_option("--outage", "outage_s", metavar="FROM,TO", callback=_outage, help="Seconds from start.")
+@_option(
+    "--outage",
+    "outage_s",
+    metavar="FROM,TO[,EVERY]",
+    callback=_outage,
+    help="Seconds from start; again after EVERY.",
+)
 @_option("--outage-kind", type=click.Choice(OUTAGES), default=OUTAGES[0])
 @_option("--seed", type=int, default=0, help="Of latencies and faults.")
 @_option(

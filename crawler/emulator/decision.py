@@ -21,7 +21,12 @@ from crawler.emulator.wire import Asked, tokens_out
 SILENT = ("hang", "reset")
 """Faults of calls that are never answered."""
 
-_OUTAGE = Status(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+_UNAVAILABLE = Status(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+_OUTAGES = {
+    "unavailable": _UNAVAILABLE,
+    "refused": _UNAVAILABLE,
+    "resource_exhausted": ordered("resource_exhausted"),
+}
 _NO_PROMPT = Status(grpc.StatusCode.INVALID_ARGUMENT, "A prompt with some text in it is needed.")
 
 
@@ -38,7 +43,7 @@ class Call(NamedTuple):
     @property
     def is_let_in(self) -> bool:
         """Whether it was neither a quota nor an outage that decided."""
-        return self.why is None and self.status is not _OUTAGE
+        return self.why is None
 
     @property
     def code(self) -> str:
@@ -62,8 +67,9 @@ class Desk:
         """Tell whether there is an outage."""
         if self._settings.outage_s is None:
             return False
-        begins_s, ends_s = self._settings.outage_s
-        return begins_s <= (now_ms - self._start_ms) / 1000 < ends_s
+        begins_s, ends_s, *again_s = self._settings.outage_s
+        passed_s = (now_ms - self._start_ms) / 1000
+        return begins_s <= (passed_s % again_s[0] if again_s else passed_s) < ends_s
 
     def decide(self, method: str, asked: Asked, now_ms: int) -> Call:
         """Decide about a request; count it and write it down."""
@@ -90,7 +96,7 @@ class Desk:
     def _decided(self, method: str, asked: Asked, word: str, nth: int, now_ms: int) -> Call:
         at_once = Fate(None, 0)
         if self.is_out(now_ms):
-            return Call(asked, word, at_once, _OUTAGE, ())
+            return Call(asked, word, at_once, _OUTAGES[self._settings.outage_kind], (), "outage")
         if not word:
             return Call(asked, word, at_once, _NO_PROMPT, ())
         drawn = fate(self._settings, word, nth)

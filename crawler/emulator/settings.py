@@ -39,7 +39,8 @@ KINDS = (*STATUSES, *FINISHES, *ANSWERS, "hang", "reset", "slow")
 """All that may go wrong."""
 
 WINDOWS = ("fixed", "sliding", "bucket")
-OUTAGES = ("unavailable", "refused")
+OUTAGES = ("unavailable", "refused", "resource_exhausted")
+"""What who asks is told meanwhile: 503, nobody is there, 429 without a word of a quota."""
 
 
 class WordFault(NamedTuple):
@@ -55,8 +56,9 @@ class Settings:
 
     ``burst`` is the capacity of a bucket, in requests (else the whole quota of a minute);
     ``tenants`` the requests a minute that others take from the same quota; ``outage_s`` when an
-    outage begins and ends, in seconds since the start; ``tls`` where the certificate
-    goes of a server that encrypts. Raises ValueError for what makes no sense.
+    outage begins and ends, in seconds since the start, and, if there is a third number, after how
+    many seconds it comes again; ``tls`` where the certificate goes of a server that encrypts.
+    Raises ValueError for what makes no sense.
     """
 
     port: int = 0
@@ -74,7 +76,7 @@ class Settings:
     retry_info: bool = True
     faults: Mapping[str, float] = field(default_factory=dict)
     word_faults: Mapping[str, Sequence[WordFault]] = field(default_factory=dict)
-    outage_s: tuple[float, float] | None = None
+    outage_s: tuple[float, ...] | None = None
     outage_kind: str = "unavailable"
     log: Path | None = None
     tls: Path | None = None
@@ -96,7 +98,9 @@ class Settings:
             "tenants share a quota of requests per minute, and none is set",
         )
         if self.outage_s is not None:
-            _check(0 <= self.outage_s[0] < self.outage_s[1], "an outage ends after it has begun")
+            begins, ends, *again = self.outage_s
+            _check(0 <= begins < ends, "an outage ends after it has begun")
+            _check(not again or ends <= again[0], "an outage is over before it comes again")
         self._check_faults()
 
     def _check_faults(self) -> None:

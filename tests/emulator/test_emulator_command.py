@@ -62,6 +62,8 @@ async def code_of(call):
         (["--word-fault", "abrogate=internal*0"], "at least once"),
         (["--outage", "5"], "FROM,TO"),
         (["--outage", "5,2"], "ends after"),
+        (["--outage", "0,3,2"], "over before"),
+        (["--outage", "0,3,2,1"], "FROM,TO"),
         (["--burst", "5"], "bucket"),
         (["--tenants", "5"], "per minute"),
         (["--jitter-ms", "5"], "jitter"),

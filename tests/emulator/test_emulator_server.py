@@ -10,9 +10,12 @@ import pytest
 from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 
-from crawler.emulator.answers import MARK
+from crawler.emulator.answers import MARK, Question
+from crawler.emulator.decision import Desk
 from crawler.emulator.server import serve
 from crawler.emulator.settings import FINISHES, STATUSES, Settings, WordFault
+from crawler.emulator.tally import Tally
+from crawler.emulator.wire import Asked
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.vertex import messages
 
@@ -392,6 +395,17 @@ def test_in_an_outage_every_call_is_unavailable_and_costs_nothing():
             assert client.tally.most_in_flight == 1
 
     run(check())
+
+
+def test_an_outage_may_come_again_and_refuse_without_a_word_of_a_quota():
+    burst = Settings(outage_s=(1, 3, 30), outage_kind="resource_exhausted")
+    desk = Desk(burst, Tally(None), 0)
+    for second, code in ((0, "OK"), (1, None), (2.9, None), (3, "OK"), (31, None), (33.5, "OK")):
+        call = desk.decide(
+            "GenerateContent", Asked("m", [Question("a", 9)], 1), int(second * 1_000)
+        )
+        assert call.is_let_in == (code == "OK"), second
+        assert call.code == (code or "RESOURCE_EXHAUSTED")
 
 
 def test_an_outage_may_close_the_port_for_as_long_as_it_lasts():
