@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 class Emulated:
-    """An emulator's process: `endpoint`, `pid`, and what it has written down."""
+    """An emulator's process: `endpoint`, `http`, `pid`, and what it has written down."""
 
     def __init__(self, options, folder):
         self.endpoint = None
@@ -39,7 +39,8 @@ class Emulated:
             )
         first = self._process.stdout.readline()
         assert first, self._errors.read_text("utf-8")
-        self.endpoint = json.loads(first)["endpoint"]
+        said = json.loads(first)
+        self.endpoint, self.http = said["endpoint"], said.get("http")
 
     def log(self):
         """Return the lines of the log, of this process and those before it."""

@@ -18,7 +18,7 @@ import click
 
 from crawler.cli.options import MOST
 from crawler.cli.terminal import print_line, tell
-from crawler.emulator.settings import KINDS, OUTAGES, WINDOWS, Settings, WordFault
+from crawler.emulator.settings import KINDS, MODELS, OUTAGES, WINDOWS, Settings, WordFault
 from crawler.errors import CrawlerError, Exit
 
 DEFAULT_PORT = 8901
@@ -152,6 +152,20 @@ Examples:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Encrypt, and write the certificate to this file.",
 )
+@_option(
+    "--http-port",
+    type=click.IntRange(0, 65535),
+    metavar="N",
+    help="Serve Google's REST and OpenAI's chat over HTTP, too.  [0: any free port]",
+)
+@_option(
+    "--model",
+    "models",
+    multiple=True,
+    default=MODELS,
+    metavar="NAME",
+    help="Served to OpenAI's clients.",
+)
 @_option("--log", type=click.Path(path_type=Path, dir_okay=False), help="A JSON line per request.")
 def emulator(**options: Any) -> int:
     """Play Vertex AI on this machine, with quotas and failures, until Ctrl-C.
@@ -163,7 +177,8 @@ def emulator(**options: Any) -> int:
         settings = Settings(**options)
     except ValueError as error:
         raise click.UsageError(str(error), click.get_current_context()) from error
-    _check_port(settings.port)
+    for port in (settings.port, settings.http_port):
+        _check_port(port or 0)
     asyncio.run(_emulate(settings))
     return Exit.DONE
 
@@ -190,11 +205,14 @@ async def _emulate(settings: Settings) -> None:
     from crawler.emulator.server import serve  # noqa: PLC0415 - it takes most of a second
 
     async with serve(settings) as server:
-        _say(json.dumps({"endpoint": server.endpoint}))
+        http = {"http": server.http_address} if server.http_address else {}
+        _say(json.dumps({"endpoint": server.endpoint, **http}))
         if settings.tls is None:
             tell(f"export VERTEX_EMULATOR_HOST={server.endpoint}")
         else:
             tell(f"export GRPC_DEFAULT_SSL_ROOTS_FILE_PATH={settings.tls}")
+        if server.http_address:
+            tell(f"export OPENAI_BASE_URL={server.http_address}/v1 OPENAI_API_KEY=emulated")
         await _watch(server, stop)
     _say(json.dumps(server.tally.summary()))
 

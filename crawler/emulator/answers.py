@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, NamedTuple
 
+from crawler.emulator.settings import FINISHES
+
 MARK = "[emulated]"
 CHARS_PER_TOKEN = 4
 LARGE_CHARS = 4_400_000
@@ -112,11 +114,14 @@ def _asks_for_list(prompt: str) -> bool:
     return of_words or _BEGINS_LIST.match(prompt) is not None
 
 
-def spoilt(good: Answer, fault: str | None) -> Answer:
-    """Return what a fault makes of a good answer; faults that are no answers leave it as it is."""
+def spoilt(good: Answer, fault: str | None, most_tokens: int) -> Answer:
+    """Return what a fault makes of a good answer; faults that are no answers leave it as it is.
+
+    ``most_tokens`` is how long the answer may be, its thoughts included.
+    """
     text = good.text or ""
     match fault:
-        case "safety" | "recitation" | "prohibited_content" | "blocklist" | "spii" | "other":
+        case _ if fault is not None and fault in FINISHES:
             return Answer(None, fault.upper())
         case "blocked":
             return Answer(None, None, blocked=True)
@@ -128,6 +133,8 @@ def spoilt(good: Answer, fault: str | None) -> Answer:
             return Answer(text[: len(text) // 2], "MAX_TOKENS")
         case "thoughts":
             return good._replace(thought=f"{MARK} The word has to be explained. Let me see.")
+        case "thoughts_only":
+            return Answer("", "MAX_TOKENS", "hm, " * min(most_tokens - 1, 10_000))
         case "bad_json":
             return Answer(f"{MARK} Sure, here it is: {{'definition': {text[:20]!r}, …", "STOP")
         case "large":

@@ -5,14 +5,14 @@ anything else happens. Whoever is let in has a number, by which his fate is draw
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import grpc
 
 from crawler.emulator.answers import Answer, answer, spoilt, word_of
 from crawler.emulator.fate import Fate, fate
-from crawler.emulator.quota import Quota
+from crawler.emulator.quota import Quota, Room
 from crawler.emulator.refusals import Status, ordered, over_quota
 from crawler.emulator.settings import STATUSES, Settings
 from crawler.emulator.tally import Line, Tally
@@ -39,6 +39,8 @@ class Call(NamedTuple):
     status: Status | None
     answers: Sequence[Answer]
     why: str | None = None
+    wait_ms: int | None = None
+    """Of a refusal: when to come again, where that is told."""
 
     @property
     def is_let_in(self) -> bool:
@@ -70,6 +72,10 @@ class Desk:
         begins_s, ends_s, *again_s = self._settings.outage_s
         passed_s = (now_ms - self._start_ms) / 1000
         return begins_s <= (passed_s % again_s[0] if again_s else passed_s) < ends_s
+
+    def rooms(self, now_ms: int) -> Mapping[str, Room]:
+        """Return what is left of each quota of a minute."""
+        return self._quota.rooms(now_ms)
 
     def decide(self, method: str, asked: Asked, now_ms: int) -> Call:
         """Decide about a request; count it and write it down."""
@@ -109,11 +115,14 @@ class Desk:
             return Call(asked, word, drawn, status, answers)
         family = "online_prediction" if method == "Predict" else "generate_content"
         told = over_quota(refusal, family, asked.model, retry_info=self._settings.retry_info)
-        return Call(asked, word, at_once, told, (), refusal.why)
+        wait_ms = refusal.wait_ms if self._settings.retry_info else None
+        return Call(asked, word, at_once, told, (), refusal.why, wait_ms)
 
 
 def _answers(asked: Asked, word: str, fault: str | None) -> tuple[Answer, ...]:
     """Return an answer to each question; the first is about the word of the request."""
     words = [word, *(word_of(question.prompt) for question in asked.questions[1:])]
     pairs = zip(asked.questions, words, strict=True)
-    return tuple(spoilt(answer(question, about), fault) for question, about in pairs)
+    return tuple(
+        spoilt(answer(question, about), fault, question.most_tokens) for question, about in pairs
+    )

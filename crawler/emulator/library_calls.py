@@ -7,6 +7,8 @@ the shape of Vertex's own answers.
 from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf import json_format
+
 from crawler.emulator.answers import Answer, Question, tokens_in
 from crawler.emulator.wire import MOST_TOKENS, Asked, base_name, pieces_of, prediction
 from crawler.providers.vertex.light_import import import_from
@@ -57,15 +59,23 @@ def streamed_prediction(asked: Asked, answers: Sequence[Answer]) -> list[bytes]:
 
 def counted(body: bytes) -> bytes:
     """Return the response of CountTokens."""
-    request = _CountTokensRequest.FromString(body)
+    return bytes(_counted(_CountTokensRequest.FromString(body)).SerializeToString())
+
+
+def counted_as_json(body: bytes) -> bytes:
+    """Return the response of countTokens. Raises json_format.ParseError."""
+    request = json_format.Parse(body, _CountTokensRequest(), ignore_unknown_fields=True)
+    return str(json_format.MessageToJson(_counted(request), indent=None)).encode()
+
+
+def _counted(request: Any) -> Any:
     contents = [*request.contents, request.system_instruction]
     texts = [part.text for content in contents for part in content.parts]
     for instance in request.instances:
         texts += [value.string_value for value in instance.struct_value.fields.values()]
-    response = _CountTokensResponse(
+    return _CountTokensResponse(
         total_tokens=sum(map(tokens_in, texts)), total_billable_characters=sum(map(len, texts))
     )
-    return bytes(response.SerializeToString())
 
 
 def model_card(body: bytes) -> bytes:

@@ -19,6 +19,17 @@ class Window(Protocol):
     def take(self, amount: int, now_ms: int) -> None:
         """Count an amount that fits now."""
 
+    def room(self, now_ms: int) -> "Room":
+        """Return what is left."""
+
+
+class Room(NamedTuple):
+    """What is left of a window: most, left, and in how many ms all of it is there again."""
+
+    most: int
+    left: int
+    full_in_ms: int
+
 
 class FixedWindow:
     """At most so much in each window of the clock, as from 10:01:00 to 10:02:00."""
@@ -41,6 +52,12 @@ class FixedWindow:
         if index != self._index:
             self._index, self._used = index, 0
         self._used += amount
+
+    def room(self, now_ms: int) -> Room:
+        """Return what is left of the window of this moment."""
+        index, into_ms = divmod(now_ms, self._window_ms)
+        used = self._used if index == self._index else 0
+        return Room(self._limit, self._limit - used, self._window_ms - into_ms if used else 0)
 
 
 class SlidingWindow:
@@ -70,6 +87,11 @@ class SlidingWindow:
         self._taken.append((now_ms, amount))
         self._used += amount
 
+    def room(self, now_ms: int) -> Room:
+        """Return what is left beside what was taken."""
+        full_in_ms = self.wait_ms(self._limit, now_ms)
+        return Room(self._limit, self._limit - self._used, full_in_ms)
+
 
 class Bucket:
     """A bucket that is full at first, and into which the limit of a window flows evenly."""
@@ -95,6 +117,12 @@ class Bucket:
         """Take an amount out of the bucket."""
         del now_ms  # it fits, so somebody has asked for this moment
         self._level -= amount * self._window_ms
+
+    def room(self, now_ms: int) -> Room:
+        """Return what is in the bucket; of a minute, as all of them are told."""
+        capacity = self._full // self._window_ms
+        full_in_ms = self.wait_ms(capacity, now_ms)
+        return Room(self._limit, self._level // self._window_ms, full_in_ms)
 
 
 class Refusal(NamedTuple):
@@ -139,6 +167,11 @@ class Quota:
             window.take(amount, now_ms)
         self._today += 1
         return None
+
+    def rooms(self, now_ms: int) -> dict[str, Room]:
+        """Return what is left of requests and tokens, as far as they are limited."""
+        pairs = zip(("requests", "tokens"), self._windows, strict=True)
+        return {name: window.room(now_ms) for name, window in pairs if window}
 
     def _serve_tenants(self, now_ms: int) -> None:
         """Let the others take what they came for since the last request: they come evenly."""

@@ -16,12 +16,12 @@ from crawler.clock import since_boot_ms, steady_clock, wall_ms
 from crawler.emulator import library_calls, wire
 from crawler.emulator.connections import sever
 from crawler.emulator.decision import SILENT, Call, Desk
-from crawler.emulator.settings import Settings
+from crawler.emulator.http_server import HttpServer
+from crawler.emulator.settings import HOST, Settings
 from crawler.emulator.tally import Tally
+from crawler.emulator.web import PAUSES_PER_LATENCY, Web
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.vertex.messages import REQUEST_TYPE_HEADER, SERVICE
-
-HOST = "127.0.0.1"
 
 _OPTIONS = (
     ("grpc.so_reuseport", 0),  # else two of them could have one port
@@ -32,8 +32,6 @@ _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 )
-_PAUSES_PER_LATENCY = 10
-"""A stream pauses between its chunks for this part of the latency."""
 
 
 class Emulator:
@@ -45,13 +43,19 @@ class Emulator:
         self._clock = steady_clock(wall_ms() - since_boot_ms())
         self._desk = Desk(settings, tally, self._clock())
         self._server: Any = None
-        self._port = settings.port
+        self._web: HttpServer | None = None
+        self._port, self._http_port = settings.port, settings.http_port
         self._tls = None if settings.tls is None else _credentials(settings.tls)
 
     @property
     def endpoint(self) -> str:
         """The address to connect to, as HOST:PORT."""
         return f"{HOST}:{self._port}"
+
+    @property
+    def http_address(self) -> str | None:
+        """The address of its HTTP, http://HOST:PORT; None where it is not served."""
+        return None if self._http_port is None else f"http://{HOST}:{self._http_port}"
 
     def requests_last_minute(self) -> int:
         """Return how many requests came in the last minute."""
@@ -81,6 +85,18 @@ class Emulator:
             raise port_is_taken(self._port) from error
         await server.start()
         self._server = server
+        await self._open_http()
+
+    async def _open_http(self) -> None:
+        if self._http_port is None:
+            return
+        web = Web(self._desk, self.tally, self._clock, self._settings.models)
+        try:
+            server = HttpServer(web.reply)
+            self._http_port = await server.open(self._http_port)
+        except OSError as error:
+            raise port_is_taken(self._http_port) from error
+        self._web = server
 
     def _add_port(self, server: Any) -> int:
         if self._tls is None:
@@ -92,6 +108,9 @@ class Emulator:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(None)
+        web, self._web = self._web, None
+        if web is not None:
+            await web.close()
 
     async def keep_outage(self) -> None:
         """Close or open the port if an outage has begun or ended; to be called now and then."""
@@ -166,7 +185,7 @@ async def _write(chunks: Sequence[bytes], call: Call, context: Any) -> None:
     """Write the pieces of a stream, with pauses between them."""
     await context.write(chunks[0])
     for chunk in chunks[1:]:
-        await asyncio.sleep(call.fate.latency_ms / 1000 / _PAUSES_PER_LATENCY)
+        await asyncio.sleep(call.fate.latency_ms / 1000 / PAUSES_PER_LATENCY)
         await context.write(chunk)
 
 

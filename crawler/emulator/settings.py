@@ -29,10 +29,27 @@ STATUSES = (
 )
 """gRPC's codes, all but OK."""
 
-FINISHES = ("blocklist", "other", "prohibited_content", "recitation", "safety", "spii")
+FINISHES = (
+    "blocklist",
+    "malformed_function_call",
+    "other",
+    "prohibited_content",
+    "recitation",
+    "safety",
+    "spii",
+)
 """Finish reasons of a candidate that has no content."""
 
-ANSWERS = ("bad_json", "blocked", "empty", "large", "no_candidates", "thoughts", "truncated")
+ANSWERS = (
+    "bad_json",
+    "blocked",
+    "empty",
+    "large",
+    "no_candidates",
+    "thoughts",
+    "thoughts_only",
+    "truncated",
+)
 """Odd answers; see `crawler.emulator.answers.spoilt`."""
 
 KINDS = (*STATUSES, *FINISHES, *ANSWERS, "hang", "reset", "slow")
@@ -41,6 +58,12 @@ KINDS = (*STATUSES, *FINISHES, *ANSWERS, "hang", "reset", "slow")
 WINDOWS = ("fixed", "sliding", "bucket")
 OUTAGES = ("unavailable", "refused", "resource_exhausted")
 """What who asks is told meanwhile: 503, nobody is there, 429 without a word of a quota."""
+
+
+HOST = "127.0.0.1"
+"""All that is served is served on loopback."""
+MODELS = ("gemini-2.5-flash", "gpt-4o-mini")
+"""What OpenAI's face serves where nobody names others."""
 
 
 class WordFault(NamedTuple):
@@ -57,7 +80,8 @@ class Settings:
     ``burst`` is the capacity of a bucket, in requests (else the whole quota of a minute);
     ``tenants`` the requests a minute that others take from the same quota; ``outage_s`` when an
     outage begins and ends, in seconds since the start, and, if there is a third number, after how
-    many seconds it comes again; ``tls`` where the certificate goes of a server that encrypts.
+    many seconds it comes again; ``tls`` where the certificate goes of a server that encrypts;
+    ``http_port`` where HTTP is served (None: nowhere), with ``models`` for OpenAI's clients.
     Raises ValueError for what makes no sense.
     """
 
@@ -80,6 +104,8 @@ class Settings:
     outage_kind: str = "unavailable"
     log: Path | None = None
     tls: Path | None = None
+    http_port: int | None = None
+    models: Sequence[str] = MODELS
 
     def __post_init__(self) -> None:
         """Check what is only known of all settings together."""

@@ -132,12 +132,12 @@ def test_json_that_nobody_described_has_a_definition_and_a_mnemonic():
 
 @pytest.mark.parametrize("fault", FINISHES)
 def test_a_refusal_has_its_reason_and_no_content(fault):
-    assert spoilt(Answer("text", "STOP"), fault) == Answer(None, fault.upper())
+    assert spoilt(Answer("text", "STOP"), fault, 100) == Answer(None, fault.upper())
 
 
 def test_odd_answers():
     good = said("Explain laconic", schema=JSON_BY_DEFAULT)
-    odd = {fault: spoilt(good, fault) for fault in ANSWERS}
+    odd = {fault: spoilt(good, fault, 100) for fault in ANSWERS}
 
     assert odd["blocked"] == Answer(None, None, blocked=True)
     assert odd["no_candidates"] == Answer(None, None)
@@ -148,7 +148,7 @@ def test_odd_answers():
     assert len(odd["large"].text) > LARGE_CHARS > 4 * 2**20
     with pytest.raises(ValueError, match="Expecting value"):
         json.loads(odd["bad_json"].text)
-    assert spoilt(good, None) == spoilt(good, "slow") == good
+    assert spoilt(good, None, 100) == spoilt(good, "slow", 100) == good
 
 
 def test_there_is_a_fault_for_every_code_of_grpc():
