@@ -13,6 +13,7 @@ import traceback
 import urllib.parse
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
@@ -30,6 +31,7 @@ from crawler.emulator.server import serve
 from crawler.emulator.settings import Settings
 from crawler.errors import CrawlerError, Exit
 from crawler.protocol import ProviderError
+from crawler.providers.openai.servers import address_of
 from crawler.providers.vertex import access, messages
 from crawler.providers.vertex.access import (
     SCOPES,
@@ -41,7 +43,9 @@ from crawler.providers.vertex.access import (
     resource_name,
 )
 from crawler.providers.vertex.service import connect
+from tests.program import crawler, rows
 from tests.providers.grpc_server import grpc_serving
+from tests.providers.test_servers import played
 from tests.providers.vertex_call import CALL
 
 MODEL = "gemini-2.5-flash"
@@ -498,6 +502,43 @@ def tokens():
 def credentials(tokens, use_key):
     use_key(tokens.uri)
     return find_access(MODEL).credentials
+
+
+def test_open_models_are_asked_with_a_token_that_is_renewed(tokens, use_key, tmp_path, monkeypatch):
+    use_key(tokens.uri)
+    accepted = {"Bearer token-1"}
+    path = tmp_path / "c.db"
+    with played(keys=accepted) as server:
+        usual = server.reply
+
+        def reply(*asked):
+            if len(server.posts()) == 4:  # an hour has passed
+                accepted.clear()
+                accepted.add("Bearer token-2")
+            return usual(*asked)
+
+        server.reply = reply
+        monkeypatch.setenv("VERTEX_OPENAI_BASE_URL", f"{server.at}/v1")
+        model = ("--provider", "vertex-openai", "--model", "meta/llama-maas")
+        do = partial(crawler, "--db", path)
+        assert do("prompt", "add", "p", "--template", "Define {word}.", *model).code == Exit.DONE
+        assert do("add", *(f"word{n}" for n in range(9)), "--prompt", "p").code == Exit.DONE
+        assert do("run", "--concurrency", "2").code == Exit.DONE
+    assert len(tokens.assertions) == 2
+    assert rows(path, "SELECT count(*), sum(model = 'meta/llama-maas') FROM results") == [(9, 9)]
+
+
+def test_the_address_of_open_models_follows_from_the_project():
+    def bases(**environ):
+        return address_of("vertex-openai", "m", environ).bases
+
+    where = "aiplatform.googleapis.com/v1/projects/p/locations"
+    assert bases(GOOGLE_CLOUD_PROJECT="p") == (f"https://{where}/global/endpoints/openapi",)
+    assert bases(GOOGLE_CLOUD_PROJECT="p", GOOGLE_CLOUD_LOCATION="us-central1") == (
+        f"https://us-central1-{where}/us-central1/endpoints/openapi",
+    )
+    with pytest.raises(CrawlerError, match="project is not known"):
+        bases()
 
 
 def bearing(number):

@@ -78,12 +78,21 @@ async def _read(name: str) -> str:
         source, key = file, await asyncio.to_thread(_content, path, file)
     elif not key and (line := os.environ.get(command)):
         source, key = command, await _output(line, command)
+    elif not key and server_of(name).google:
+        source, key = "Google Cloud", await asyncio.to_thread(_google_token)
     if not (key.isascii() and key.isprintable()):
         cause = "a line break or a letter in it can't be sent"
         raise CrawlerError(f"{source} is no key", cause, f"export {plain}=…", Exit.DENIED)
     if not key and source != plain:
         raise _unread(source, "there is nothing in it")
     return key
+
+
+def _google_token() -> str:
+    """Return a token of Google's, as Vertex AI's other face is asked with."""
+    from crawler.providers.vertex.access import fetch_token  # noqa: PLC0415 - for this name alone
+
+    return fetch_token()
 
 
 def require_key(name: str, key: str, base_url: str) -> None:

@@ -9,7 +9,7 @@ from base64 import b64encode
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from crawler.errors import CrawlerError, Exit
 from crawler.providers.proxy import is_address, is_here
@@ -28,6 +28,8 @@ class Server(NamedTuple):
         variables: what else it is sent, as a header, where one of these variables is set.
         lists_all: its list of models has every name that a call may use.
         deployments: a model is a part of the path, unless the address names a version.
+        google: its address follows from a project of Google Cloud, and its key is a token of
+            Google's that ends after an hour.
 
     """
 
@@ -36,6 +38,7 @@ class Server(NamedTuple):
     variables: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     lists_all: bool = True
     deployments: bool = False
+    google: bool = False
 
 
 SERVERS: Mapping[str, Server] = MappingProxyType(
@@ -54,6 +57,7 @@ SERVERS: Mapping[str, Server] = MappingProxyType(
         "together": Server("https://api.together.xyz/v1", lists_all=False),
         "azure": Server(key_header="api-key", lists_all=False, deployments=True),
         "gemini": Server("https://generativelanguage.googleapis.com/v1beta/openai"),
+        "vertex-openai": Server(lists_all=False, google=True),
     }
 )
 _OTHER = Server()
@@ -126,6 +130,8 @@ def address_of(name: str, model: str, environ: Mapping[str, str]) -> Address:
     """Return where a server is. Raises CrawlerError."""
     server, named = server_of(name), variable(name, "BASE_URL")
     given = environ.get(named, "").strip() or server.base_url
+    if server.google and not given:
+        given = _google_address(environ)
     if not is_address(given) or urlsplit(given).fragment:
         raise CrawlerError(
             f"{named} is no address" if given else f"there is no address for {name}",
@@ -143,6 +149,22 @@ def address_of(name: str, model: str, environ: Mapping[str, str]) -> Address:
     query = f"?{parts.query}" if parts.query else ""
     paths = _paths(server, model, path, query)
     return Address(tuple(dict.fromkeys(f"{root}{one}" for one in paths)), query)
+
+
+def _google_address(environ: Mapping[str, str]) -> str:
+    """Return where a project's open models are. Raises CrawlerError."""
+    project = environ.get("GOOGLE_CLOUD_PROJECT", "").strip()
+    if not project:
+        raise CrawlerError(
+            "the Google Cloud project is not known",
+            "GOOGLE_CLOUD_PROJECT is not set",
+            "export GOOGLE_CLOUD_PROJECT=your-project",
+            Exit.CONFIGURATION,
+        )
+    location = environ.get("GOOGLE_CLOUD_LOCATION", "").strip() or "global"
+    region = "" if location == "global" else f"{location}-"
+    where = f"projects/{quote(project, safe=':')}/locations/{quote(location)}"
+    return f"https://{region}aiplatform.googleapis.com/v1/{where}/endpoints/openapi"
 
 
 def _paths(server: Server, model: str, path: str, query: str) -> list[str]:

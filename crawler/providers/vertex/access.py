@@ -113,6 +113,18 @@ def express_name(model: str) -> str:
     return f"publishers/{publisher or 'google'}/models/{name}"
 
 
+def fetch_token() -> str:
+    """Return a new token of the credentials that are there. Raises CrawlerError. Blocks."""
+    import google.auth.transport.requests  # noqa: PLC0415 - an emulator needs none of it
+
+    try:
+        credentials: Any = google.auth.default(scopes=SCOPES)[0]
+        credentials.refresh(google.auth.transport.requests.Request())
+    except Exception as error:  # a file may hold anything, and then the library raises anything
+        raise _no_credentials(error) from error
+    return str(credentials.token)
+
+
 def _key_credentials(key: str) -> Any:
     import google.auth.api_key  # noqa: PLC0415 - an emulator needs none of it
 
