@@ -23,6 +23,7 @@ from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
 from tests import schema_at_once
 from tests.forked import Origin, origin
+from tests.simulation.disk import fast_folder
 
 # Programs that the tests start write as they do for users: what is left goes out at their end.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -50,6 +51,14 @@ settings.load_profile(PROFILE)
 
 
 def pytest_configure() -> None:
+    """Write into memory, and obey the signals of a person."""
+    memory = fast_folder()
+    if memory is not None:  # a quarter of the kernel's time went to the disk
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory)
+    obey_signals()
+
+
+def obey_signals() -> None:
     """Obey the signals that a job in the background was started without: its children inherit it.
 
     What a person has said with nohup is for the tests, and not for the programs that they start.
