@@ -230,6 +230,19 @@ class TestLimits:
         good(do("resume"))
         good(do("run"))
 
+    def test_a_name_that_begins_like_that_of_a_provider_is_not_meant_by_it(self, do):
+        for n, name in enumerate(("scripted", "scripted/m", "scripted-too", "scripted2/m")):
+            good(do("prompt", "add", f"r{n}", *SCRIPTED, f"{n} {{word}}", "--limit", name))
+        good(do("pause", "scripted"))
+        paused = {name for name, row in limits(do).items() if row["held_by"] == "paused"}
+        assert paused == {"scripted", "scripted/m"}
+        good(do("limit", "scripted", "--per-minute", "7"))
+        assert {name for name, row in limits(do).items() if row["per_minute"] == 7} == paused
+        good(do("resume", "scripted"))
+        good(do("pause", "scripted-too"))
+        paused = {name for name, row in limits(do).items() if row["held_by"] == "paused"}
+        assert paused == {"scripted-too"}
+
     def test_who_asks_about_one_word_is_told_of_the_limit_that_it_waits_for(self, do):
         good(do("pause", "one", "--until", "3s"))
         good(do("pause", "two", "--until", "1h"))

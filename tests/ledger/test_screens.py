@@ -5,7 +5,7 @@ import pytest
 from crawler.ledger import control
 from crawler.ledger.budget import Allowance
 from crawler.ledger.intake import add_words, prompts
-from crawler.ledger.results import field_names, last_answered
+from crawler.ledger.results import field_names, last_answered, last_ended, timeline
 from crawler.ledger.runs import LastEnd, last_end, start_run
 from crawler.ledger.status import LimitStatus, Progress, Status, status
 from crawler.ledger.turn import turn
@@ -166,6 +166,28 @@ def test_which_version_was_last_answered(ledger):
     several.put("p", "About {word}", limit="quota")
     assert last_answered(ledger.conn, "p").version == 1
     ledger.conn.close()
+
+
+def test_each_attempt_is_shown_with_what_it_has_brought_itself(ledger):
+    ledger.add(["a"])
+    for outcome, facts in [
+        (Outcome.TRANSIENT, {"reason": "503"}),
+        (Outcome.NO_ANSWER, {"reason": "cut off", "text": "half"}),
+        (Outcome.THROTTLED, {"reason": "429"}),
+        (Outcome.SUCCEEDED, {"text": "whole"}),
+    ]:
+        (lease,) = ledger.turn(budget=1).leases
+        ledger.turn(ledger.finish(lease, outcome, **facts), budget=0)
+        ledger.now_ms += 100_000
+    shown = [(row.reason, row.draft, row.text) for row in timeline(ledger.conn, "a")]
+    assert shown == [
+        ("503", None, None),
+        ("cut off", "half", None),
+        ("429", None, None),
+        (None, None, "whole"),
+    ]
+    said = [row.said for row in last_ended(ledger.conn, 9)]
+    assert said == ["whole", "429", "cut off", "503"]
 
 
 def test_fields_have_the_order_in_which_they_came(ledger):

@@ -452,7 +452,7 @@ def test_a_backup_of_a_file_that_is_written_to_is_whole(path, tmp_path):
     }
 
 
-@pytest.mark.parametrize("suffix", ["", "-wal", "-lock"])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-journal", "-lock"])
 def test_a_backup_replaces_nothing(path, tmp_path, suffix):
     there = tmp_path / f"copy.db{suffix}"
     there.write_text("mine")
