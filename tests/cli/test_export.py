@@ -1,6 +1,7 @@
 """Tables out: each form is read back by a program that is not ours, and by `add`."""
 
 import csv
+import io
 import json
 import sys
 
@@ -8,9 +9,10 @@ import openpyxl
 import pytest
 from pyarrow import parquet
 
-from crawler.cli.export_forms import columns
+from crawler.cli.export_forms import columns, write_csv, write_parquet, write_workbook
 from crawler.errors import Exit
 from crawler.ledger.intake import Prompt
+from crawler.ledger.results import Result
 from tests.program import crawler, told
 
 SCHEMA = {
@@ -170,3 +172,37 @@ def test_names_of_columns_differ_also_where_case_does_not_count():
     names = [column.name for column in columns(prompt, ["Level", "STATE", "level_2"])]
     assert len({name.casefold() for name in names}) == len(names)
     assert names[:6] == ["word", "Word_2", "TEXT", "level", "Level_2", "STATE"]
+
+
+def test_each_kind_of_a_field_is_written_as_json_has_it():
+    """But for a text, which is itself, for null, which is nothing, and for numbers of a sheet."""
+    answer = {
+        "yes": True, "no": False, "none": None, "zero": 0, "half": 0.5, "text": "True",
+        "empty": "", "list": [True, "ä"], "object": {"a": None},
+    }  # fmt: skip
+    shown = ["true", "false", "", "0", "0.5", "True", "", '[true, "ä"]', '{"a": null}']
+    properties = {name: {} for name in answer}
+    params = {"response_schema": {"type": "object", "properties": properties}}
+    prompt = Prompt(1, "p", 1, "{word}", "scripted", "m", params, "one", current=True)
+    facts = {**dict.fromkeys(Result._fields), "word": "a", "text": json.dumps(answer), "fields": {}}
+    rows = [Result(**facts)]
+    table = columns(prompt, [])[1:10]
+    assert [column.name for column in table] == list(answer)
+
+    text = io.StringIO()
+    write_csv(text, rows, table)
+    text.seek(0)
+    assert list(csv.reader(text))[1] == shown
+
+    binary = io.BytesIO()
+    write_parquet(binary, rows, table, "a.parquet")
+    nothing = {2: None}  # of the order in the answer
+    assert [column[0] for column in parquet.read_table(binary).to_pydict().values()] == [
+        nothing.get(n, one) for n, one in enumerate(shown)
+    ]
+
+    binary = io.BytesIO()
+    write_workbook(binary, rows, table, "a.xlsx")
+    cells = list(openpyxl.load_workbook(binary).active.iter_rows(values_only=True))[1]
+    numbers = {2: None, 3: 0, 4: 0.5, 6: None}
+    assert list(cells) == [numbers.get(n, one) for n, one in enumerate(shown)]
