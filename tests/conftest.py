@@ -5,8 +5,10 @@ import os
 import random
 import signal
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -155,6 +157,13 @@ def ledger() -> Iterable[Ledger]:
     made = Ledger()
     yield made
     made.conn.close()
+
+
+@pytest.fixture
+def disk_path() -> Iterable[Path]:
+    """Return a folder where syncs reach a disk; `tmp_path` is in memory, where there is room."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

@@ -87,12 +87,12 @@ class Fates:
         return False
 
 
-def test_killed_again_and_again_it_loses_nothing(tmp_path, forks):
+def test_killed_again_and_again_it_loses_nothing(disk_path, forks):
     words = [f"word{n}" for n in range(WORDS)]
     chance = random.Random(1)
     with (
         serving(lambda: chance.uniform(0.02, 0.2)) as witness,
-        Crawl(tmp_path, witness.url, words, forks) as crawl,
+        Crawl(disk_path, witness.url, words, forks) as crawl,
     ):
         fates = Fates(crawl, "kills")
         while fates.counts["killed"] < KILLS:
@@ -107,12 +107,12 @@ def test_killed_again_and_again_it_loses_nothing(tmp_path, forks):
     assert KILLS / 10 < repeats <= abandoned <= (KILLS + fates.counts["told twice"]) * CONCURRENCY
 
 
-def test_no_kill_breaks_a_limit(tmp_path, forks):
+def test_no_kill_breaks_a_limit(disk_path, forks):
     per_minute = 60
     words = [f"word{n}" for n in range(2_000)]
     with (
         serving(0.02) as witness,
-        Crawl(tmp_path, witness.url, words, forks) as crawl,
+        Crawl(disk_path, witness.url, words, forks) as crawl,
     ):
         crawl.call("limit", "openai", "--per-minute", str(per_minute), "--fixed")
         fates = Fates(crawl, "limited")

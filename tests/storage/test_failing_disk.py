@@ -43,9 +43,9 @@ def assert_nothing_is_lost(crawl, witness):
 
 
 @pytest.fixture
-def small_disk(tmp_path):
+def small_disk(disk_path):
     """A disk of its own, and a function that sets its size; tmpfs, so only for root."""
-    folder = tmp_path / "disk"
+    folder = disk_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", folder], capture_output=True, text=True
@@ -79,8 +79,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 
 
 @pytest.mark.parametrize("kib", range(0, 300, 8) if LONG else [0, 150])
-def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(tmp_path, forks, kib):
-    with crawling(tmp_path, forks) as (crawl, witness):
+def test_a_file_that_may_not_grow_ends_the_run_and_loses_nothing(disk_path, forks, kib):
+    with crawling(disk_path, forks) as (crawl, witness):
         program = [sys.executable, "-c", LIMITED, str(kib * 1024), *PROGRAM, "run"]
         assert_it_has_stopped(crawl, crawl.start(program=program))
         assert_nothing_is_lost(crawl, witness)
@@ -99,13 +99,13 @@ def strace_fails():
 @pytest.mark.parametrize(
     "when", [f"{n}{s}" for n in range(3, 12) for s in ("", "+")] if LONG else ["3", "5+", "8"]
 )
-def test_a_failed_sync_ends_the_run_and_loses_nothing(tmp_path, forks, when):
+def test_a_failed_sync_ends_the_run_and_loses_nothing(disk_path, forks, when):
     if reason := strace_fails():
         pytest.skip(reason)
-    calls = tmp_path / "calls"
+    calls = disk_path / "calls"
     inject = f"inject=fdatasync:error=EIO:when={when}"
     strace = ["strace", "-f", "-o", calls, "-e", "trace=fdatasync", "-e", inject]
-    with crawling(tmp_path, forks) as (crawl, witness):
+    with crawling(disk_path, forks) as (crawl, witness):
         assert_it_has_stopped(crawl, crawl.start(program=[*strace, *PROGRAM, "run"]))
         assert "INJECTED" in calls.read_text()
         assert_nothing_is_lost(crawl, witness)
