@@ -162,6 +162,16 @@ def test_who_cannot_be_reached_closes_the_open_gates_of_all_limits_of_the_provid
     ]
 
 
+def test_a_function_that_cannot_be_reached_holds_up_no_other(both):
+    """Each is a service of its own."""
+    leases = {lease.prompt_id: lease for lease in both.turn().leases}
+    both.conn.execute("DROP TRIGGER IF EXISTS prompts_are_immutable")
+    both.conn.execute("UPDATE prompts SET provider = 'function'")
+    both.turn(both.finish(leases[both.p.id], Outcome.UNAVAILABLE, reason="away"), budget=0)
+    closed = both.conn.execute("SELECT name, gate_cause FROM limits ORDER BY id")
+    assert closed.fetchall() == [("quota", "outage"), ("other", None)]
+
+
 def test_a_try_in_the_millisecond_in_which_the_gate_closed_is_one(both):
     leases = {lease.prompt_id: lease for lease in both.turn(budget=15).leases}
     both.turn(both.finish(leases[both.p.id], Outcome.THROTTLED), budget=0)

@@ -37,7 +37,9 @@ def refused(data, name="list.csv", **how):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_tells_the_encoding(encoding):
-    assert texts("word,level\ndéjà vu,1\n".encode(encoding)) == ["déjà vu"]
+    data = "word,level\ndéjà vu,1\n".encode(encoding)
+    assert texts(data) == ["déjà vu"]
+    assert texts(data, encoding="cp1252") == ["déjà vu"], "what is named is for files without one"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-be", "utf-32-le"])
