@@ -37,6 +37,17 @@ def bad(outcome, kind=None, **facts):
     return Played(lambda _: ProviderError(outcome, "no", kind=kind, **facts))
 
 
+async def crawled_in_a_hurry(store, given):
+    """Make a run by a clock that hurries: a server is tried again after two seconds, three, so."""
+    began_s, patient = time.monotonic(), replace(QUICK, guard_ms=10**9)
+
+    def clock():
+        return 10**12 + int((time.monotonic() - began_s) * 20_000)
+
+    async with asyncio.timeout(30):
+        return await crawled(store, given, patient, clock=clock)
+
+
 @pytest.mark.parametrize(
     ("trouble", "reason"),
     [
@@ -98,13 +109,17 @@ async def test_a_pause_of_one_model_does_not_hide_that_nobody_is_reached():
         await store.run(lambda c: put(c, "ab", name="b", model="n", limit="scripted/n"))
         await store.run(lambda c: control.pause(c, "scripted/n", 1))
         away = bad(Outcome.UNAVAILABLE, Kind.NETWORK)
-        async with asyncio.timeout(30):
-            # On a clock that hurries: the server is tried again after two seconds, three, and so.
-            began_s, patient = time.monotonic(), replace(QUICK, guard_ms=10**9)
-            ending = await crawled(
-                store,
-                {"m": away, "n": away},
-                patient,
-                clock=lambda: 10**12 + int((time.monotonic() - began_s) * 20_000),
-            )
+        ending = await crawled_in_a_hurry(store, {"m": away, "n": away})
         assert (ending.reason, ending.unfinished) == ("unreachable", 4)
+
+
+@in_a_loop
+async def test_who_reaches_nobody_is_told_first_of_what_only_a_person_mends():
+    async with a_store("ab", name="a", model="m", limit="scripted/m") as store:
+        await store.run(lambda c: put(c, "ab", name="b", model="n", limit="other/n"))
+        given = {
+            "m": bad(Outcome.UNAVAILABLE, Kind.NETWORK),
+            "n": bad(Outcome.DENIED, Kind.SETUP_KEY),
+        }
+        ending = await crawled_in_a_hurry(store, given)
+        assert (ending.reason, ending.unfinished) == ("credentials", 4)
