@@ -317,20 +317,23 @@ def test_the_system_asks_whether_the_other_side_is_still_there():
     assert asyncio.run(look()) == [1]
 
 
-async def ask_encrypted(tls):
+async def ask_encrypted(tls, behind=None):
+    """Ask a server that encrypts, or one behind it that does not."""
     async with raw_server(replying(whole(BODY)), tls) as port:
-        url = f"https://127.0.0.1:{port}"
-        async with connected(url) as client, client.post(url, b"", 10_000) as response:
+        there = f"https://127.0.0.1:{port}"
+        url, proxy = (behind, there) if behind else (there, None)
+        async with connected(url, proxy) as client, client.post(url, b"", 10_000) as response:
             return await response.body()
 
 
-def test_an_authority_of_ones_own_is_trusted_where_it_is_named(tmp_path, monkeypatch):
+@pytest.mark.parametrize("behind", [None, "http://api.test"])
+def test_an_authority_of_ones_own_is_trusted_where_it_is_named(tmp_path, monkeypatch, behind):
     authority, tls = signed_server(tmp_path, "127.0.0.1")
     with pytest.raises(ProviderError, match=r"cannot connect: the authority .* is not known") as no:
-        asyncio.run(ask_encrypted(tls))
+        asyncio.run(ask_encrypted(tls, behind))
     assert (no.value.outcome, no.value.kind) == ("refused", "certificate")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    assert asyncio.run(ask_encrypted(tls)) == BODY
+    assert asyncio.run(ask_encrypted(tls, behind)) == BODY
 
 
 def test_a_certificate_for_another_name_is_none(tmp_path, monkeypatch):
