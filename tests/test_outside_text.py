@@ -232,12 +232,12 @@ def test_what_vertex_sends_back_of_a_token_is_left_out():
 
 
 class Endless(grpc.GenericRpcHandler):
-    """Sends pieces of an answer and never ends it."""
+    """Sends pieces of an answer and never ends it; counts them."""
 
     sent = 0
 
     def __init__(self, piece):
-        self._piece = _message(piece).SerializeToString()
+        self._piece = piece
 
     def service(self, details):
         assert details.method == STREAM
@@ -247,23 +247,36 @@ class Endless(grpc.GenericRpcHandler):
 
     async def _answer(self, request, context):
         while True:
-            self.sent += len(self._piece)
+            self.sent += 1
             yield self._piece
 
 
-@pytest.mark.parametrize("piece", ["x" * 2**20, "x" * 9000])
-def test_a_stream_without_end_is_ended(piece):
+def sent_before_it_was_too_long(piece):
+    """Return how many pieces a server could send until its answer was refused for its length."""
+
     async def main():
         handler = Endless(piece)
         async with grpc_serving(handler) as port:
             target = f"127.0.0.1:{port}"
             async with opened(target, encrypted=False) as channels:
                 service = Service("m", Access(target, "m", None), channels, None)
-                with pytest.raises(ProviderError, match="longer than 32 MiB"):
-                    await service.stream(VERTEX, lambda _: None)
+                with pytest.raises(ProviderError, match=r"longer than \d+ MiB"):
+                    await asyncio.wait_for(service.stream(VERTEX, lambda _: None), 20)
         return handler.sent
 
-    assert asyncio.run(main()) < 80 * 2**20
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("text", ["x" * 2**20, "x" * 9000])
+def test_a_stream_without_end_is_ended(text):
+    piece = _message(text).SerializeToString()
+    assert sent_before_it_was_too_long(piece) * len(piece) < 80 * 2**20
+
+
+def test_messages_without_a_text_make_an_answer_long_too(monkeypatch):
+    """Each takes some memory."""
+    monkeypatch.setattr("crawler.providers.vertex.service.LARGEST_ANSWER", 2**20)
+    assert sent_before_it_was_too_long(b"") < 20_000
 
 
 def test_the_local_models_server_gets_no_key_of_ours(monkeypatch):
