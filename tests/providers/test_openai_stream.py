@@ -167,6 +167,12 @@ def test_what_a_broken_stream_has_used_and_thought_is_kept(stream):
         assert error.answer.text == "".join(told)
 
 
+def test_an_answer_that_had_its_end_before_the_connection_broke_is_whole(stream):
+    answer, told = stream(streaming(delta("To repeal."), delta("", "stop"), broken=True))
+    assert answer == Answer("To repeal.", finish_reason="stop")
+    assert told == ["To repeal."]
+
+
 def test_an_error_status_is_what_it_is_without_a_stream(stream):
     async def handle(request):
         return web.json_response(
