@@ -8,7 +8,7 @@ from crawler.ledger import control
 from crawler.protocol import Finish
 from crawler.quota.state import Quota
 from crawler.states import Outcome
-from tests.conftest import Ledger
+from tests.conftest import LONG, Ledger
 from tests.simulation.client import Client
 from tests.simulation.quota import (
     KINDS,
@@ -101,7 +101,8 @@ def test_a_quota_that_the_server_tells_is_used_and_nothing_is_refused(kind):
 
 @pytest.mark.parametrize("kind", ["queue", "rising", "429", "503"])
 def test_a_concurrency_that_nobody_sets_is_found(kind):
-    best = max(speed_of(kind, 64, 200, slots, 101, 60) for slots in (48, 56, 64, 73, 83))
+    widths = (48, 56, 64, 73, 83) if LONG else (73, 83)  # one of these two is the best each time
+    best = max(speed_of(kind, 64, 200, slots, 101, 60) for slots in widths)
     assert speed_of(kind, 64, 200, None, 101, 60) >= 0.88 * best
 
 

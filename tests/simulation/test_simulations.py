@@ -32,7 +32,7 @@ def test_whatever_befalls_the_program_its_promises_are_kept():
 
 @pytest.mark.parametrize("options", [[], ["--twice", "--items", "4"]])
 def test_a_run_can_be_cancelled_at_any_step(options):
-    todays = ["--every", "3", "--first", str(1 + DAY % 3)]
+    todays = ["--every", "6", "--first", str(1 + DAY % 6)]
     sizes = ["--items", "20", "--retries"] if LONG else todays
     code, said = simulate("cancellation", *options, *sizes)
     assert code == 0, said

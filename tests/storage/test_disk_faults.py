@@ -12,6 +12,8 @@ from tests.simulation.disk import reachable
 pytestmark = pytest.mark.skipif(
     not reachable(), reason="this Python hides its SQLite: nothing can be put below it"
 )
+JOBS = () if LONG else ("--jobs", "1")
+"""The tests have their own two processes, and each has its imports to make."""
 
 
 def simulate(name, *options):
@@ -31,7 +33,7 @@ def simulate(name, *options):
 def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
     least, words, every = (100_000, 26, 1) if LONG else (600, 6, 5)
     size = ("--states", str(least), "--words", str(words), "--every", str(every))
-    code, counts, told = simulate("power_loss", *size)
+    code, counts, told = simulate("power_loss", *size, *JOBS)
     assert code == 0, told
     assert counts["states"] >= least
     assert counts["crawled"] >= least // 100
@@ -40,7 +42,7 @@ def test_a_power_cut_at_any_moment_loses_nothing_that_was_acknowledged():
 def test_a_commit_that_never_reached_the_disk_is_found_and_can_be_replayed(tmp_path):
     recording = ("--recording", str(tmp_path / "recording"))
     few = ("--states", "1", "--words", "3", "--every", "19")
-    code, counts, told = simulate("power_loss", "--bug", "synchronous_off", *few, *recording)
+    code, counts, told = simulate("power_loss", "--bug", "synchronous_off", *few, *recording, *JOBS)
     assert code == 1, told
     assert counts["lost"] > 10, told
     again = re.search(r"again: scripts/simulate power_loss --recording \S+ --only (\S+)", told)
