@@ -28,7 +28,7 @@ from crawler.providers.function import AsyncFunction, Function
 from crawler.run.ending import RunOptions, raise_for
 from crawler.run.session import crawl_store
 from crawler.storage.store import open_store
-from crawler.template import Template
+from crawler.template import Template, flaw_of
 
 
 class Setting(NamedTuple):
@@ -82,6 +82,8 @@ def read_spec(
         raise ValueError("the prompt needs a name")
     if not Template(template).all_names():
         raise ValueError("the prompt asks the same of every word: it has no {word} in it")
+    if flaw := flaw_of(template):
+        raise ValueError(f"{flaw.what}: {flaw.cause}; {flaw.hint}")
     template.encode()
     json.dumps(dict(params))
     require_schema(params)

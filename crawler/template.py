@@ -6,17 +6,24 @@ it reads attributes.
     Give a definition of {word}.[[ It is a {part_of_speech}.]]
     {answer}Definition:
 
-``{word}`` and the names of the word's fields are replaced. ``[[ … ]]`` stays only where every name
-in it has a value. What follows ``{answer}`` begins the answer: the model is made to continue it,
-and it is part of the result. Any other brace is an ordinary character.
+``{word}`` and the names of the word's fields are replaced: letters, digits, and within them blanks
+and the signs ``- / ( ) & +``, as columns are called. ``[[ … ]]`` stays only where every name in it
+has a value. What follows ``{answer}`` begins the answer: the model is made to continue it, and it
+is part of the result. Any other brace is an ordinary character; `flaw_of` tells those that were
+hardly meant so.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-_NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME = re.compile(r"\{([^\W\d](?:[\w /()&+-]*[\w)])?)\}")
 _ANSWER = "{answer}"
+_DOUBLED = re.compile(rf"\{{{_NAME.pattern}\}}")
+_ALMOST = re.compile(r"""\{[^\S\n]*(\w*[^\W\d][\w-]*)[^{}"':,|\n]*\}""")
+"""A name in braces, and something else; not the shape of an answer, as ``{"word": …}`` is one."""
+_SHOWN = 30
+"""Characters of a template that a flaw quotes."""
 
 
 class Rendered(NamedTuple):
@@ -28,6 +35,14 @@ class Rendered(NamedTuple):
 
 class MissingField(ValueError):  # noqa: N818 - it names what is missing, not an error
     """A name that the template needs and the word has no value for."""
+
+
+class Flaw(NamedTuple):
+    """What of a template would be sent as it stands, though it was hardly meant so."""
+
+    what: str
+    cause: str
+    hint: str
 
 
 class _Piece(NamedTuple):
@@ -62,6 +77,71 @@ class Template:
         values = {**fields, "word": word}
         prefill = _fill(self._beginning, values) if self._beginning else ""
         return Rendered(_fill(self._question, values), prefill)
+
+
+def flaw_of(template: str) -> Flaw | None:
+    """Return the first thing that is wrong with a template; None where it can be meant as it is."""
+    if doubled := _DOUBLED.search(template):
+        return Flaw(
+            f"the template would ask with the braces of {doubled[0]}",
+            "what stands in single braces is filled in",
+            f"write {doubled[0][1:-1]}",
+        )
+    almost = (found for found in _ALMOST.finditer(template) if not _NAME.match(found[0]))
+    if found := next(almost, None):
+        return Flaw(
+            f"the template would ask with the braces of {found[0]}",
+            "the name of a column begins with a letter; blanks or - / ( ) & + may be within it",
+            f"write {{{found[1]}}}, or give the column a name as {{part_of_speech}}",
+        )
+    for part in template.split(_ANSWER):
+        if (at := _odd_brace(part)) is not None:
+            return Flaw(
+                f"the template would ask with a lone brace: {_quote(part, at)}",
+                "braces come in pairs, around the name of a column",
+                "write {word}, for example; a brace that is meant is named in words",
+            )
+        if (at := _odd_brackets(part)) is not None:
+            return Flaw(
+                f"the template would ask with lone brackets: {_quote(part, at)}",
+                "[[ and ]] come in pairs, not within others, and not around {answer}",
+                "write [[ as {column}]], for example: it is left out where the column is empty",
+            )
+    return None
+
+
+def _odd_brace(text: str) -> int | None:
+    """Return where a brace without its other half is."""
+    opened = []
+    for match in re.finditer("[{}]", text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened:
+            opened.pop()
+        else:
+            return match.start()
+    return opened[-1] if opened else None
+
+
+def _odd_brackets(text: str) -> int | None:
+    """Return where doubled brackets are without their other half, or in a section.
+
+    A list of lists, as in JSON, is neither: as many brackets open in it as close.
+    """
+    rest = list(text)
+    for start, stop in _sections(text):
+        inner = text.find("[[", start + 2, stop)
+        if inner >= 0 and _NAME.search(text, start, stop):
+            return inner
+        rest[start:stop] = " " * (stop - start)
+    odd = re.search(r"\[\[|\]\]", "".join(rest))
+    return odd.start() if odd and text.count("[") != text.count("]") else None
+
+
+def _quote(text: str, at: int) -> str:
+    """Return the line of a template around a place, not longer than a person reads."""
+    begin = text.rfind("\n", 0, at) + 1
+    return text[max(begin, at - _SHOWN) : at + _SHOWN].split("\n", maxsplit=1)[0]
 
 
 def _read(text: str) -> list[_Piece]:

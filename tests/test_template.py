@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from crawler.template import MissingField, Template
+from crawler.template import MissingField, Template, flaw_of
 
 names = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,6}", fullmatch=True).filter(
     lambda name: name not in ("answer", "word")
@@ -52,7 +52,6 @@ def test_a_value_is_never_read_again(value, other):
         "{self.__init__.__globals__[key]}",
         "{word:>1000000}",
         "{ word }",
-        "{wörd}",
         "{1word}",
         "{{",
         "}}",
@@ -134,3 +133,70 @@ def test_a_template_filled_with_its_own_names_is_itself(pieces):
     text = "".join(pieces)
     own = {name: f"{{{name}}}" for name in Template(text).all_names()}
     assert Template(text).render("cat", own) == (text, "")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Part of speech",
+        "wörd",
+        "Level (CEFR)",
+        "parts-of/speech",
+        "Größe 2",
+        "R & D",
+        "пример",
+        "例",
+    ],
+)
+def test_a_name_may_be_as_columns_are_called(name):
+    assert prompt_of(f"{{word}}: {{{name}}}", **{name: "x"}) == "cat: x"
+    assert Template(f"[[{{{name}}}]]").all_names() == {name}
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("On {{word}}", "{{word}}"),
+        ("On {{Part of speech}}", "{{Part of speech}}"),
+        ("On { word }", "{ word }"),
+        ("On {word} {word.text}", "{word.text}"),
+        ("On {word!r}, {word}", "{word!r}"),
+        ("On {word}, {No. of uses}", "{No. of uses}"),
+        ("On {word}, {1st form}", "{1st form}"),
+        ("{word}\nwhich is {kind", "which is {kind"),
+        ("{word}[[ as {kind}", "{word}[[ as {kind}"),
+        ("{word} as {kind}]]", "{word} as {kind}]]"),
+        ("{word}[[ as {kind}]", "{word}[[ as {kind}]"),
+        ("{word}[[ as {kind}[[ of {level}]]]]", "[[ of {level}"),
+        ("{word}[[ as {answer}{kind}]]", "{word}[[ as "),
+        ("word} and {word}", "word} and"),
+        ("{word}{answer}{kind", "{kind"),
+    ],
+)
+def test_what_would_be_sent_with_its_braces_is_a_flaw(text, shown):
+    assert shown in flaw_of(text).what
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{word}[[ as {kind}]]",
+        'As {"word": "{word}", "tags": ["a", ["b"]]}',
+        "As {definition: …, example: …} of {word}",
+        "[[1, 2], [3]] and [1, [2]] {word}",
+        "{} {…} {0} {word}",
+        "As {\n  definition\n} {word}",
+        "{word}{answer}Definition:[[ {gloss}]]",
+        "It [sic] has a ] more: {word}",
+    ],
+)
+def test_what_can_be_meant_as_it_is_is_no_flaw(text):
+    assert flaw_of(text) is None
+
+
+@given(text=braced)
+def test_a_template_without_a_flaw_sends_braces_in_pairs(text):
+    if flaw_of(text) is None:
+        sent = Template(text).render("cat", dict.fromkeys(Template(text).all_names(), "x"))
+        for part in sent:
+            assert part.count("{") == part.count("}")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from crawler.cli.columns import nearest
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit
@@ -109,11 +110,17 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
         with reading(db) as conn:
             lacking = [text for text in lacking if not needed <= recorded_fields(conn, text).keys()]
     if lacking:
+        columns = list(dict.fromkeys(column for word in words for column in word.fields))
+        missing = sorted(needed - set(columns)) or sorted(needed)
+        near = nearest(missing[0], columns)
         raise CrawlerError(
             f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
-            f"prompt {name!r} needs {', '.join(sorted(needed))}, which they have not,"
+            (f"the list has {', '.join(map(printable, columns))}: " if columns else "")
+            + f"prompt {name!r} needs {', '.join(missing)}, which they have not,"
             f" for example {printable(lacking[0])}",
-            "add the column, or put that part of the template in [[ ]] to make it optional",
+            f"write {{{printable(near)}}} in the template (crawler prompt add)"
+            if near not in (None, missing[0])
+            else "add the column, or put that part of the template in [[ ]] to make it optional",
             Exit.USAGE,
         )
 

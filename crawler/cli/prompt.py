@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import click
 
 from crawler.answer_schema import SCHEMA, require_schema
+from crawler.cli.columns import needed_columns
 from crawler.cli.options import (
     changed_database_option,
     database_option,
@@ -38,9 +38,7 @@ from crawler.providers import check_params, kind_of, model_for
 from crawler.providers.openai.models import name_of
 from crawler.providers.openai.servers import set_up
 from crawler.storage.database import reading, writing
-from crawler.template import Template
-
-_DOUBLED = re.compile(r"\{\{[A-Za-z_][A-Za-z0-9_]*\}\}")
+from crawler.template import Template, flaw_of
 
 
 @click.group(invoke_without_command=True)
@@ -105,10 +103,12 @@ def add(
     )
     check_params(spec.provider, spec.model, spec.params)
     with writing(db, wall_ms()) as writer:
-        added, new, words = writer.run(_put, spec, limit, kind.concurrency)
+        added, new, words, notes = writer.run(_put, spec, limit, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
     if words:
         tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
+    for note in notes:
+        tell(note)
     names = Template(spec.template).all_names()
     if "word" not in names:
         tell(
@@ -194,9 +194,10 @@ async def _models_of(provider: str) -> list[str]:
 
 def _put(
     conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int | None
-) -> tuple[Prompt, bool, int]:
-    """Add a prompt; return it, whether it is new, and how many words it takes over."""
+) -> tuple[Prompt, bool, int, list[str]]:
+    """Add a prompt; return it, whether it is new, how many words it takes over, and notes."""
     old = current_prompt(conn, spec.name)
+    notes = needed_columns(conn, old, spec.template)
     if named:
         limit_id = put_limit(conn, named, concurrency)
     else:
@@ -210,18 +211,11 @@ def _put(
             Exit.USAGE,
         )
     words = control.supersede(conn, old.id, prompt.id) if old and old.id != prompt.id else 0
-    return prompt, new, words
+    return prompt, new, words, notes
 
 
 def _template(text: str) -> str:
     named, text = text, _content(text, "template")
-    if doubled := _DOUBLED.search(text):
-        raise CrawlerError(
-            f"the template would ask with the braces of {doubled[0]}",
-            "what stands in single braces is filled in",
-            f"write {doubled[0][1:-1]}",
-            Exit.USAGE,
-        )
     if not Template(text).all_names():
         is_file = text == named and os.path.isfile(text)  # noqa: PTH113 - it may be a long text
         raise CrawlerError(
@@ -234,6 +228,8 @@ def _template(text: str) -> str:
             else 'write for example "Define {word} in one sentence."',
             Exit.USAGE,
         )
+    if flaw := flaw_of(text):
+        raise CrawlerError(flaw.what, flaw.cause, flaw.hint, Exit.USAGE)
     return text
 
 

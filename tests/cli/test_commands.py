@@ -273,6 +273,7 @@ class TestPrompt:
         ran = do("prompt", "add", "q", *SCRIPTED, "Define {wrod}.")
         assert ran.err == (
             "q version 1 added\n"
+            "is {word} meant? its words need {wrod}: a list with the column wrod\n"
             "is that meant? There is no {word} in the template; of a word is told only its wrod\n"
         )
 
@@ -459,7 +460,9 @@ class TestExitCodes:
         assert "is stopped" not in asked("status").out
         assert json.loads(asked("status", "--json").out)["stopped"] == []
 
-    def test_words_that_lack_a_field_are_the_words_fault(self, asked):
+    def test_words_that_lack_a_field_are_the_words_fault(self, asked, tmp_path):
+        (tmp_path / "list.csv").write_text("word,gloss\nc,x\n")
+        asked("add", "list.csv", "--prompt", "p")
         asked("prompt", "add", "p", *SCRIPTED, "{word}: {gloss}")
         assert asked("run").code == Exit.SOME_FAILED
 

@@ -1,0 +1,27 @@
+"""Columns of lists: which there are, and whether the words of a prompt have one.
+
+Rule: what was listed with other prompts counts, too, because the fields of a word are the word's.
+"""
+
+import sqlite3
+
+
+def listed_columns(conn: sqlite3.Connection) -> list[str]:
+    """Return the columns of all lists."""
+    rows = conn.execute("SELECT name FROM prompt_columns GROUP BY name ORDER BY min(nth), name")
+    return [name for (name,) in rows]
+
+
+def has_words(conn: sqlite3.Connection, prompt_id: int) -> bool:
+    """Tell whether a prompt is asked about words."""
+    asked = "SELECT 1 FROM requests WHERE prompt_id = ? LIMIT 1"
+    return conn.execute(asked, (prompt_id,)).fetchone() is not None
+
+
+def is_filled(conn: sqlite3.Connection, prompt_id: int, name: str) -> bool:
+    """Tell whether one of a prompt's words has a field; it looks at all of them where none has."""
+    filled = (
+        "SELECT 1 FROM requests CROSS JOIN words ON words.id = word_id WHERE prompt_id = ?"
+        " AND json_valid(fields) AND EXISTS (SELECT 1 FROM json_each(fields) WHERE key = ?) LIMIT 1"
+    )
+    return conn.execute(filled, (prompt_id, name)).fetchone() is not None
