@@ -205,11 +205,18 @@ class TestPrompt:
         ]
 
     def test_params_are_json_where_they_can_be(self, do):
-        params = ["a=1", "b=x y", 'c=["z"]', "d=", "e==", "f=true"]
+        params = ["seed=1", "user=x y", 'stop=["z"]', "lora=", "grammar==", "logprobs=true"]
         options = [option for param in params for option in ("--param", param)]
         do("prompt", "add", "q", *SCRIPTED, "{word}", *options)
         [(found,)] = rows(do, "SELECT params FROM prompts")
-        assert json.loads(found) == {"a": 1, "b": "x y", "c": ["z"], "d": "", "e": "=", "f": True}
+        assert json.loads(found) == {
+            "seed": 1,
+            "user": "x y",
+            "stop": ["z"],
+            "lora": "",
+            "grammar": "=",
+            "logprobs": True,
+        }
 
     def test_a_template_may_come_from_a_file(self, do, tmp_path):
         (tmp_path / "t.txt").write_text("Define {word}.\n\nBriefly: ä\n")
@@ -1042,7 +1049,7 @@ class TestHostileText:
             "--limit",
             "q",  # likewise: it would be called after the model
             "--param",
-            f"x={HOSTILE}",
+            f"seed={HOSTILE}",
         )
         (tmp_path / "list.jsonl").write_text(json.dumps({"word": HOSTILE, "gloss": HOSTILE}))
         do("add", "list.jsonl", "--prompt", "p")
