@@ -15,6 +15,7 @@ from crawler.answer_schema import property_names
 from crawler.cli.terminal import as_json, moment, safe_cell, tell
 from crawler.errors import CrawlerError, Exit, missing_package
 from crawler.ledger.intake import Prompt
+from crawler.ledger.prompt_views import free_name
 from crawler.ledger.results import Result
 
 TEXT_FORMS = ("csv", "tsv", "json", "jsonl")
@@ -76,7 +77,7 @@ def columns(prompt: Prompt, fields: Sequence[str]) -> list[Column]:
         Column("finished_at", lambda row: moment(row.finished_at_ms) or None),
     ]
     taken: set[str] = set()
-    return [column._replace(name=_free(column.name, taken)) for column in found]
+    return [column._replace(name=free_name(column.name, taken)) for column in found]
 
 
 def write_csv(stream: TextIO, rows: Rows, table: Sequence[Column], separator: str = ",") -> None:
@@ -208,13 +209,3 @@ def _listed(name: str) -> Callable[[Result], Any]:
 
 def _own(name: str) -> Callable[[Result], Any]:
     return lambda row: getattr(row, name)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    """Return a name that no column has yet, whatever its case: spreadsheets and SQL see none."""
-    free, number = name, 1
-    while free.casefold() in taken:
-        number += 1
-        free = f"{name}_{number}"
-    taken.add(free.casefold())
-    return free

@@ -81,6 +81,19 @@ def _columns(conn: sqlite3.Connection, prompt: str) -> list[str]:
     return [name for (name,) in rows]
 
 
+def free_name(name: str, taken: set[str]) -> str:
+    """Return a name that no column has yet, whatever its case: spreadsheets and SQL see none.
+
+    It is taken then. The columns of a view and of an export get theirs here, in the same order.
+    """
+    free, number = name, 1
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}_{number}"
+    taken.add(free.casefold())
+    return free
+
+
 def view_name(prompt: str) -> str:
     """Return what the view of a prompt is called: a name that SQL takes without quotes."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", prompt)
@@ -88,18 +101,14 @@ def view_name(prompt: str) -> str:
 
 
 def _definition(view: str, prompt_id: int, fields: list[str], listed: list[str]) -> str:
-    # The word is the list's own, whatever a model calls it.
-    columns = {_WORD: "word"}
+    found = {_WORD: "word"}
     taken = {_WORD}
-    answers = [("text", name) for name in fields]
-    for source, name in (*answers, *(("fields", name) for name in listed)):
-        if name.lower() not in taken:
-            columns[name] = (
-                f"(SELECT value FROM json_each(request_details.{source}) WHERE key = {_text(name)})"
-            )
-            taken.add(name.lower())
-    columns |= {name: sql for name, sql in _OTHER_COLUMNS.items() if name not in taken}
-    selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in columns.items())
+    for source, names in (("text", fields), ("fields", listed)):
+        for name in names:
+            value = f"SELECT value FROM json_each(request_details.{source}) WHERE key = "
+            found[free_name(name, taken)] = f"({value}{_text(name)})"
+    found |= {free_name(name, taken): sql for name, sql in _OTHER_COLUMNS.items()}
+    selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in found.items())
     return (
         f"CREATE VIEW {_quoted(view)} AS SELECT {selected} FROM request_details"
         f" WHERE prompt_id = {prompt_id:d} AND text IS NOT NULL ORDER BY request_id"

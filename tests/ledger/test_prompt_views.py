@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crawler import crawl
+from crawler.cli.export_forms import columns as export_columns
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import intake
 from crawler.ledger.prompt_views import put_view, view_name
@@ -96,20 +97,15 @@ def test_a_name_that_is_written_with_escapes_is_the_same_name(ledger):
     assert ledger.row('SELECT "né" FROM p') == ("x",)
 
 
-def test_the_word_is_that_of_the_list_and_other_columns_give_way_to_fields(ledger):
+def test_the_word_is_that_of_the_list_and_of_names_that_are_alike_the_later_gets_a_number(ledger):
     names = ["Word", "TEXT", "request_id"]
     put(ledger, "p", {"type": "object", "properties": {name: {} for name in names}})
     answer(ledger, "cat", '{"Word": "dog", "TEXT": "t", "request_id": "r"}')
     assert columns(ledger, "p") == [
-        "word",
-        "TEXT",
-        "request_id",
-        "model",
-        "version",
-        "finished_at",
-        "word_id",
+        *("word", "Word_2", "TEXT", "request_id"),
+        *("text_2", "model", "version", "finished_at", "word_id", "request_id_2"),
     ]
-    assert ledger.row("SELECT word, text, request_id FROM p") == ("cat", "t", "r")
+    assert ledger.row("SELECT word, word_2, text, request_id FROM p") == ("cat", "dog", "t", "r")
 
 
 def test_a_view_follows_the_current_version(ledger):
@@ -434,11 +430,15 @@ def add(ledger, *words):
 def test_the_columns_of_a_list_stand_beside_the_answers(ledger):
     put(ledger, "gloss", {"type": "object", "properties": {"difficulty": {}, "level": {}}})
     add(ledger, ("abate", {"Level": "B2", "Part of speech": "verb"}), ("zeal", {}))
-    assert columns(ledger, "gloss") == ["word", "difficulty", "level", "Part of speech", *OTHERS]
+    listed = ["Level_2", "Part of speech"]
+    assert columns(ledger, "gloss") == ["word", "difficulty", "level", *listed, *OTHERS]
+    exported = [column.name for column in export_columns(ledger.prompt, ["Level", listed[1]])]
+    assert exported[:5] == columns(ledger, "gloss")[:5]
     for lease in ledger.turn().leases:
         said = '{"difficulty": 3, "level": "C1"}'
         ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED, text=said), budget=0)
     found = ledger.conn.execute('SELECT word, level, "Part of speech" FROM gloss').fetchall()
+    assert ledger.conn.execute("SELECT level_2 FROM gloss").fetchall() == [("B2",), (None,)]
     assert found == [("abate", "C1", "verb"), ("zeal", "C1", None)], "an answer comes first"
     averages = 'SELECT "Part of speech", avg(difficulty) FROM gloss GROUP BY 1 ORDER BY 1'
     assert ledger.conn.execute(averages).fetchall() == [(None, 3.0), ("verb", 3.0)]
