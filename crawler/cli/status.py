@@ -20,7 +20,7 @@ from crawler.cli.terminal import (
 from crawler.cli.why import held_line
 from crawler.errors import quoted
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.doubt import standing_doubts
+from crawler.ledger.doubt import told_doubts
 from crawler.ledger.intake import prompt_names
 from crawler.ledger.runs import EVERYTHING, LiveRun, last_end
 from crawler.ledger.status import LimitStatus, OldestCall, Progress, Status
@@ -81,7 +81,7 @@ def _stopped(conn: sqlite3.Connection) -> list[_Stopped]:
     names = prompt_names(conn)
     return [
         _Stopped(names[prompt_id], doubt.kind, doubt.reason, remedy_of(doubt))
-        for prompt_id, doubt in standing_doubts(conn, EVERYTHING).items()
+        for prompt_id, doubt in told_doubts(conn, EVERYTHING).items()
     ]
 
 

@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from crawler.ledger.runs import Selection
+from crawler.ledger.runs import Selection, last_end
 from crawler.ledger.work import Work, chosen_prompts
 from crawler.ledger.work import work as with_work
 from crawler.policy import FEWEST_ANSWERED, IN_SEQUENCE, REFUSED_IN_SEQUENCE
 from crawler.states.kinds import MEANINGS, Action, Kind, Scope
 
 _NO_RUN = 0
+COULD_NOT_ASK = frozenset({"loading", "unreachable", "quota_day"})
+"""Ends of a run that no prompt was at fault for."""
 LOOKED_AT = 1_000
 """The newest refusals that are looked at: a prompt is stopped long before there are more."""
 
@@ -34,6 +36,8 @@ class Doubt(NamedTuple):
     request_ids: Collection[int]
     """The requests that were refused alike."""
     provider: str = ""
+    at_ms: int = 0
+    """When the server said it last."""
 
     @property
     def is_stopped(self) -> bool:
@@ -65,6 +69,20 @@ def doubts(conn: sqlite3.Connection, run_id: int, work: Sequence[Work]) -> dict[
 def standing_doubts(conn: sqlite3.Connection, selection: Selection) -> dict[int, Doubt]:
     """Return the prompts of which the next run asks one call first, by their ids."""
     return doubts(conn, _NO_RUN, with_work(conn, selection))
+
+
+def told_doubts(conn: sqlite3.Connection, selection: Selection) -> dict[int, Doubt]:
+    """Return the standing doubts that are the newest of what a person has to know.
+
+    A later run that could not ask at all has replaced them: its end says what is wrong now.
+    """
+    last = last_end(conn)
+    could_not_ask = last.reason in COULD_NOT_ASK
+    return {
+        prompt_id: doubt
+        for prompt_id, doubt in standing_doubts(conn, selection).items()
+        if not (could_not_ask and last.began_at_ms > doubt.at_ms)
+    }
 
 
 def _refused(conn: sqlite3.Connection, since_ms: int) -> list[_Refused]:
@@ -104,7 +122,8 @@ def _doubt(prompt: Work, refused: Sequence[_Refused], run_id: int) -> Doubt | No
             ours = any(one.run_id == run_id for one in those)
             may_start = -1 if ours else max(0, 1 - prompt.leased)
             ids = {one.request_id for one in those if one.prompt_id == prompt.prompt_id}
-            return Doubt(prompt.prompt_id, kind, may_start, those[0].reason, ids, prompt.provider)
+            said, at_ms = those[0].reason, those[0].finished_at_ms
+            return Doubt(prompt.prompt_id, kind, may_start, said, ids, prompt.provider, at_ms)
     return None
 
 

@@ -108,11 +108,14 @@ class LastEnd(NamedTuple):
 
     reason: str | None = None
     at_ms: int | None = None
+    began_at_ms: int = 0
 
 
 def last_end(conn: sqlite3.Connection) -> LastEnd:
     """Return why the newest run ended, and when."""
-    row = conn.execute("SELECT reason, ended_at_ms FROM runs ORDER BY id DESC LIMIT 1").fetchone()
+    row = conn.execute(
+        "SELECT reason, ended_at_ms, started_at_ms FROM runs ORDER BY id DESC LIMIT 1"
+    ).fetchone()
     return LastEnd(*row) if row else LastEnd()
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from crawler.ledger.budget import Allowance
-from crawler.ledger.doubt import doubts, standing_doubts
+from crawler.ledger.doubt import COULD_NOT_ASK, doubts, told_doubts
 from crawler.ledger.limits import Limit, limits
 from crawler.ledger.pacing import next_step
 from crawler.ledger.runs import EVERYTHING, LiveRun, last_end, live_runs
@@ -33,8 +33,8 @@ class Why(NamedTuple):
     - ``superseded``: there is a newer version of its prompt
     - ``function``: only the Python program that has its function can ask it
     - ``no_run``: no run is at work; ``cause`` is why the last one ended, and ``detail`` what was
-      said if its prompt is stopped. Where its limit is paused ``is_paused`` is true, and
-      ``until_ms`` says until when
+      said if its prompt is stopped, or the run could not ask. Where its limit is paused
+      ``is_paused`` is true, and ``until_ms`` says until when
     - ``not_selected``: the runs at work ask something else
     - ``paused``: since ``since_ms``, until ``until_ms`` or until somebody resumes
     - ``doubt``: the server rejects every word of its prompt; ``detail`` is what it said
@@ -151,10 +151,11 @@ def _unasked(
     if at_work:
         return Why("not_selected", detail=_selected(at_work[0].options))
     last = last_end(conn)
-    doubted = standing_doubts(conn, EVERYTHING._replace(prompt_ids=(request.prompt_id,)))
-    said = next((doubt.reason for doubt in doubted.values()), None)
-    why = Why("no_run", since_ms=last.at_ms, cause=last.reason, detail=said)
     limit = limits(conn, 0)[request.limit_id]
+    doubted = told_doubts(conn, EVERYTHING._replace(prompt_ids=(request.prompt_id,)))
+    closed = limit.gate_reason if last.reason in COULD_NOT_ASK else None
+    said = next((doubt.reason for doubt in doubted.values()), closed)
+    why = Why("no_run", since_ms=last.at_ms, cause=last.reason, detail=said)
     if limit.is_paused(now_ms):
         why = why._replace(is_paused=True, until_ms=limit.paused_until_ms)
     return why

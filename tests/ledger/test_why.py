@@ -6,9 +6,10 @@ import pytest
 
 from crawler.ledger import control, intake
 from crawler.ledger.budget import Allowance
+from crawler.ledger.doubt import told_doubts
 from crawler.ledger.finish import end_run
 from crawler.ledger.limits import put_limit
-from crawler.ledger.runs import Selection, start_run
+from crawler.ledger.runs import EVERYTHING, Selection, start_run
 from crawler.ledger.turn import turn
 from crawler.ledger.why import why_not
 from crawler.protocol import Word
@@ -62,6 +63,34 @@ def test_superseded_whoever_is_at_work(ledger):
     intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
     assert why(ledger).code == "superseded"
     assert why(ledger, alive=()).code == "superseded"
+
+
+def refused(ledger, outcome, reason, *, times, ends_as, **facts):
+    """Make a run whose calls end alike, and end it."""
+    ledger.run_id = ledger.start_run()
+    for _ in range(times):
+        (lease,) = ledger.turn(budget=1).leases
+        end(ledger, lease, outcome, reason=reason, **facts)
+        ledger.now_ms += 1
+    ledger.end_run(ledger.run_id, Outcome.INTERRUPTED, ends_as)
+
+
+def test_a_later_run_that_could_not_ask_says_what_is_wrong_now(ledger):
+    ledger.add("abcd")
+    key = {"times": 3, "ends_as": "credentials", "reason_code": "credentials"}
+    refused(ledger, Outcome.DENIED, "401: wrong key", **key)
+    assert why(ledger, alive=())[3:5] == ("credentials", "401: wrong key")
+    ledger.run_id = ledger.start_run()
+    ledger.end_run(ledger.run_id, Outcome.INTERRUPTED, "stopped")
+    assert told_doubts(ledger.conn, EVERYTHING), "who stops a run says nothing of the key"
+    loads = {"times": 1, "ends_as": "loading", "reason_code": "model_loading"}
+    refused(ledger, Outcome.UNAVAILABLE, "503: loading", **loads)
+    assert why(ledger, alive=())[3:5] == ("loading", "503: loading")
+    assert told_doubts(ledger.conn, EVERYTHING) == {}
+    ledger.now_ms += 60_000
+    refused(ledger, Outcome.DENIED, "401: still", **{**key, "times": 1})
+    (doubt,) = told_doubts(ledger.conn, EVERYTHING).values()
+    assert (doubt.reason, why(ledger, alive=()).detail) == ("401: still", "401: still")
 
 
 def test_no_run_says_why_the_last_one_ended(ledger):
