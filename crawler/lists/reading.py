@@ -190,7 +190,7 @@ def _words_of_table(
         columns = columns_of(header, how.column, name, sample)
         rest = chain(first[1:], rows)
     else:
-        columns = numbered_columns(max((len(row) for _, row in first), default=0), how.column, name)
+        columns = numbered_columns([row for _, row in first], how.column, name)
         rest = chain(first, rows)
     _tell_all(columns.notes, note)
     yield from words_of_rows(rest, columns, name, note)

@@ -18,6 +18,8 @@ DEFAULT_COLUMN = "word"
 LONGEST_CELL = 1_000_000
 """Characters of a cell; a longer one is a quotation mark that nobody closed."""
 LONGEST_TITLE = 60
+FIRST = 3
+"""Rows of which an error shows the cells."""
 SHOWN = 200
 """Characters of a list that an error repeats."""
 
@@ -109,17 +111,49 @@ def columns_of(
     return Columns(titles, at, notes)
 
 
-def numbered_columns(width: int, wanted: str | None, name: str) -> Columns:
-    """Return the columns of a table that has no header: ``column_1`` and so on."""
+def numbered_columns(rows: Sequence[Sequence[str]], wanted: str | None, name: str) -> Columns:
+    """Return the columns of a table that has no header: ``column_1`` and so on.
+
+    Raises CrawlerError where there is no such column, or the first holds numbers and none is named.
+    """
+    width = max(map(len, rows), default=0)
+    likely = _likely_column(rows)
     number = int(wanted) if wanted is not None and wanted.isdecimal() else 0 if wanted else 1
     if not 1 <= number <= max(width, 1):
         raise CrawlerError(
             f"{name} has no column {wanted!r}",
             f"without a header, columns are numbers: it has {width}",
-            "name the column of the words by its number: --no-header --column 1",
+            f"name the column of the words by its number: --no-header --column {likely}",
             Exit.USAGE,
         )
+    if wanted is None and likely != 1:
+        raise no_list(name, f"the first column holds numbers: {_shown(rows)}", _way(likely))
     return Columns([f"column_{n}" for n in range(1, width + 1)], number - 1, [])
+
+
+def _likely_column(rows: Sequence[Sequence[str]]) -> int:
+    """Return the number of the first column most of whose cells are words, and not numbers."""
+    for n in range(max(map(len, rows), default=0)):
+        cells = [row[n].strip() for row in rows if len(row) > n]
+        if sum(bool(cell) and not _is_number(cell) for cell in cells) * 2 > len(rows):
+            return n + 1
+    return 1
+
+
+def _shown(rows: Sequence[Sequence[str]]) -> str:
+    """Return the columns with their first cells, in words."""
+    width = max(map(len, rows), default=0)
+    columns = [[row[n].strip() for row in rows[:FIRST] if len(row) > n] for n in range(width)]
+    told = [f"column {n}: {', '.join(cells)}" for n, cells in enumerate(columns, 1)]
+    return "; ".join(told)[:SHOWN]
+
+
+def _way(likely: int) -> str:
+    """Return how a table without a header is read."""
+    return (
+        f"--no-header --column {likely} has the words in column {likely};"
+        " --delimiter none takes whole lines for words"
+    )
 
 
 def find_column(titles: Sequence[str], wanted: str) -> int | None:
@@ -135,18 +169,20 @@ def _refuse(
 ) -> NoReturn:
     shown = ", ".join(titles)[:SHOWN] or "none"
     if _looks_like_data(titles, sample):
+        rows = [titles, *sample]
         raise CrawlerError(
             f"{name} has no header, and nothing of it was added",
-            f"its first line looks like data: {shown}",
-            "if it is: --no-header --column 1; else name the column of the words: --column NAME",
+            f"its first line looks like data: {_shown(rows)}",
+            f"{_way(_likely_column(rows))}; if the first line is a header: --column NAME",
             Exit.USAGE,
         )
     first = next(filter(None, titles), "NAME")
+    likely = _likely_column([titles, *sample])
     raise CrawlerError(
         f"{name} has no column {wanted!r}",
         f"its first line names these columns: {shown}",
         f"name the column of the words: --column {_quoted(first)}"
-        + ("; without a header: --no-header --column 1" if titles else ""),
+        + (f"; without a header: --no-header --column {likely}" if titles else ""),
         Exit.USAGE,
     )
 

@@ -191,6 +191,20 @@ def test_a_table_without_a_header_says_so(text):
     assert listed(text, header=False, column="2").words[0].fields["column_1"] == "abate"
 
 
+NUMBERED = "     1\tabate\n     2\tabhor\n     3\tabsolve\n     4\tacme\n"
+
+
+def test_of_numbered_lines_the_column_of_the_words_is_named():
+    said = refused(NUMBERED, "standard input")
+    assert "column 1: 1, 2, 3; column 2: abate, abhor, absolve" in said
+    assert "--no-header --column 2 has the words" in said
+    assert "--delimiter none takes whole lines" in said
+    assert "the first column holds numbers" in refused(NUMBERED, "standard input", header=False)
+    words = ["abate", "abhor", "absolve", "acme"]
+    assert texts(NUMBERED, "standard input", header=False, column="2") == words
+    assert texts(NUMBERED, header=False, column="1") == list("1234"), "as it was said"
+
+
 @pytest.mark.parametrize("column", ["0", "3", "word"])
 def test_a_column_by_number_must_be_there(column):
     assert "it has 2" in refused("abate,1\n", header=False, column=column)
