@@ -141,7 +141,8 @@ MAY_BE_A_COPY = (
 
 def died_alone(db: Path, runs: Iterable[LiveRun]) -> list[str]:
     """Return what may be wrong with a file that has runs without an end, and no log beside it."""
-    died = [run.id for run in runs if run_is_alive(db, run.id) is False]
+    lacking = [run.id for run in runs if not run.options.get("log_found")]
+    died = [run_id for run_id in lacking if run_is_alive(db, run_id) is False]
     return [f"run {run_id} has no end on record; {MAY_BE_A_COPY}" for run_id in died]
 
 

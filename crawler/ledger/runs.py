@@ -53,7 +53,8 @@ class LiveRun(NamedTuple):
     host: str
     options: Mapping[str, Any]
     """What holds it back: `prompt`, `prompt_ids`, `request_id`, `deadline_at_ms`, `max_calls`,
-    `budget` with `price_in` and `price_out`. Those that were not given are not there."""
+    `budget` with `price_in` and `price_out`. Those that were not given are not there. `log_found`:
+    it died, and its log lay beside the file since."""
     budget_left: float | None
     """What it may still spend; None where it has no budget."""
 

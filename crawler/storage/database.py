@@ -13,9 +13,10 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.failpoints import failpoint
-from crawler.storage.files import look
+from crawler.storage.dead_runs import note_log
+from crawler.storage.files import is_alone, look
 from crawler.storage.locks import LockTimeout, WriteLock, run_is_alive
-from crawler.storage.ownership import RECORDED_SINCE, record
+from crawler.storage.ownership import RECORDED_SINCE, record, whose
 from crawler.storage.upgrade import bound, inspect, migrate, newest_version, open_to_read
 from crawler.storage.waiting import is_busy, tries, writer
 
@@ -180,11 +181,14 @@ def writing(path: Path, now_ms: int) -> Iterator["Writer"]:
     with explained(path):
         _bound_heap(path)
         prepare_file(path)
+        has_log = not is_alone(path)
         lock = WriteLock(path)
         conn = sqlite3.connect(location(path), isolation_level=None)
         try:
             # Only a run checkpoints while there may be others.
             configure(conn, lock, 0, now_ms)
+            if has_log:  # it is in the file when this connection is closed, and gone
+                transact(conn, lock, note_log, path)
             conn.execute("PRAGMA cache_size = -131072")  # a long list goes into one index
             yield Writer(conn, lock)
         finally:
@@ -310,19 +314,10 @@ def explained(path: Path) -> Iterator[None]:
 def _unusable(path: Path, cause: str, hint: str) -> CrawlerError:
     return CrawlerError(
         f"{path} can't be read or written",
-        cause + _whose(path),
+        cause + whose(path),
         hint,
         Exit.DATABASE,
     )
-
-
-def _whose(path: Path) -> str:
-    """Return whose a file is where it is not the user's own."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ""
-    return "" if found.st_uid == os.geteuid() else f" (the file belongs to user {found.st_uid})"
 
 
 def _not_writable(path: Path, error: OSError) -> CrawlerError:

@@ -79,6 +79,15 @@ def record(conn: sqlite3.Connection, path: Path, now_ms: int) -> None:
     _tell_open(conn, path, me, host)
 
 
+def whose(path: Path) -> str:
+    """Return whose a file is where it is not the user's own."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ""
+    return "" if found.st_uid == os.geteuid() else f" (the file belongs to user {found.st_uid})"
+
+
 def login() -> str:
     """Return the name of the user that this process works for."""
     try:

@@ -19,7 +19,7 @@ from crawler.ledger.runs import start_run
 from crawler.protocol import Answer
 from crawler.storage import upgrade, waiting
 from crawler.storage.database import writing
-from crawler.storage.files import _file_system, look
+from crawler.storage.files import _file_system, is_alone, look
 from crawler.storage.locks import RunLock
 from crawler.storage.store import CHECKPOINTED_EVERY, open_store
 from crawler.storage.upgrade import Migration, migrations
@@ -403,6 +403,32 @@ def test_a_copy_that_lacks_its_log_is_told(path):
     assert "crawler backup makes whole copies" in ran.err
     for command in (("status",), ("run",)):
         assert "copy" not in crawler("--db", path, *command).err
+
+
+def test_a_killed_run_whose_log_was_there_is_no_sign_of_a_copy(path):
+    for n in (1, 2):
+        with writing(path, 1) as writer:
+            writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
+        killed(path, n * MANY)
+        before = path.with_name(f"before{n}.db")
+        shutil.copy(path, before)
+        ran = crawler("--db", path, "add", f"new{n}", "--prompt", "p")
+        assert ran.err.startswith("1 added"), "the log is in the file now, and gone"
+        assert is_alone(path)
+        assert "copy" not in crawler("--db", path, "status").err
+    assert "copy" not in crawler("--db", path, "run").err
+    assert "run 2 has no end on record" in crawler("--db", before, "status").err
+
+
+def test_a_copy_of_a_run_that_lives_while_a_command_writes_is_told(path):
+    with writing(path, 1) as writer:
+        run_id = writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))
+        alive = RunLock(path, run_id)
+        crawler("--db", path, "add", "new", "--prompt", "p")
+        writer.checkpoint()
+        shutil.copy(path, path.with_name("copy.db"))
+        alive.close()
+    assert "if this is a copy" in crawler("--db", path.with_name("copy.db"), "status").err
 
 
 def test_a_copy_of_the_file_alone_knows_of_the_run_that_it_was_made_in(tmp_path):
