@@ -28,6 +28,7 @@ from crawler.ledger.status import status as status_of
 from crawler.policy import Policy
 from crawler.run.ending import remedy_of
 from crawler.storage.database import reading
+from crawler.storage.dead_runs import lives_elsewhere
 from crawler.storage.files import is_alone
 from crawler.storage.locks import may_be_alive, run_is_alive
 
@@ -141,7 +142,7 @@ MAY_BE_A_COPY = (
 
 def died_alone(db: Path, runs: Iterable[LiveRun]) -> list[str]:
     """Return what may be wrong with a file that has runs without an end, and no log beside it."""
-    lacking = [run.id for run in runs if not run.options.get("log_found")]
+    lacking = [run.id for run in runs if not {"log_found", "copied"} & run.options.keys()]
     died = [run_id for run_id in lacking if run_is_alive(db, run_id) is False]
     return [f"run {run_id} has no end on record; {MAY_BE_A_COPY}" for run_id in died]
 
@@ -149,6 +150,11 @@ def died_alone(db: Path, runs: Iterable[LiveRun]) -> list[str]:
 def _run_line(db: Path, run: LiveRun, silent_ms: int) -> str:
     line = f"run {run.id}: pid {run.pid} on {printable(run.host)}"
     if run_is_alive(db, run.id) is False:
+        was = f"all this is as it was at {moment(run.heartbeat_at_ms)} or shortly after"
+        if run.options.get("copied"):
+            return f"this is a copy; {line} was at work when it was made: {was}"
+        if lives_elsewhere(run.pid, run.host, run.boot_id):
+            return f"{line} lives, but not on this file: this is a copy, and {was}"
         return f"{line} has died; the next run takes over what it had in flight"
     return f"{line}, seen {span(max(0, silent_ms))} ago"
 

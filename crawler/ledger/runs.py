@@ -54,7 +54,8 @@ class LiveRun(NamedTuple):
     options: Mapping[str, Any]
     """What holds it back: `prompt`, `prompt_ids`, `request_id`, `deadline_at_ms`, `max_calls`,
     `budget` with `price_in` and `price_out`. Those that were not given are not there. `log_found`:
-    it died, and its log lay beside the file since."""
+    it died, and its log lay beside the file since. `copied`: it was at work on the file that this
+    is a backup of."""
     budget_left: float | None
     """What it may still spend; None where it has no budget."""
 

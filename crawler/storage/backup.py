@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crawler.errors import CrawlerError, Exit
 from crawler.storage.database import reading
+from crawler.storage.dead_runs import note_copy
 from crawler.storage.files import beside
 from crawler.storage.whole_file import unfinished
 
@@ -32,18 +33,19 @@ def back_up(database: Path, copy: Path, require_good: Callable[[sqlite3.Connecti
                 Exit.USAGE,
             )
     with reading(database) as source, unfinished(copy, copy) as hidden:
-        _copy(source, hidden)
+        _copy(source, hidden, database)
         with reading(hidden) as made:
             require_good(made)
         os.link(hidden, copy)  # never over a file that has come in the meantime
     _sync(copy.absolute().parent)
 
 
-def _copy(source: sqlite3.Connection, path: Path) -> None:
+def _copy(source: sqlite3.Connection, path: Path, database: Path) -> None:
     target = sqlite3.connect(path.absolute(), isolation_level=None)
     try:
         target.execute("PRAGMA synchronous = FULL")
         source.backup(target)
+        note_copy(target, database)
         # Without a log: one file is all of it.
         target.execute("PRAGMA journal_mode = DELETE")
     finally:

@@ -610,7 +610,7 @@ class TestStatus:
 
     def test_a_run_that_has_died_is_told(self, asked):
         asked("run", "--limit", "1")
-        change("UPDATE runs SET ended_at_ms = NULL, reason = NULL")
+        change(f"UPDATE runs SET ended_at_ms = NULL, reason = NULL, pid = {2**40}")
         assert "has died; the next run takes over what it had in flight" in asked("status").out
         [run] = json.loads(asked("status", "--json").out)["runs"]
         assert (run["run_id"], run["alive"]) == (1, False)

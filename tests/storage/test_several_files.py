@@ -4,6 +4,7 @@ by that without a word, and SQLite is not let near files that do not belong toge
 import asyncio
 import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from unittest.mock import patch
 import pytest
 
 from crawler import cli
+from crawler.clock import boot_id
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.runs import start_run
 from crawler.protocol import Answer
@@ -429,6 +431,38 @@ def test_a_copy_of_a_run_that_lives_while_a_command_writes_is_told(path):
         shutil.copy(path, path.with_name("copy.db"))
         alive.close()
     assert "if this is a copy" in crawler("--db", path.with_name("copy.db"), "status").err
+
+
+def test_status_of_a_backup_tells_that_a_run_was_at_work_and_not_that_it_died(path):
+    with writing(path, 1) as writer:
+        writer.run(lambda conn: start_run(conn, 1, "host", "0", 1))  # it has died
+        alive = RunLock(path, writer.run(lambda conn: start_run(conn, 1, "host", "0", 1)))
+        assert crawler("--db", path, "backup", path.with_name("copy.db")).code == Exit.DONE
+        alive.close()
+    copy = path.with_name("copy.db")
+    ran = crawler("--db", copy, "status")
+    assert "run 1: pid 1 on host has died" in ran.out
+    assert "this is a copy; run 2: pid 1 on host was at work when it was made" in ran.out
+    assert "no end on record" not in ran.err
+    assert crawler("--db", copy, "run").code == Exit.DONE
+    assert "copy" not in crawler("--db", copy, "status").out
+    assert crawler("--db", copy, "check").code == Exit.DONE
+    assert "copy" not in crawler("--db", path, "status").out, "the original knows of none"
+
+
+def test_status_of_a_copy_tells_that_the_run_is_at_work_elsewhere(path):
+    boot = {"boot_id": boot_id()}
+    with writing(path, 1) as writer:
+        pid, host = os.getpid(), socket.gethostname()
+        run_id = writer.run(lambda conn: start_run(conn, pid, host, "0", 1, **boot))
+        alive = RunLock(path, run_id)
+        writer.checkpoint()
+        shutil.copy(path, path.with_name("copy.db"))
+        assert "copy" not in crawler("--db", path, "status").out
+        said = crawler("--db", path.with_name("copy.db"), "status").out
+        alive.close()
+    assert f"pid {pid} on {host} lives, but not on this file: this is a copy" in said
+    assert "died" not in said
 
 
 def test_a_copy_of_the_file_alone_knows_of_the_run_that_it_was_made_in(tmp_path):
