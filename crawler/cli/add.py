@@ -11,9 +11,11 @@ from crawler.cli.adding import (
     Counts,
     add_parts,
     check_fields,
+    meanwhile,
     parts_of,
     report_added,
     stopped_politely,
+    tell_early,
 )
 from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.options import (
@@ -83,20 +85,18 @@ def add(
         parts = parts_of(words_of(ctx, sources, how, tell), is_live=is_live)
         try:
             first = next(parts, [])
+            require_no_other(db, name)
+            if dry_run:
+                _preview(db, name, chain([first], parts))
+                return
+            if len(first) < PART or is_live:
+                parts = chain([first], parts)
+            else:  # too long to be kept: it is checked to its end, and then read again
+                _check(db, name, chain([first], parts))
+                parts = parts_of(words_of(ctx, sources, how, lambda _: None), is_live=False)
         except KeyboardInterrupt:
-            tell("it ended early: 0 are in")
+            tell_early("0 are in")
             raise
-        require_no_other(db, name)
-        if dry_run:
-            _preview(db, name, chain([first], parts))
-            return
-        if len(first) < PART or is_live:
-            parts = chain([first], parts)
-        else:  # too long to be kept: it is checked to its end, and then read again
-            asked = _asked(db, name)
-            for part in chain([first], parts):
-                check_fields(db, *asked, part)
-            parts = parts_of(words_of(ctx, sources, how, lambda _: None), is_live=False)
         with writing(db, wall_ms()) as writer:
             prompt = named_prompt(writer, name)
             counts, added = add_parts(db, writer, prompt, parts)
@@ -120,6 +120,15 @@ def _asked(db: Path, name: str | None) -> tuple[str, str]:
     if prompt is None and name != STUDY_NOTES:
         found(None, name)
     return name, prompt.template if prompt else study_notes("local", None).template
+
+
+def _check(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:
+    """Refuse words that can't be asked about before one is added. Raises CrawlerError."""
+    asked, checked = _asked(db, named), 0
+    with meanwhile(lambda: f"{checked} words checked so far"):
+        for part in parts:
+            check_fields(db, *asked, part)
+            checked += len(part)
 
 
 def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:

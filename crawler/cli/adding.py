@@ -5,9 +5,11 @@ list again adds the rest. So when it ends early, it is told how many are in.
 """
 
 import signal
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +30,8 @@ in any order, so each transaction writes most pages of their index.)"""
 PART_S = 4.0
 """For how long words of a pipe wait for others; whether they did is looked at every second."""
 TOLD_EVERY = 10
-"""Parts."""
+"""Parts, where nobody reads along."""
+TOLD_EVERY_S = 2.0
 EXAMPLES = 5
 
 
@@ -99,6 +102,27 @@ def parts_of(words: Iterable[Word | None], *, is_live: bool) -> Iterator[list[Wo
         yield part
 
 
+@contextmanager
+def meanwhile(line: Callable[[], str]) -> Iterator[None]:
+    """Tell how far it is, on a terminal, every two seconds while something is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+
+    def tell_on() -> None:
+        while not done.wait(TOLD_EVERY_S):
+            tell(line())
+
+    teller = threading.Thread(target=tell_on, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        done.set()
+        teller.join()
+
+
 def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> None:
     """Refuse words that lack a field which the prompt needs, here and on record.
 
@@ -133,26 +157,34 @@ def add_parts(
     Where it ends early, tell how many are in. Raises CrawlerError.
     """
     counts, total, done = Counts(), Added(0, 0, 0), 0
+
+    def so_far() -> str:
+        return f"{counts.read} words read, {total.requests} added so far"
+
     try:
-        for part in parts:
-            words = counts.take(part)
-            check_fields(db, prompt.name, prompt.template, words)
-            added = writer.run(add_words, prompt.id, words, wall_ms())
-            total = Added(*(a + b for a, b in zip(total, added, strict=True)))
-            done += 1
-            if done % TOLD_EVERY == 0:
-                writer.checkpoint()  # else the log would be larger than the file many times
-                tell(f"{counts.read} words read, {total.requests} added so far")
+        with meanwhile(so_far):
+            for part in parts:
+                words = counts.take(part)
+                check_fields(db, prompt.name, prompt.template, words)
+                added = writer.run(add_words, prompt.id, words, wall_ms())
+                total = Added(*(a + b for a, b in zip(total, added, strict=True)))
+                done += 1
+                if done % TOLD_EVERY == 0:
+                    writer.checkpoint()  # else the log would be larger than the file many times
+                    if not sys.stderr.isatty():
+                        tell(so_far())
     except BaseException as error:
-        if done:
-            tell(
-                f"it ended early: {total.requests} added to {prompt.name} are in;"
-                " add the list again for the rest"
-            )
-            if isinstance(error, CrawlerError):
-                error.what = error.what.removesuffix(NOTHING_ADDED)
+        if done or isinstance(error, KeyboardInterrupt):
+            tell_early(f"{total.requests} added to {prompt.name} are in")
+        if done and isinstance(error, CrawlerError):
+            error.what = error.what.removesuffix(NOTHING_ADDED)
         raise
     return counts, total
+
+
+def tell_early(how_many: str) -> None:
+    """Tell of a list that was not added to its end."""
+    tell(f"it ended early: {how_many}; add the list again for the rest")
 
 
 @contextmanager

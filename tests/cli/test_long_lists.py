@@ -2,12 +2,14 @@
 
 import array
 import fcntl
+import io
 import os
 import resource
 import signal
 import subprocess
 import sys
 import termios
+import threading
 import time
 from itertools import chain
 from pathlib import Path
@@ -109,6 +111,38 @@ def test_how_many_are_in_is_told_when_the_disk_is_full(db, tmp_path):
 def interrupted(words):
     yield from words
     raise KeyboardInterrupt
+
+
+def test_that_nothing_is_in_is_told_too_when_a_long_list_is_interrupted(db, tmp_path, monkeypatch):
+    long = tmp_path / "long.txt"
+    long.write_text("\n".join(LINES))
+    said = "it ended early: 0 {}are in; add the list again for the rest"
+    for module, added in ((sys.modules["crawler.cli.add"], ""), (adding, "added to p ")):
+        with monkeypatch.context() as interrupting:
+            # While it is checked, and while its first part is about to be added.
+            interrupting.setattr(module, "check_fields", lambda *_: signal.raise_signal(2))
+            ran = crawler("--db", db, "add", long, "--prompt", "p")
+        assert (ran.code, ran.err.strip()) == (Exit.WORK_LEFT, said.format(added))
+    assert count(db) == 0
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_how_far_it_is_is_told_while_it_lasts_on_a_terminal(monkeypatch, is_terminal):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: is_terminal
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(adding, "TOLD_EVERY_S", 0.001)
+    told_twice, lines = threading.Event(), iter(["1 word", "2 words"])
+
+    def line():
+        if (text := next(lines, None)) is None:
+            told_twice.set()
+        return text or "more"
+
+    with adding.meanwhile(line):
+        assert told_twice.wait(20 if is_terminal else 0) is is_terminal
+    assert terminal.getvalue().startswith("1 word\n2 words\n" if is_terminal else "")
+    assert bool(terminal.getvalue()) is is_terminal
 
 
 def test_what_was_read_of_a_pipe_before_an_interruption_is_its_last_part():
