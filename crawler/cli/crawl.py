@@ -128,7 +128,7 @@ def install_signal_handlers(
         first_at_s = time.monotonic()
         run.stop(Reason.STOPPED)
         with suppress(OSError):
-            tell_user("stopping: waiting for what is in flight (Ctrl-C again to stop at once)")
+            tell_user("stopping: waits for what is in flight (Ctrl-C: at once)")
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from crawler.cli.terminal import printable, span
-from crawler.cli.why import SOON_MS, held_line, is_soon
+from crawler.cli.why import SOON_MS, doing_line
 from crawler.ledger.status import LimitStatus, Status
 
 BAR = (8, 40)
@@ -87,14 +87,17 @@ def doing(status: Status, between: str) -> str:
     held = {
         row: f"{printable(row.limit)} {line}" if several else line
         for row in status.limits
-        if (line := held_line(row, now_ms)) and not is_soon(row, now_ms)
+        if (line := doing_line(row, now_ms))
     }
     waits = [held[row] for row in sorted(held, key=lambda row: row.until_ms or now_ms * 2)]
     if held and len(held) == len(status.limits):
         return between.join(waits)
+    if not status.unfinished:
+        return "waits for more words"
+    in_flight = sum(row.in_flight for row in status.limits)
     oldest = status.oldest_call
     parts = [
-        f"asks: {sum(row.in_flight for row in status.limits)} in flight",
+        f"asks: {in_flight} in flight" if in_flight else "starts calls",
         *(_of_minute(row, several=several) for row in status.limits if row.per_minute is not None),
         *([f"the oldest for {span(oldest.age_ms)}"] if oldest and oldest.age_ms >= SOON_MS else []),
     ]

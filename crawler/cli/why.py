@@ -25,6 +25,18 @@ def held_line(limit: LimitStatus, now_ms: int) -> str:
     return short(why, limit.limit, now_ms)
 
 
+def doing_line(limit: LimitStatus, now_ms: int) -> str:
+    """Return what a limit waits for while a run is at work; empty where it asks.
+
+    A closed gate is told to the moment, and while one call tries whether it can be opened.
+    """
+    if limit.held_by in (None, "gate") and limit.cause is not None:
+        is_brief = limit.cause == "quota" and limit.in_flight and is_soon(limit, now_ms)
+        why = Why("gate", None, limit.until_ms, limit.cause, limit.reason)
+        return "" if is_brief else short(why, limit.limit, now_ms)
+    return "" if is_soon(limit, now_ms) else held_line(limit, now_ms)
+
+
 def is_soon(limit: LimitStatus, now_ms: int) -> bool:
     """Tell whether a limit holds back more calls for less than a second, which nobody notices."""
     return limit.until_ms is not None and limit.until_ms - now_ms < SOON_MS
@@ -40,13 +52,14 @@ def short(why: Why, limit: str, now_ms: int) -> str:
 
     """
     wait_ms = None if why.until_ms is None else why.until_ms - now_ms
-    waits = f"waits {span(wait_ms)}" if wait_ms and wait_ms > 0 else "one call tries"
+    is_open = wait_ms is None or wait_ms <= 0
+    waits = "one call tries" if is_open else f"waits {span(max(wait_ms or 0, SOON_MS))}"
     match why.code:
         case "paused":
             until = f" until {moment(why.until_ms)}" if why.until_ms else ""
             return f"paused{until}: crawler resume {quoted(limit)}"
         case "gate":
-            return f"{waits}: {_closed(why)}: {printable(why.detail)}"
+            return f"{waits}: {_closed_in_short(why)}"
         case _ if wait_ms is not None and wait_ms < SOON_MS:
             return ""
         case "per_minute":
@@ -94,6 +107,16 @@ def long(why: Why, prompt: str, limit: str) -> str:
 
 def _closed(why: Why) -> str:
     return _GATES.get(why.cause or "", _GATES[""])
+
+
+def _closed_in_short(why: Why) -> str:
+    """Return why a gate is closed, for a line whose end is cut off: words that are said once."""
+    said = printable(why.detail)
+    if not said:
+        return _closed(why)
+    if why.cause == "quota" or said.startswith("cannot connect"):
+        return said
+    return f"{'the server is away' if why.cause == 'outage' else _closed(why)}: {said}"
 
 
 def _no_run(why: Why, limit: str, until: str) -> str:

@@ -225,8 +225,8 @@ def _limit_status(
         succeeded_per_minute=rate,
         held_by=held.code if held else None,
         until_ms=held.until_ms if held else None,
-        cause=held.cause if held else None,
-        reason=held.detail if held else None,
+        cause=held.cause if held else limit.state.gate_cause if unfinished else None,
+        reason=held.detail if held else limit.gate_reason if unfinished else None,
         unfinished=sum(unfinished.values()),
     )
 

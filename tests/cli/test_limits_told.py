@@ -57,4 +57,4 @@ def test_the_live_line_names_limits_where_there_are_several(do):
     assert "0/60 this minute of scripted/m" in doing(now, " · ")
     assert "scripted/n paused" in doing(now, " · ")
     alone = now._replace(limits=now.limits[:1])
-    assert doing(alone, " · ") == "asks: 0 in flight, 0/60 this minute"
+    assert doing(alone, " · ") == "starts calls, 0/60 this minute"

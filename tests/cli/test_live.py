@@ -37,12 +37,12 @@ def status(*limits, pending=1_692, succeeded=3_071, failed=49, oldest_ms=None):
 
 def test_what_all_limits_wait_for_comes_first_and_the_servers_words_last():
     alone = doing(status(limit(waits_ms=27_000)), " · ")
-    assert alone == f"waits 27 s: the quota is used up: {QUOTA}"
+    assert alone == f"waits 27 s: {QUOTA}"
     both = doing(
         status(limit("a", waits_ms=27_000), limit("b", waits_ms=4_000, cause="outage")), " · "
     )
-    assert both.startswith("b waits 4 s: the server is out of order or away: 429"), "it opens first"
-    assert " · a waits 27 s: the quota is used up: 429" in both
+    assert both.startswith("b waits 4 s: the server is away: 429"), "it opens first"
+    assert " · a waits 27 s: 429" in both
 
 
 def test_where_a_limit_lets_calls_start_that_comes_first():
@@ -51,9 +51,26 @@ def test_where_a_limit_lets_calls_start_that_comes_first():
     assert found == "asks: 20 in flight, 587/600 this minute, the oldest for 3 s"
     found = doing(status(asks, limit("b", waits_ms=27_000)), " · ")
     assert found.startswith(
-        "asks: 20 in flight, 587/600 this minute of a · b waits 27 s: the quota"
+        "asks: 20 in flight, 587/600 this minute of a · b waits 27 s: 429 quota"
     )
-    assert doing(status(limit(waits_ms=900)), " · ").startswith("asks: "), "over before it is read"
+    soon = limit(waits_ms=900, in_flight=3)
+    assert doing(status(soon), " · ").startswith("asks: 3 in"), "over before it is read"
+
+
+def test_in_an_outage_each_frame_says_so_and_within_60_columns_what_was_said():
+    refused = {"cause": "outage", "reason": "cannot connect: Connection refused"}
+    for waits_ms, first in ((2_600, "waits 3 s"), (400, "waits 1 s"), (0, "one call tries")):
+        for in_flight in (0, 1):
+            frame = limit(waits_ms=waits_ms, in_flight=in_flight, **refused)
+            line = drawn(status(frame), 60, Signs()).split("\n")[0]
+            assert line == f"{first}: cannot connect: Connection refused"
+    tried = limit(in_flight=1)._replace(**refused)
+    assert doing(status(tried), "").startswith("one call tries: cannot connect"), "open"
+
+
+def test_where_nothing_is_in_flight_nobody_asks():
+    assert doing(status(limit()), "") == "starts calls"
+    assert doing(status(pending=0), "") == "waits for more words"
 
 
 def asking(eta_minutes=4.107, **facts):

@@ -51,8 +51,11 @@ CAUSES = {
 def test_a_gate_says_by_what_it_is_closed(cause):
     why = Why("gate", NOW_MS, NOW_MS + 5_000, cause, "429")
     closed = CAUSES[cause]
-    assert short(why, "one", NOW_MS) == f"waits 5 s: {closed}: 429"
-    assert short(why, "one", NOW_MS + 5_000) == f"one call tries: {closed}: 429"
+    briefly = {"quota": "429", "outage": "the server is away: 429"}.get(cause, f"{closed}: 429")
+    assert short(why, "one", NOW_MS) == f"waits 5 s: {briefly}"
+    assert short(why, "one", NOW_MS + 4_900) == f"waits 1 s: {briefly}", "never for 0 s"
+    assert short(why, "one", NOW_MS + 5_000) == f"one call tries: {briefly}"
+    assert short(why._replace(detail=None), "one", NOW_MS) == f"waits 5 s: {closed}"
     since, until = "1970-01-01T00:16:40.000Z", "1970-01-01T00:16:45.000Z"
     assert (
         long(why, "p", "one") == f"{closed} since {since}, and nothing starts until {until} (429)"
