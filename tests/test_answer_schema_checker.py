@@ -48,27 +48,52 @@ PLAIN = {
         (VERTEX, {}, None),
         (VERTEX, {"level": None, "part": None, "either": None}, None),
         (VERTEX, {"level": 6, "part": "noun", "either": 1}, None),
-        (VERTEX, {"definition": "ab"}, "has 'definition' that breaks its 'minLength'"),
-        (VERTEX, {"level": 7}, "has 'level' that breaks its 'maximum'"),
-        (VERTEX, {"part": "secret"}, "has 'part' that breaks its 'enum'"),
+        (
+            VERTEX,
+            {"definition": "ab"},
+            "has 'definition' that breaks its 'minLength': 2 characters, at least 3 wanted",
+        ),
+        (VERTEX, {"level": 7}, "has 'level' that breaks its 'maximum': 7, at most 6 wanted"),
+        (
+            VERTEX,
+            {"part": "secret"},
+            "has 'part' that breaks its 'enum':"
+            ' 6 characters, one of "noun", "verb", null wanted',
+        ),
         (VERTEX, {"either": []}, "has 'either' that breaks its 'anyOf'"),
         (PLAIN, {"when": "2026-02-28", "mail": "a@b.c", "code": "a", "level": 1}, None),
         (PLAIN, {"pair": ["a"], "more": [{"text": "a"}, {}]}, None),
-        (PLAIN, {"definition": "much too long"}, "has 'definition' that breaks its 'maxLength'"),
-        (PLAIN, {"when": "2026-02-30"}, "has 'when' that breaks its 'format'"),
-        (PLAIN, {"mail": "secret"}, "has 'mail' that breaks its 'format'"),
-        (PLAIN, {"code": "secret!"}, "has 'code' that breaks its 'pattern'"),
-        (PLAIN, {"level": 3}, "has 'level' that breaks its 'enum'"),
+        (
+            PLAIN,
+            {"definition": "much too long"},
+            "has 'definition' that breaks its 'maxLength': 13 characters, at most 9 wanted",
+        ),
+        (
+            PLAIN,
+            {"when": "2026-02-30"},
+            "has 'when' that breaks its 'format': 10 characters, the format date wanted",
+        ),
+        (
+            PLAIN,
+            {"mail": "secret"},
+            "has 'mail' that breaks its 'format': 6 characters, the format email wanted",
+        ),
+        (
+            PLAIN,
+            {"code": "secret!"},
+            "has 'code' that breaks its 'pattern': 7 characters, the pattern \"^[a-z]+$\" wanted",
+        ),
+        (PLAIN, {"level": 3}, "has 'level' that breaks its 'enum': 3, one of 1, 2 wanted"),
         (PLAIN, {"pair": ["a", "secret"]}, "has 'pair' that breaks its 'items'"),
         (PLAIN, {"more": [{"text": 1}]}, "has 'more/text' that breaks its 'type'"),
         (
             PLAIN,
             {"more": [{"text": str(n)} for n in range(3)]},
-            "has 'more' that breaks its 'maxItems'",
+            "has 'more' that breaks its 'maxItems': 3 items, at most 2 wanted",
         ),
         (PLAIN, {"more": [{}, {}]}, "has 'more' that breaks its 'uniqueItems'"),
         (PLAIN, {"secret": 1}, "breaks the 'additionalProperties'"),
-        (PLAIN, {"definition": 1}, "has 'definition' of another type than string"),
+        (PLAIN, {"definition": 1}, "has 'definition' of another type than string: 1"),
     ],
 )
 def test_an_answer_is_checked_against_the_whole_schema(schema, fields, complaint):
@@ -113,7 +138,7 @@ def test_an_older_draft_is_checked_by_its_name():
 def test_a_schema_of_an_older_file_that_can_not_be_checked_still_has_its_types():
     schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": "(?=a)"}}}
     assert misfit(schema, {"a": "x"}) is None
-    assert misfit(schema, {"a": 1}) == "has 'a' of another type than string"
+    assert misfit(schema, {"a": 1}) == "has 'a' of another type than string: 1"
 
 
 def test_names_of_properties_are_no_keywords():

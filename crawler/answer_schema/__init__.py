@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-from crawler.answer_schema.checker import checker, unchecked
+from crawler.answer_schema.checker import checker, given, unchecked
 from crawler.errors import CrawlerError, Exit
 
 SCHEMA = "response_schema"
@@ -61,7 +61,7 @@ def types(schema: Mapping[str, Any]) -> list[str]:
 def misfit(schema: Mapping[str, Any], answer: object) -> str | None:
     """Return what keeps a JSON value from being an answer of the schema; None if it is one.
 
-    Says nothing that the answer says: only names of the schema's own.
+    Says no words of the answer: names of the schema's own, what it wants, numbers and lengths.
     """
     if not isinstance(answer, dict):
         return "is no JSON object"
@@ -79,7 +79,8 @@ def _first_misfit(schema: Mapping[str, Any], answer: Mapping[str, Any]) -> str |
     for name, inner in schema["properties"].items():
         wanted = types(inner)
         if name in answer and wanted and not any(_IS[kind](answer[name]) for kind in wanted):
-            return f"has {name!r} of another type than {' or '.join(wanted)}"
+            found = given(answer[name])
+            return f"has {name!r} of another type than {' or '.join(wanted)}: {found}"
     return None
 
 

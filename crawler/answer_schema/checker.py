@@ -1,7 +1,7 @@
 """Whether a JSON value is what a whole JSON Schema describes, Vertex AI's spelling among them.
 
 Rule: nothing is fetched, a pattern is matched in linear time, and what is said of a value says
-nothing that is in it: only names and keywords of the schema's own.
+none of its words: names and keywords of the schema's own, what that wants, numbers and lengths.
 
 The checking is jsonschema-rs's. It is imported when a schema is first used.
 """
@@ -21,6 +21,29 @@ MOST_SCHEMAS = 64
 LONGEST_PATTERN = 2_000
 """Characters; what the library says of an answer that does not match takes their square."""
 _MOST_REASON = 300
+_MOST_SHOWN = 40
+"""Characters of one value that a complaint shows."""
+_MOST_CHOICES = 5
+_WANTED: Mapping[str, str] = MappingProxyType(
+    {
+        "const": "just",
+        "enum": "one of",
+        "exclusiveMaximum": "less than",
+        "exclusiveMinimum": "more than",
+        "format": "the format",
+        "maxItems": "at most",
+        "maxLength": "at most",
+        "maxProperties": "at most",
+        "maximum": "at most",
+        "minItems": "at least",
+        "minLength": "at least",
+        "minProperties": "at least",
+        "minimum": "at least",
+        "multipleOf": "a multiple of",
+        "pattern": "the pattern",
+    }
+)
+"""How a complaint says what a keyword wants."""
 _DEFAULT_DRAFT = "2020-12"
 
 # Where a schema has schemas in it, by how they are kept there.
@@ -58,9 +81,13 @@ class Checker(NamedTuple):
     errors: Callable[[Any], Iterator[Any]]
 
     def complaint(self, value: Any) -> str | None:
-        """Return what keeps a value from being of the schema; None if it is."""
+        """Return what keeps a value from being of the schema; None if it is.
+
+        With what is wanted and what is given, but no text of it.
+        """
         for error in self.errors(value):
-            return _sentence([str(step) for step in error.evaluation_path])
+            path = [str(step) for step in error.evaluation_path]
+            return _sentence(path) + _difference(error.kind, error.instance)
         return None
 
 
@@ -218,3 +245,39 @@ def _sentence(path: list[str]) -> str:
     names = [name for before, name in pairwise(path) if before == "properties"]
     place = f"has {'/'.join(names)!r} that breaks" if names else "breaks"
     return f"{place} {'its' if names else 'the'} {keyword!r}"
+
+
+def given(value: Any) -> str:
+    """Return what a value is: a number as it is, of all that may have words in it the size."""
+    match value:
+        case str():
+            return _counted(len(value), "character")
+        case list():
+            return _counted(len(value), "item")
+        case dict():
+            return _counted(len(value), "field")
+        case _:
+            return _short(value)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _short(value: Any) -> str:
+    written = json.dumps(value, ensure_ascii=False)
+    return written if len(written) <= _MOST_SHOWN else f"{written[:_MOST_SHOWN]}…"
+
+
+def _difference(kind: Any, value: Any) -> str:
+    """Return what is given and what is wanted, as the end of a sentence, where that can be said."""
+    form = _WANTED.get(kind.name)
+    if form is None:
+        return ""
+    wanted = kind.value
+    if kind.name == "enum":
+        wanted = ", ".join(map(_short, kind.options[:_MOST_CHOICES]))
+        wanted += ", …" if len(kind.options) > _MOST_CHOICES else ""
+    elif kind.name in ("const", "multipleOf", "pattern"):
+        wanted = _short(getattr(kind, "expected_value", wanted))
+    return f": {given(value)}, {form} {wanted} wanted"

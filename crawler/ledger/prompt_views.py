@@ -105,8 +105,9 @@ def _definition(view: str, prompt_id: int, fields: list[str], listed: list[str])
     taken = {_WORD}
     for source, names in (("text", fields), ("fields", listed)):
         for name in names:
-            value = f"SELECT value FROM json_each(request_details.{source}) WHERE key = "
-            found[free_name(name, taken)] = f"({value}{_text(name)})"
+            found[free_name(name, taken)] = (
+                f"(SELECT value FROM json_each(request_details.{source}) WHERE key = {_text(name)})"
+            )
     found |= {free_name(name, taken): sql for name, sql in _OTHER_COLUMNS.items()}
     selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in found.items())
     return (

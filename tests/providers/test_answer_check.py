@@ -64,16 +64,16 @@ def test_fields_of_the_right_types_pass(fields):
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"definition": 1}, "has 'definition' of another type than string"),
-        ({"definition": None}, "has 'definition' of another type than string"),
-        ({"level": 1.5}, "has 'level' of another type than integer"),
-        ({"level": True}, "has 'level' of another type than integer"),
-        ({"level": "1"}, "has 'level' of another type than integer"),
-        ({"weight": False}, "has 'weight' of another type than number or null"),
-        ({"tags": {}}, "has 'tags' of another type than array"),
-        ({"known": 1}, "has 'known' of another type than boolean or null"),
-        ({"more": []}, "has 'more' of another type than object"),
-        ({"nothing": 0}, "has 'nothing' of another type than null"),
+        ({"definition": 1}, "has 'definition' of another type than string: 1"),
+        ({"definition": None}, "has 'definition' of another type than string: null"),
+        ({"level": 1.5}, "has 'level' of another type than integer: 1.5"),
+        ({"level": True}, "has 'level' of another type than integer: true"),
+        ({"level": "1"}, "has 'level' of another type than integer: 1 character"),
+        ({"weight": False}, "has 'weight' of another type than number or null: false"),
+        ({"tags": {}}, "has 'tags' of another type than array: 0 fields"),
+        ({"known": 1}, "has 'known' of another type than boolean or null: 1"),
+        ({"more": []}, "has 'more' of another type than object: 0 items"),
+        ({"nothing": 0}, "has 'nothing' of another type than null: 0"),
     ],
 )
 def test_a_field_of_another_type_is_no_good(fields, complaint):

@@ -503,7 +503,7 @@ def test_an_answer_that_is_not_the_json_asked_for_is_none_and_is_kept_as_a_draft
     call = CALL._replace(params={"response_schema": SCHEMA})
     error = refused(replying(chat('{"definition": 1}')), call)
     assert error.outcome == "no_answer"
-    assert error.reason == "the answer has 'definition' of another type than string"
+    assert error.reason == "the answer has 'definition' of another type than string: 1"
     assert error.answer.text == '{"definition": 1}'
 
 

@@ -263,7 +263,7 @@ def test_an_answer_in_json_is_kept_without_its_fence(text):
     ("text", "reason"),
     [
         ('{"gloss": "to rep', "the answer is not JSON"),
-        ('{"gloss": 1}', "the answer has 'gloss' of another type than string"),
+        ('{"gloss": 1}', "the answer has 'gloss' of another type than string: 1"),
         ("{}", "the answer lacks 'gloss'"),
         ("[]", "the answer is no JSON object"),
     ],

@@ -1,7 +1,7 @@
 """Whether an answer is what its prompt's parameters ask for: the same for every provider.
 
 Rule: pure; an answer that fails is none, with this reason, and is asked for again. A
-reason says nothing that the answer says.
+reason says no words that the answer says: numbers and lengths at the most.
 
 ``response_schema`` and ``response_mime_type`` (``application/json``) ask for JSON, ``checks`` for
 what a small model gets wrong.
