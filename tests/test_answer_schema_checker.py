@@ -20,6 +20,7 @@ VERTEX = {
     },
     "required": ["definition"],
 }
+PARTS = 'one of "noun", "verb", null wanted'
 PLAIN = {
     "type": "object",
     "properties": {
@@ -57,8 +58,7 @@ PLAIN = {
         (
             VERTEX,
             {"part": "secret"},
-            "has 'part' that breaks its 'enum':"
-            ' 6 characters, one of "noun", "verb", null wanted',
+            f"has 'part' that breaks its 'enum': 6 characters, {PARTS}",
         ),
         (VERTEX, {"either": []}, "has 'either' that breaks its 'anyOf'"),
         (PLAIN, {"when": "2026-02-28", "mail": "a@b.c", "code": "a", "level": 1}, None),

@@ -1,5 +1,6 @@
 """`crawler show`: the life of a word."""
 
+import shutil
 import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -17,6 +18,7 @@ from crawler.cli.terminal import (
     printable,
     printable_lines,
     span,
+    tell,
 )
 from crawler.cli.why import long
 from crawler.errors import CrawlerError, Exit, quoted
@@ -30,7 +32,12 @@ from crawler.storage.database import reading
 from crawler.storage.locks import may_be_alive
 
 LAST = 20
-"""Calls that are shown where no word is named."""
+"""Words that are shown where none is named."""
+MOST_SAID = 60
+"""Characters of an answer in the table of the last words."""
+_HEAD = ("word", "prompt", "outcome", "at")
+_SAID = "answer or reason"
+_DAY_MS = 24 * 60 * 60 * 1000
 SAID = 300
 """Characters of an answer that was no good that are shown of each attempt."""
 
@@ -41,7 +48,7 @@ SAID = 300
 @database_option
 @click.pass_context
 def show(ctx: click.Context, words: Sequence[str], db: Path, *, as_json: bool) -> None:
-    """Show what became of a word: every attempt, and the answer; without one the last calls."""
+    """Show what became of a word: every attempt, and the answer; without one the last 20 words."""
     if not words:
         _show_last(db, as_json=as_json)
         return
@@ -65,17 +72,27 @@ def show(ctx: click.Context, words: Sequence[str], db: Path, *, as_json: bool) -
 
 def _show_last(db: Path, *, as_json: bool) -> None:
     with reading(db) as conn:
-        ended = last_ended(conn, LAST)
+        ended, total = last_ended(conn, LAST)
+        now_ms = file_ms(conn)
     if as_json:
         print_json([as_record(row) for row in ended])
         return
-    print_table(
-        ("word", "prompt", "outcome", "answer, or why there is none"),
-        [
-            (_in_short(row.word, 20), row.prompt, row.outcome, _in_short(row.said, 36))
-            for row in ended
-        ],
-    )
+    known = [
+        (_in_short(row.word, 20), row.prompt, row.outcome, _time(row.finished_at_ms, now_ms))
+        for row in ended
+    ]
+    taken = sum(max(map(len, column), default=0) + 2 for column in zip(_HEAD, *known, strict=True))
+    room = shutil.get_terminal_size((100, 24)).columns - taken - 2
+    said = [_in_short(row.said, min(max(room, len(_SAID)), MOST_SAID)) for row in ended]
+    rows = [(*row, text) for row, text in zip(known, said, strict=True)]
+    print_table((*_HEAD, _SAID), rows)
+    tell(f"{len(ended)} of {total} words; all of them: crawler export")
+
+
+def _time(at_ms: int, now_ms: int) -> str:
+    """Return the time of the day, in UTC as elsewhere; of what is older the day."""
+    day, _, time = moment(at_ms).partition("T")
+    return f"{time.partition('.')[0]}Z" if now_ms - at_ms < _DAY_MS else day
 
 
 def _in_short(said: str | None, most: int) -> str:
@@ -107,10 +124,26 @@ def _print_request(word: str, attempts: list[TimelineRow], whys: Mapping[int, Wh
                 print_line(f"     it said: {printable(_in_short(attempt.draft, SAID))}")
     if last.state in ("pending", "cancelled"):
         print_line(f"  {long(whys[last.request_id], last.prompt, last.limit)}")
+    elif last.state == "failed":
+        print_line(f"  {_next_step(word, last)}")
     if last.text is not None:
         print_line()
         print_line(printable_lines(last.text))
     print_line()
+
+
+def _next_step(word: str, failed: TimelineRow) -> str:
+    """Return what a person can do about a word that has failed."""
+    retry = f"crawler retry --prompt {quoted(failed.prompt)} {_as_argument(word)}, then crawler run"
+    if failed.outcome == "blocked":
+        return f"the model refused it, and may again: {retry}; or ask in other words: prompt add"
+    if failed.outcome == "rejected":
+        return f"it can't be asked as it is: mend the word, its list or the prompt; then {retry}"
+    return f"it is not asked again by itself: {retry}"
+
+
+def _as_argument(word: str) -> str:
+    return f"-- {quoted(word)}" if word.startswith("-") else quoted(word)
 
 
 def _attempt_line(attempt: TimelineRow) -> str:

@@ -34,7 +34,7 @@ class TimelineRow(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A call that has ended."""
+    """A word, and the last call about it that has ended."""
 
     word: str
     prompt: str
@@ -87,24 +87,35 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
     return list(map(TimelineRow._make, rows))
 
 
-def last_ended(conn: sqlite3.Connection, most: int) -> list[Ended]:
-    """Return the calls that ended last, the newest first; of those that started last."""
+def last_ended(conn: sqlite3.Connection, most: int) -> tuple[list[Ended], int]:
+    """Return the words whose calls ended last, the newest first, and how many there are in all.
+
+    Of a word that a prompt was asked about several times it is the last call. Some calls for each
+    word are looked at, those that started last.
+    """
     limits = conn.execute("SELECT id FROM limits").fetchall()
-    newest = [
-        row for (limit_id,) in limits for row in conn.execute(_NEWEST, (limit_id, most)).fetchall()
-    ]
-    newest.sort(key=lambda row: row[2], reverse=True)
-    return list(map(Ended._make, newest[:most]))
+    newest: dict[int, Ended] = {}
+    for (limit_id,) in limits:
+        calls = conn.execute(_NEWEST, (limit_id, most * _CALLS_LOOKED_AT)).fetchall()
+        for request_id, *ended in calls:
+            newest.setdefault(request_id, Ended._make(ended))
+    found = sorted(newest.values(), key=lambda row: row.finished_at_ms, reverse=True)
+    (total,) = conn.execute(
+        "SELECT coalesce(sum(pending + leased + succeeded + failed + cancelled), 0)"
+        " FROM tallies JOIN prompts ON prompts.id = prompt_id WHERE current = 1"
+    ).fetchone()
+    return found[:most], total
 
 
+_CALLS_LOOKED_AT = 20
 _NEWEST = (
-    "SELECT words.text, prompts.name, finished_at_ms, outcome,"
+    "SELECT newest.request_id, words.text, prompts.name, finished_at_ms, outcome,"
     " coalesce(responses.text, reason) FROM (SELECT * FROM attempts INDEXED BY attempts_started"
     " WHERE limit_id = ? AND finished_at_ms IS NOT NULL ORDER BY started_at_ms DESC LIMIT ?)"
     " AS newest JOIN requests ON requests.id = newest.request_id"
     " JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
     " LEFT JOIN responses ON responses.request_id = newest.request_id"
-    " AND responses.number = newest.number"
+    " AND responses.number = newest.number ORDER BY newest.started_at_ms DESC"
 )
 
 

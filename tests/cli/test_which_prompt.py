@@ -1,6 +1,7 @@
 """Which prompt a command means that names none, templates that are mistaken, and the last calls."""
 
 import json
+import re
 
 import pytest
 
@@ -73,10 +74,43 @@ def test_the_last_calls_are_shown_the_newest_first(do):
     last = json.loads(do("show", "--json").out)
     assert [row["word"] for row in last] == words[:-21:-1]
     assert {row["outcome"] for row in last} == {"succeeded"}
-    shown = do("show").out.splitlines()
-    assert shown[0].split()[:3] == ["word", "prompt", "outcome"]
-    assert shown[1] == "w24   define  succeeded  W24: a word that the script knows b…"
+    ran = do("show")
+    shown = ran.out.splitlines()
+    assert shown[0].split()[:4] == ["word", "prompt", "outcome", "at"]
+    line = r"w24   define  succeeded  \d\d:\d\d:\d\dZ  W24: a word that the script .*…"
+    assert re.fullmatch(line, shown[1])
+    assert max(map(len, shown)) <= 100
     assert len(shown) == 21
+    assert ran.err == "20 of 25 words; all of them: crawler export\n"
+
+
+def test_a_word_stands_once_among_the_last_with_its_last_call(do):
+    do("prompt", "add", "p", *ASKED[2:], "--template", "{word}", "--param", 'errors={"blocked": 1}')
+    do("add", "a", "b")
+    do("run", "--concurrency", "1")
+    do("retry", "a")
+    do("run")
+    assert [row["word"] for row in json.loads(do("show", "--json").out)] == ["a", "b"]
+    assert do("show").err.startswith("2 of 2 words")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        ("blocked", "the model refused it, and may again: crawler retry --prompt p {}, then"),
+        ("rejected", "mend the word, its list or the prompt; then crawler retry --prompt p {}"),
+        ("transient", "it is not asked again by itself: crawler retry --prompt p {}, then crawl"),
+    ],
+)
+def test_a_word_that_has_failed_has_a_next_step(do, outcome, said):
+    errors = f'errors={{"{outcome}": 1}}'
+    do("prompt", "add", "p", *ASKED[2:], "--template", "{word}", "--param", errors)
+    do("add", "two words")
+    do("run", "--max-failures", "1")
+    shown = do("show", "two words").out
+    assert said.format('"two words"') in shown
+    assert do("retry", "--prompt", "p", "two words").err == "1 failed request is pending again\n"
+    assert "crawler retry" not in do("show", "two words").out
 
 
 def test_fields_on_record_count_where_a_list_lacks_them(do, tmp_path):
