@@ -31,6 +31,11 @@ class Exit(IntEnum):
     CONFIGURATION = 78  # bad configuration, or a newer schema
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a number of things in words: ``1 row``, ``2 rows``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def quoted(text: object) -> str:
     """Return a text as the shell takes it for one word of a command, and nobody for anything else.
 

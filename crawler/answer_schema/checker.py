@@ -15,6 +15,8 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from crawler.errors import count_of
+
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 MOST_SCHEMAS = 64
 """Schemas that are kept ready at once."""
@@ -251,17 +253,13 @@ def given(value: Any) -> str:
     """Return what a value is: a number as it is, of all that may have words in it the size."""
     match value:
         case str():
-            return _counted(len(value), "character")
+            return count_of(len(value), "character")
         case list():
-            return _counted(len(value), "item")
+            return count_of(len(value), "item")
         case dict():
-            return _counted(len(value), "field")
+            return count_of(len(value), "field")
         case _:
             return _short(value)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _short(value: Any) -> str:

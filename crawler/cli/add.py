@@ -29,6 +29,7 @@ from crawler.cli.options import (
 from crawler.cli.sources import WordsOrFiles, require_sources, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
+from crawler.errors import count_of
 from crawler.ledger.intake import current_prompt, known_words
 from crawler.lists.form import Reading
 from crawler.protocol import Word
@@ -125,7 +126,7 @@ def _asked(db: Path, name: str | None) -> tuple[str, str]:
 def _check(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:
     """Refuse words that can't be asked about before one is added. Raises CrawlerError."""
     asked, checked = _asked(db, named), 0
-    with meanwhile(lambda: f"{checked} words checked so far"):
+    with meanwhile(lambda: f"{count_of(checked, 'word')} checked so far"):
         for part in parts:
             check_fields(db, *asked, part)
             checked += len(part)

@@ -16,7 +16,7 @@ from pathlib import Path
 from crawler.cli.columns import nearest
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.intake import Added, Prompt, add_words, recorded_fields
 from crawler.lists.source import NOTHING_ADDED
 from crawler.lists.words import look_alikes
@@ -66,7 +66,12 @@ class Counts:
         if self._alike:
             shown = ", ".join(f"{a!a} and {b!a}" for a, b in self._pairs)
             more = ", …" if self._alike > EXAMPLES else ""
-            tell(f"{self._alike} look like another word when they are printed: {shown}{more}")
+            look = (
+                "looks like another word when it is"
+                if self._alike == 1
+                else ("look like another word when they are")
+            )
+            tell(f"{self._alike} {look} printed: {shown}{more}")
 
     def tell_repeated(self) -> None:
         """Tell what was repeated."""
@@ -138,7 +143,8 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
         missing = sorted(needed - set(columns)) or sorted(needed)
         near = nearest(missing[0], columns)
         raise CrawlerError(
-            f"{len(lacking)} of {len(words)} words can't be asked about; none was added",
+            f"{len(lacking)} of {count_of(len(words), 'word')} can't be asked about;"
+            " none was added",
             (f"the list has {', '.join(map(printable, columns))}: " if columns else "")
             + f"prompt {name!r} needs {', '.join(missing)}, which they have not,"
             f" for example {printable(lacking[0])}",
@@ -159,7 +165,7 @@ def add_parts(
     counts, total, done = Counts(), Added(0, 0, 0), 0
 
     def so_far() -> str:
-        return f"{counts.read} words read, {total.requests} added so far"
+        return f"{count_of(counts.read, 'word')} read, {total.requests} added so far"
 
     try:
         with meanwhile(so_far):

@@ -7,7 +7,7 @@ import click
 
 from crawler.cli.options import database_option
 from crawler.cli.terminal import printable, tell
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.check import check
 from crawler.ledger.status import answers
 from crawler.storage.backup import back_up
@@ -43,4 +43,4 @@ def backup(file: str, db: Path) -> None:
             )
 
     back_up(db, Path(file), require_good)
-    tell(f"{file} holds all of {db}: {counted} answers")
+    tell(f"{file} holds all of {db}: {count_of(counted, 'answer')}")

@@ -7,7 +7,7 @@ import click
 from crawler.cli.options import changed_database_option
 from crawler.cli.terminal import as_record, print_json, print_line, tell
 from crawler.clock import wall_ms
-from crawler.errors import Exit
+from crawler.errors import Exit, count_of
 from crawler.ledger.check import check as check_file
 from crawler.ledger.repair import mend
 from crawler.storage.backup import back_up
@@ -33,7 +33,8 @@ def check(db: Path, *, as_json: bool, repair: bool) -> int:
         mark = "BROKEN" if finding.broken else "ok    "
         print_line(f"{mark} {finding.name}: {finding.promise}")
         if finding.broken:
-            print_line(f"       {finding.broken} times, for example {', '.join(finding.examples)}")
+            times = count_of(finding.broken, "time")
+            print_line(f"       {times}, for example {', '.join(finding.examples)}")
     if broken:
         print_line(
             "a copy that was made while a run was at work may be torn: crawler backup makes whole"

@@ -19,7 +19,7 @@ from typing import Any
 from crawler.cli.builtin import WORD_LIST
 from crawler.cli.live import Live
 from crawler.cli.terminal import tell
-from crawler.errors import CrawlerError
+from crawler.errors import CrawlerError, count_of
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.status import Status
 from crawler.ledger.status import status as status_of
@@ -78,8 +78,9 @@ def tell_warning(say: Callable[[str], None], event: str, fields: Mapping[str, An
         say(f"the key goes to {fields['host']} in plain text: its address begins with http://")
     if event == "tallies_recounted":
         say(
-            f"the counts of {fields['prompts']} prompts were wrong, and were made anew: rows were"
-            " changed by hand, or this is a copy that is torn: crawler check, docs/backup.md"
+            f"the counts of {count_of(fields['prompts'], 'prompt')} were wrong, and were made anew:"
+            " rows were changed by hand, or this is a copy that is torn: crawler check,"
+            " docs/backup.md"
         )
 
 

@@ -26,7 +26,7 @@ from crawler.cli.export_forms import (
 )
 from crawler.cli.options import database_option, found, meant, prompt_option
 from crawler.cli.terminal import tell
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.intake import current_prompt
 from crawler.ledger.results import Result, field_names, results
 from crawler.storage.database import reading
@@ -76,7 +76,8 @@ def export(
             rows = tally.counted(results(conn, prompt.id))
             chosen = (row for row in rows if everything or row.text is not None)
             _write(form, stream, chosen, table, target)
-    tell(f"{tally.answered} of {tally.words} words have an answer")
+    have = "has" if tally.answered == 1 else "have"
+    tell(f"{tally.answered} of {count_of(tally.words, 'word')} {have} an answer")
 
 
 def _write(form: str, stream: Any, rows: Rows, table: Sequence[Column], name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from crawler.answer_schema import property_names
 from crawler.cli.terminal import as_json, moment, safe_cell, tell
-from crawler.errors import CrawlerError, Exit, missing_package
+from crawler.errors import CrawlerError, Exit, count_of, missing_package
 from crawler.ledger.intake import Prompt
 from crawler.ledger.prompt_views import free_name
 from crawler.ledger.results import Result
@@ -128,9 +128,8 @@ def write_workbook(stream: BinaryIO, rows: Rows, table: Sequence[Column], name: 
         sheet.append([cells.cell(_flat(column.value(row))) for column in table])
     book.save(stream)
     if cells.cut:
-        tell(
-            f"{name}: {cells.cut} cells are cut at {LONGEST_CELL:,} characters; CSV has them whole"
-        )
+        cut = count_of(cells.cut, "cell")
+        tell(f"{name}: {cut} cut at {LONGEST_CELL:,} characters; CSV has all of it")
 
 
 class _Cells:

@@ -21,7 +21,7 @@ from crawler.cli.terminal import (
     tell,
 )
 from crawler.cli.why import long
-from crawler.errors import CrawlerError, Exit, quoted
+from crawler.errors import CrawlerError, Exit, count_of, quoted
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.results import TimelineRow, last_ended, timeline
 from crawler.ledger.runs import live_runs
@@ -86,7 +86,7 @@ def _show_last(db: Path, *, as_json: bool) -> None:
     said = [_in_short(row.said, min(max(room, len(_SAID)), MOST_SAID)) for row in ended]
     rows = [(*row, text) for row, text in zip(known, said, strict=True)]
     print_table((*_HEAD, _SAID), rows)
-    tell(f"{len(ended)} of {total} words; all of them: crawler export")
+    tell(f"{len(ended)} of {count_of(total, 'word')}; all of them: crawler export")
 
 
 def _time(at_ms: int, now_ms: int) -> str:

@@ -18,7 +18,7 @@ from crawler.cli.terminal import (
     tell,
 )
 from crawler.cli.why import held_line
-from crawler.errors import quoted
+from crawler.errors import count_of, quoted
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.doubt import told_doubts
 from crawler.ledger.intake import prompt_names
@@ -100,7 +100,7 @@ def prompt_line(row: Progress) -> str:
     return (
         f"{printable(row.prompt)} version {row.version}"
         f" ({printable(row.provider)}: {printable(row.model)}):"
-        f" {requests} requests, {counts}, {row.pending} pending{cancelled}"
+        f" {count_of(requests, 'request')}, {counts}, {row.pending} pending{cancelled}"
     )
 
 

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from crawler.errors import require_name
+from crawler.errors import count_of, require_name
 from crawler.protocol import Told
 from crawler.quota.rate import is_noisy
 from crawler.quota.state import US, WINDOW_MS, Quota, State
@@ -228,10 +228,14 @@ def _told_changes(before: Limit, after: Limit) -> list[Change]:
     changes = []
     if after.told_per_minute not in (None, before.told_per_minute):
         count = after.told_per_minute
-        changes.append(Change("told", count, None, f"the server allows {count} requests a minute"))
+        changes.append(
+            Change("told", count, None, f"the server allows {count_of(count, 'request')} a minute")
+        )
     if after.told_tokens_per_minute not in (None, before.told_tokens_per_minute):
         count = after.told_tokens_per_minute
-        changes.append(Change("told", None, None, f"the server allows {count} tokens a minute"))
+        changes.append(
+            Change("told", None, None, f"the server allows {count_of(count, 'token')} a minute")
+        )
     return changes
 
 

@@ -6,7 +6,7 @@ Rule: nothing that was paid for is touched: attempts, responses and drafts stay 
 import sqlite3
 from collections.abc import Iterable
 
-from crawler.errors import CrawlerError, Exit
+from crawler.errors import CrawlerError, Exit, count_of
 
 RECOUNTED_AT_MOST = 1_000_000
 """Requests that a run counts when it begins; 0.2 s. Of more it asks only for a proof."""
@@ -74,7 +74,7 @@ def mend(conn: sqlite3.Connection, schema: Iterable[tuple[str, str, str]]) -> li
         if count := conn.execute(statement).rowcount:
             done.append(f"{count} {what}")
     if wrong := recount(conn):
-        done.append(f"the counts of {wrong} prompts were wrong")
+        done.append(f"the counts of {count_of(wrong, 'prompt')} were wrong")
     return done
 
 

@@ -67,7 +67,8 @@ def words_of_rows(
         if word is None and cells:
             wordless, example = wordless + 1, example or number
     if wordless:
-        note(f"{wordless} rows have no word, for example row {example}: left out")
+        lack = "row has" if wordless == 1 else "rows have"
+        note(f"{wordless} {lack} no word, for example row {example}: left out")
 
 
 def numbered(number: int, name: str, text: str, fields: Mapping[str, str]) -> Word | None:

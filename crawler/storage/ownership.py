@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from crawler.errors import CrawlerError, Exit, quoted
+from crawler.errors import CrawlerError, Exit, count_of, quoted
 from crawler.storage import waiting
 
 RECORDED_SINCE = 11
@@ -139,11 +139,10 @@ def _asked(conn: sqlite3.Connection) -> str:
         " WHERE current = 1 GROUP BY prompts.id ORDER BY words DESC, prompts.id"
     ).fetchall()
     told = [
-        f"{_cut(provider)} ({_cut(model)}) would be asked about {words}"
-        f" word{'' if words == 1 else 's'}"
+        f"{_cut(provider)} ({_cut(model)}) would be asked about {count_of(words, 'word')}"
         for provider, model, _, words in rows[:_SHOWN]
     ]
-    more = [f"and {len(rows) - _SHOWN} prompts more"] if len(rows) > _SHOWN else []
+    more = [f"and {count_of(len(rows) - _SHOWN, 'prompt')} more"] if len(rows) > _SHOWN else []
     told = _secrets([(provider, params) for provider, _, params, _ in rows]) + told + more
     return "; ".join(told) or "nobody would be asked: it has no prompt"
 
@@ -153,7 +152,9 @@ def _secrets(prompts: Sequence[tuple[str, str]]) -> list[str]:
     sent = {name: provider for provider, params in prompts for name in _variables(params)}
     names = sorted(sent, key=lambda name: (name not in os.environ, name))
     told = [f"{_cut(sent[name])} would be sent ${_cut(name)}" for name in names[:_SHOWN]]
-    return told + ([f"and {len(sent) - _SHOWN} variables more"] if len(sent) > _SHOWN else [])
+    return told + (
+        [f"and {count_of(len(sent) - _SHOWN, 'variable')} more"] if len(sent) > _SHOWN else []
+    )
 
 
 def _variables(params: str) -> list[str]:

@@ -98,7 +98,7 @@ def test_what_a_cell_of_a_workbook_has_no_room_for_is_told(answered):
     assert crawler("add", "long.csv", "--prompt", "p").code == Exit.DONE
     assert crawler("run").code == Exit.DONE
     ran = crawler("export", "a.xlsx", "--prompt", "p")
-    assert "1 cells are cut at 32,767 characters" in ran.err
+    assert "1 cell cut at 32,767 characters" in ran.err
     sheet = openpyxl.load_workbook(answered / "a.xlsx").active
     levels = {row[0].value: row[4].value for row in sheet.iter_rows(min_row=2)}
     assert (len(levels["long"]), levels["bell"]) == (32_767, "\\x07")

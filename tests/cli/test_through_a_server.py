@@ -289,7 +289,7 @@ class TestFalseValues:
         do("run")
         assert rows("crawl.db", "SELECT text FROM results") == [(answer,)]
         ran = do("export", "--prompt", "p")
-        assert ran.err == "1 of 1 words have an answer\n"
+        assert ran.err == "1 of 1 word has an answer\n"
         [row] = csv.DictReader(io.StringIO(ran.out))
         assert row["text"].removeprefix("'") == answer
         assert (row["tokens_in"], row["tokens_out"], row["attempts"]) == ("7", "0", "1")

@@ -8,7 +8,7 @@ import pytest
 from crawler.cli.terminal import span
 from crawler.cli.why import held_line, long, short
 from crawler.clock import wall_ms
-from crawler.errors import Exit
+from crawler.errors import Exit, count_of
 from crawler.ledger.budget import Allowance
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import LimitStatus
@@ -146,3 +146,15 @@ def test_a_price_has_two_numbers(do, price):
     assert ran.code == Exit.USAGE
     assert "is not IN/OUT" in ran.err
     told(do("show", "nobody"), Exit.USAGE)
+
+
+def test_one_thing_is_told_as_one(do, tmp_path):
+    assert [count_of(n, "row") for n in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]
+    (tmp_path / "list.csv").write_text("word,level\na,1\n,2\n")
+    assert "1 row has no word, for example row 3" in do("add", "list.csv", "--prompt", "p").err
+    assert ": 1 request, 0 succeeded" in do("status").out
+    do("run")
+    assert do("export", "-").err == "1 of 1 word has an answer\n"
+    assert do("show").err.startswith("1 of 1 word;")
+    assert do("backup", "copy.db").err == "copy.db holds all of crawl.db: 1 answer\n"
+    assert "1 looks like another word when it is" in do("add", "-n", "a", "a\u200b").err

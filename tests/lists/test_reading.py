@@ -120,7 +120,7 @@ def test_a_list_is_read_by_what_is_in_it(name, text):
         ("a.csv", "lemma\nabate\n", "'lemma'"),
         ("a.csv", ",word\n0,abate\n", "column 1 has no name"),
         ("words", "word,level\nabate,1\n", "commas"),
-        ("a.csv", "word,level\nabate,1\n ,2\n,\n", "1 rows have no word, for example row 3"),
+        ("a.csv", "word,level\nabate,1\n ,2\n,\n", "1 row has no word, for example row 3"),
         ("words", '["abate"]', "JSON"),
         ("a.json", '{"data": ["abate"], "n": 1}', "'data'"),
     ],
