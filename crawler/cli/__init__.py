@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.terminal import nowhere, print_line, tell, tell_error
+from crawler.cli.terminal import as_started, nowhere, print_line, program, tell, tell_error
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.storage import waiting
 
@@ -65,6 +65,8 @@ class LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name].module)
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
+        for one in (command, *getattr(command, "commands", {}).values()):
+            one.epilog = as_started(one.epilog or "")
         return command
 
     def resolve_command(
@@ -126,7 +128,7 @@ def main() -> None:
         sys.stderr = nowhere()
     waiting.say = tell
     try:
-        code = cli.main(prog_name="crawler", standalone_mode=False)
+        code = cli.main(prog_name=program(), standalone_mode=False)
     except KeyboardInterrupt:
         code = Exit.WORK_LEFT
     except Exception as error:  # noqa: BLE001 - the edge of the program
@@ -143,7 +145,17 @@ def _let_go_of_standard_error() -> None:
         sys.stderr = nowhere()
 
 
+def _one_dash(error: click.NoSuchOption) -> str | None:
+    """Return the argument that is the name of an option but for one dash."""
+    command = error.ctx.command if error.ctx else cli
+    names = {name for param in command.params for name in param.opts}
+    typed = (arg.partition("=")[0] for arg in sys.argv[1:])
+    return next((arg for arg in typed if arg[:2] != "--" and f"-{arg}" in names), None)
+
+
 def _usage_cause(error: click.ClickException) -> str:
+    if isinstance(error, click.NoSuchOption) and (meant := _one_dash(error)):
+        return f"there is no option {meant}; its name has two dashes: -{meant}"
     if isinstance(error, click.NoSuchOption) and error.possibilities:
         return f"there is no option {error.option_name}; the nearest is {error.possibilities[0]}"
     return error.format_message()
@@ -158,7 +170,7 @@ def _explain(error: Exception) -> int:
         told = CrawlerError(
             "the command can't be understood",
             _usage_cause(error),
-            f"{context.command_path if context else 'crawler'} --help",
+            f"{context.command_path if context else program()} --help",
             Exit.USAGE,
         )
     elif isinstance(error, CrawlerError):

@@ -8,7 +8,7 @@ imported with the first display, because most runs have no terminal.
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from crawler.cli.terminal import printable, span
+from crawler.cli.terminal import as_started, printable, span
 from crawler.cli.why import SOON_MS, doing_line
 from crawler.ledger.status import LimitStatus, Status
 
@@ -54,7 +54,7 @@ class Live:
     def say(self, text: str) -> None:
         """Print a line above the display."""
         with suppress(OSError):  # the terminal may be gone
-            self._console.print(text, markup=False)
+            self._console.print(as_started(text), markup=False)
 
     def stop(self) -> None:
         """Leave the terminal as it was."""

@@ -10,6 +10,7 @@ import click
 from crawler.cli.options import database_option
 from crawler.cli.terminal import (
     as_record,
+    as_started,
     moment,
     print_json,
     print_line,
@@ -52,7 +53,7 @@ def status(db: Path, *, as_json: bool) -> None:
     for row in now.progress:
         print_line(prompt_line(row))
     for one in stopped:
-        remedy = f"; {one.remedy}" if one.remedy else ""
+        remedy = as_started(f"; {one.remedy}") if one.remedy else ""
         print_line(f"{printable(one.prompt)} is stopped: {printable(one.reason)}{remedy}")
     for limit in now.limits:
         print_line(limit_line(limit, now.now_ms))
@@ -65,7 +66,8 @@ def status(db: Path, *, as_json: bool) -> None:
     at_work = may_be_alive(db, [run.id for run in now.runs])
     idle = now.unfinished and not at_work
     last = f" since {moment(ended.at_ms)} ({ended.reason})" if ended.reason else ""
-    print_line(progress_line(now) + (f"; nobody is at work{last}: crawler run" if idle else ""))
+    idle_line = as_started(f"; nobody is at work{last}: crawler run") if idle else ""
+    print_line(progress_line(now) + idle_line)
 
 
 class _Stopped(NamedTuple):

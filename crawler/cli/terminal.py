@@ -15,7 +15,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from crawler.errors import CrawlerError
+from crawler.errors import CrawlerError, quoted
 
 _UNSEEN = (
     *(0xAD, *range(0x600, 0x606), 0x61C, 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x180E, 0x200B),
@@ -38,6 +38,11 @@ _IN_JSON = {
     for code in (*_ACTIVE, *_UNSEEN)
     if code != ord("\n")
 }
+_COMMAND = re.compile(
+    r"\bcrawler(?= (?:--?[a-z]|(?:add|ask|backup|cancel|check|emulator|export|limit|pause|prompt"
+    r"|resume|retry|run|seed|show|sql|status)\b))"
+)
+"""The program's name where a command follows."""
 _IN_LINES = {code: chr(code).encode("unicode_escape").decode() for code in _IN_JSON}
 _IN_LINES[ord("\t")] = " "
 _IN_A_LINE = {**_IN_LINES, ord("\n"): "\\n"}
@@ -65,10 +70,37 @@ def nowhere() -> TextIO:
     return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8")
 
 
+def program() -> str:
+    """Return how the program was started, as the shell takes it: scripts/crawl says it."""
+    return quoted(os.environ.get("CRAWLER_PROGRAM") or "crawler")
+
+
+def as_started(text: str) -> str:
+    """Return a text of ours with its commands as they work for who has started the program."""
+    return _COMMAND.sub(lambda _: program(), text)
+
+
 def tell(text: str) -> None:
-    """Say something to the person in a line, beside the data; nobody has to read it."""
+    """Say something to the person in a line, beside the data; nobody has to read it.
+
+    On a terminal no word is broken; a line with a command stays whole, so that it can be copied.
+    """
+    line = printable(text)
+    if sys.stderr.isatty() and not _COMMAND.search(line):
+        line = _wrapped(line)
     with suppress(OSError):
-        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.write(f"{as_started(line)}\n")
+
+
+def _wrapped(line: str) -> str:
+    import textwrap  # noqa: PLC0415 - for lines that are too long alone
+
+    width = shutil.get_terminal_size((100, 24)).columns
+    if len(line) <= width:
+        return line
+    return textwrap.fill(
+        line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+    )
 
 
 def tell_error(error: CrawlerError) -> None:

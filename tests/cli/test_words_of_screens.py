@@ -1,14 +1,15 @@
 """What screens say, case by case: times, numbers of one and many, and what holds a limit back."""
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 
-from crawler.cli.terminal import span
+from crawler.cli.terminal import span, tell_error
 from crawler.cli.why import held_line, long, short
 from crawler.clock import wall_ms
-from crawler.errors import Exit, count_of
+from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.budget import Allowance
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import LimitStatus
@@ -158,3 +159,41 @@ def test_one_thing_is_told_as_one(do, tmp_path):
     assert do("show").err.startswith("1 of 1 word;")
     assert do("backup", "copy.db").err == "copy.db holds all of crawl.db: 1 answer\n"
     assert "1 looks like another word when it is" in do("add", "-n", "a", "a\u200b").err
+
+
+def test_hints_name_the_program_as_it_was_started(do, tmp_path, monkeypatch):
+    do("add", "a", "--prompt", "p")
+    assert do("status").out.endswith("nobody is at work: crawler run\n")
+    monkeypatch.setenv("CRAWLER_PROGRAM", "scripts/crawl")
+    assert do("status").out.endswith("nobody is at work: scripts/crawl run\n")
+    assert "no run is at work: scripts/crawl run" in do("show", "a").out
+    assert "go on with scripts/crawl resume" in do("pause").err
+    assert told(do("show", "b"), Exit.USAGE)[2] == "scripts/crawl add b"
+    assert told(do("add"), Exit.USAGE)[2] == "scripts/crawl add --help"
+    assert told(do("stats"), Exit.USAGE)[2] == "scripts/crawl status"
+    assert "  scripts/crawl add words.csv" in do("add", "--help").out
+    assert "Example: scripts/crawl prompt show study-notes" in do("prompt", "show", "-h").out
+    script = Path(__file__).parents[2] / "scripts" / "crawl"
+    assert 'export CRAWLER_PROGRAM="$0"' in script.read_text()
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("-concurrency", "--concurrency"), ("-per-minute=5", "--per-minute")]
+)
+def test_an_option_with_one_dash_is_told_with_two(do, typed, meant):
+    _, cause, _ = told(do("run", typed, "5"), Exit.USAGE)
+    assert cause == f"there is no option {meant[1:]}; its name has two dashes: {meant}"
+
+
+def test_on_a_narrow_terminal_no_word_is_broken_and_no_command(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "60")
+    command = f"crawler prompt add p --template {'x' * 70} --provider local"
+    tell_error(CrawlerError("what", "words of it, and again " * 9, command, Exit.USAGE))
+    *lines, hint = terminal.getvalue().splitlines()
+    assert hint == f"  hint: {command}"
+    assert len(lines) > 3
+    assert all(len(line) <= 60 and re.match(r"error: |  cause: |    ", line) for line in lines)
+    assert " ".join(lines).split().count("again") == 9
