@@ -11,11 +11,11 @@ import click
 from crawler.cli.options import database_option, one_text
 from crawler.cli.terminal import (
     as_record,
-    as_started,
     moment,
     print_json,
     print_line,
     print_table,
+    print_told,
     printable,
     printable_lines,
     span,
@@ -124,9 +124,9 @@ def _print_request(word: str, attempts: list[TimelineRow], whys: Mapping[int, Wh
             if attempt.draft:
                 print_line(f"     it said: {printable(_in_short(attempt.draft, SAID))}")
     if last.state in ("pending", "cancelled"):
-        print_line(f"  {as_started(long(whys[last.request_id], last.prompt, last.limit))}")
+        print_told(f"  {long(whys[last.request_id], last.prompt, last.limit)}")
     elif last.state == "failed":
-        print_line(f"  {as_started(_next_step(word, last))}")
+        print_told(f"  {_next_step(word, last)}")
     if last.text is not None:
         print_line()
         print_line(printable_lines(last.text))

@@ -10,10 +10,9 @@ import click
 from crawler.cli.options import database_option
 from crawler.cli.terminal import (
     as_record,
-    as_started,
     moment,
     print_json,
-    print_line,
+    print_told,
     printable,
     span,
     tell,
@@ -51,23 +50,22 @@ def status(db: Path, *, as_json: bool) -> None:
         print_json({**_as_json(db, now), "stopped": [as_record(one) for one in stopped]})
         return
     for row in now.progress:
-        print_line(prompt_line(row))
+        print_told(prompt_line(row))
     for one in stopped:
-        remedy = as_started(f"; {one.remedy}") if one.remedy else ""
-        print_line(f"{printable(one.prompt)} is stopped: {printable(one.reason)}{remedy}")
+        remedy = f"; {one.remedy}" if one.remedy else ""
+        print_told(f"{printable(one.prompt)} is stopped: {printable(one.reason)}{remedy}")
     for limit in now.limits:
-        print_line(limit_line(limit, now.now_ms))
+        print_told(limit_line(limit, now.now_ms))
     if now.oldest_call is not None:
-        print_line(_oldest_line(now.oldest_call))
+        print_told(_oldest_line(now.oldest_call))
     for run in now.runs:
-        print_line(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
+        print_told(_run_line(db, run, now.now_ms - run.heartbeat_at_ms))
     for line in died_alone(db, now.runs) if alone else ():
         tell(line)
     at_work = may_be_alive(db, [run.id for run in now.runs])
     idle = now.unfinished and not at_work
     last = f" since {moment(ended.at_ms)} ({ended.reason})" if ended.reason else ""
-    idle_line = as_started(f"; nobody is at work{last}: crawler run") if idle else ""
-    print_line(progress_line(now) + idle_line)
+    print_told(progress_line(now) + (f"; nobody is at work{last}: crawler run" if idle else ""))
 
 
 class _Stopped(NamedTuple):

@@ -83,21 +83,36 @@ def as_started(text: str) -> str:
 def tell(text: str) -> None:
     """Say something to the person in a line, beside the data; nobody has to read it.
 
-    On a terminal no word is broken; a line with a command stays whole, so that it can be copied.
+    On a terminal no word is broken, and no command, so that it can be copied.
     """
-    line = printable(text)
-    if sys.stderr.isatty() and not _COMMAND.search(line):
-        line = _wrapped(line)
+    line = as_started(printable(text))
     with suppress(OSError):
-        sys.stderr.write(f"{as_started(line)}\n")
+        sys.stderr.write(f"{_fitted(line, sys.stderr)}\n")
 
 
-def _wrapped(line: str) -> str:
+def print_told(text: str) -> None:
+    """Print a line that a person has asked for and no program reads, as `tell` tells one."""
+    print_line(_fitted(as_started(text), sys.stdout))
+
+
+def _fitted(line: str, stream: TextIO) -> str:
+    """Return a line, on a terminal broken between words; a command at its end stays whole."""
+    width = shutil.get_terminal_size((100, 24)).columns
+    if len(line) <= width or not stream.isatty():
+        return line
+    command = re.search(rf"(?<!\S){re.escape(program())} ", line)
+    at = command.start() if command else len(line)
+    if at <= len("  hint: "):
+        return line
+    told, command_line = _wrapped(line[:at].rstrip(), width), line[at:]
+    last = told.rpartition("\n")[2]
+    between = " " if len(last) + len(command_line) < width else "\n    "
+    return f"{told}{between}{command_line}" if command_line else told
+
+
+def _wrapped(line: str, width: int) -> str:
     import textwrap  # noqa: PLC0415 - for lines that are too long alone
 
-    width = shutil.get_terminal_size((100, 24)).columns
-    if len(line) <= width:
-        return line
     return textwrap.fill(
         line, width, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
     )

@@ -332,7 +332,7 @@ class TestRun:
     def test_a_new_version_is_told_with_the_way_back(self, asked):
         assert asked("run").code == Exit.DONE
         ran = crawler_terminal("run", "--model", "other one", "--limit", "1")
-        first = ran.out.splitlines()[0]
+        first = ran.out.replace("\n    ", " ").splitlines()[0]  # as it is wrapped
         version, again, back = first.split("; ")
         assert version == "p version 2 (scripted, other one)"
         assert again == "2 words are asked about again"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from crawler.cli.terminal import span, tell_error
+from crawler.cli.terminal import span, tell, tell_error
 from crawler.cli.why import held_line, long, short
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, count_of
@@ -197,3 +197,8 @@ def test_on_a_narrow_terminal_no_word_is_broken_and_no_command(monkeypatch):
     assert len(lines) > 3
     assert all(len(line) <= 60 and re.match(r"error: |  cause: |    ", line) for line in lines)
     assert " ".join(lines).split().count("again") == 9
+    terminal.truncate(0)
+    tell(f"{'so many words ' * 5}are left: crawler run --prompt {'x' * 20} --watch")
+    *lines, command = terminal.getvalue().strip("\0").splitlines()
+    assert command == f"    crawler run --prompt {'x' * 20} --watch"
+    assert " ".join(map(str.strip, lines)) == f"{'so many words ' * 5}are left:"
