@@ -100,7 +100,7 @@ def test_on_a_terminal_there_is_one_live_line_and_a_last_word(tmp_path, forks):
 
     text = shown.decode()
     assert "in flight" in text
-    assert "stopping: waiting for what is in flight" in text
+    assert "stopping: waits for what is in flight" in text
     assert f"{done} succeeded, 0 failed, {len(words) - done} left (stopped)" in text
     assert "go on with: crawler run" in text
     assert text.endswith('limit 5"\r\n')
