@@ -23,14 +23,13 @@ from crawler.policy import Policy
 from crawler.protocol import Finish, Lease, Word
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
-from tests import schema_at_once
+from crawler.storage.upgrade import migrate
 from tests.forked import Origin, origin
 from tests.simulation.disk import fast_folder
 
 # Programs that the tests start write as they do for users: what is left goes out at their end.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
-schema_at_once.install()
 
 settings.register_profile(
     "tests", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -76,7 +75,7 @@ def obey_signals() -> None:
 def empty_ledger() -> sqlite3.Connection:
     """A database that is migrated once and copied for each test that wants one of its own."""
     conn = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
-    schema_at_once.migrate(conn, 1_000_000_000_000)
+    migrate(conn, 1_000_000_000_000)
     return conn
 
 

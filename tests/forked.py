@@ -17,8 +17,6 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests import schema_at_once
-
 ROOT = Path(__file__).parent.parent
 IMPORTED = (
     "crawler.cli.add",
@@ -109,8 +107,6 @@ def main():
     """Be the origin, until nobody asks any more."""
     for name in IMPORTED:
         __import__(name)
-    schema_at_once.install()
-    schema_at_once.learn()
     asked = socket.socket(fileno=int(sys.argv[1]))
     while True:
         data, files, _, _ = socket.recv_fds(asked, 100_000, 1)

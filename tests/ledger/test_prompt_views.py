@@ -20,9 +20,9 @@ from crawler.providers.function import Function
 from crawler.providers.scripted import Script
 from crawler.states import Outcome
 from crawler.storage.database import SETTINGS
+from crawler.storage.upgrade import migrate
 from tests.conftest import LONG
 from tests.program import crawler, told
-from tests.schema_at_once import migrate
 
 NOTES = {"type": "object", "properties": {"mnemonic": {"type": "string"}, "definition": {}}}
 

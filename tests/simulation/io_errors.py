@@ -24,7 +24,6 @@ from unittest.mock import patch
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger.check import check
 from crawler.storage.database import writing
-from tests import schema_at_once
 from tests.simulation import disk as disks
 from tests.simulation.disk import Disk, Fault, fast_folder
 from tests.simulation.witness import (
@@ -246,12 +245,9 @@ def sweep_all(
     """Run all sweeps; a process that hangs ends all with its traceback.
 
     Of the writes, which are many and much alike, each n-th fails, in each sweep other ones; of the
-    other operations then each third. A new file gets its schema at once, where not all codes are
-    wanted: that too is one transaction.
+    other operations then each third.
     """
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=None if codes is ALL else schema_at_once.install
-    ) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         parts = [
             pool.submit(sweep, of, folder, 1 + number % step, step)
             for folder in folders

@@ -24,7 +24,6 @@ from typing import NamedTuple
 from crawler.clock import wall_ms
 from crawler.ledger.check import check as check_file
 from crawler.storage.database import writing
-from tests import schema_at_once
 from tests.simulation.bugs import BUGS, planted
 from tests.simulation.disk import AfterPowerCut, Disk, Operation, fast_folder
 from tests.simulation.witness import (
@@ -246,9 +245,7 @@ def sweep_all(recordings: Path, least: int, every: int, jobs: int) -> tuple[int,
     """Check seed after seed until there were enough states, each with cuts all over the course."""
     states, resumed, losses, seed = 0, 0, [], 0
     stretches = jobs * 4
-    with ProcessPoolExecutor(
-        jobs, get_context("spawn"), initializer=schema_at_once.install
-    ) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
         while seed == 0 or states < least:
             parts = [
                 pool.submit(sweep, recordings, made.name, cut_behind, range(seed, seed + 1))

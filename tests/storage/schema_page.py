@@ -1,5 +1,7 @@
 """Writes docs/schema.sql: the schema of a new database, in a reader's order, with comments.
 
+And migrations/at_once.sql: the same, as SQLite writes it.
+
 Rule: what is there comes from a new database. Comments come from the migrations; `NOTES` and
 `GROUPS` are for what they don't say.
 """
@@ -11,11 +13,25 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
-from crawler.storage.upgrade import migrate, migrations, newest_version, statements
+from crawler.storage.upgrade import (
+    AT_ONCE,
+    mark_of,
+    migrate,
+    migrations,
+    newest_version,
+    statements,
+)
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "schema.sql"
+ROOT = Path(__file__).parent.parent.parent
+PAGE = ROOT / "docs" / "schema.sql"
+SCRIPT = ROOT / "migrations" / AT_ONCE
 WIDTH = 100
 COMMENTS_AT = 48
+
+SCRIPT_HEAD = """\
+-- All that the other files here add up to: a new database is made by it. Where one of them
+-- is changed or added it is not used, until scripts/schema has renewed it.
+"""
 
 HEAD = """\
 -- The schema of a database as the newest migration ({version}) leaves it. For readers; a database
@@ -119,6 +135,17 @@ class Note(NamedTuple):
 
     before: str
     beside: str
+
+
+def at_once_script() -> str:
+    """Return the text of migrations/at_once.sql."""
+    conn = sqlite3.connect(":memory:")
+    for migration in migrations():
+        conn.executescript(migration.sql)
+    rows = conn.execute("SELECT sql FROM sqlite_schema WHERE sql NOT NULL").fetchall()
+    conn.close()
+    made = "".join(f"\n{sql};\n" for (sql,) in rows)
+    return f"{mark_of(migrations())}{SCRIPT_HEAD}{made}"
 
 
 def schema_page() -> str:
@@ -248,5 +275,6 @@ def _notes_of(statement: str) -> dict[str, Note]:
 
 
 if __name__ == "__main__":
+    SCRIPT.write_text(at_once_script(), "utf-8")
     PAGE.write_text(schema_page(), "utf-8")
-    sys.stderr.write(f"{PAGE} is renewed\n")
+    sys.stderr.write(f"{SCRIPT} and {PAGE} are renewed\n")

@@ -3,9 +3,9 @@
 import re
 import sqlite3
 
+from crawler.storage import upgrade
 from crawler.storage.upgrade import migrate, migrations
-from tests import schema_at_once
-from tests.storage.schema_page import PAGE, SECTIONS, schema_page
+from tests.storage.schema_page import PAGE, SCRIPT, SECTIONS, at_once_script, schema_page
 
 LANDED = {
     "0001_ledger.sql": "2709eb91efbc6610dafeda50db3b11a6ff289ea36a1b91a78e4096ed6ec8caf0",
@@ -72,9 +72,19 @@ def test_a_migration_that_has_landed_is_never_edited():
     assert {migration.name: migration.sha256 for migration in migrations()} == LANDED
 
 
-def test_what_other_tests_get_at_once_is_what_the_migrations_make():
-    once, known = sqlite3.connect(":memory:", isolation_level=None), new_database()
-    schema_at_once.migrate(once, 0)
+def test_what_a_new_file_gets_at_once_is_what_the_migrations_make(monkeypatch):
+    assert SCRIPT.read_text("utf-8") == at_once_script(), "it is old: run scripts/schema"
+    once = new_database()
+    monkeypatch.setattr(upgrade, "at_once", lambda: None)
+    known = new_database()
     for told in ("PRAGMA user_version", "PRAGMA application_id", SCHEMA):
         assert once.execute(told).fetchall() == known.execute(told).fetchall(), told
     assert list(once.iterdump()) == list(known.iterdump())
+
+
+def test_where_a_migration_has_changed_a_new_file_gets_them_one_by_one(monkeypatch):
+    more = upgrade.Migration(len(LANDED) + 1, "9999_more.sql", "CREATE TABLE more (x ANY) STRICT;")
+    monkeypatch.setattr(upgrade, "migrations", lambda: (*known, more))
+    known = migrations()
+    assert upgrade.at_once() is None
+    assert ("table", "more") in objects(new_database())
