@@ -242,11 +242,12 @@ def _make(conn: sqlite3.Connection, script: str) -> None:
 
 def _note(conn: sqlite3.Connection, applied: Sequence[Migration], now_ms: int) -> None:
     """Put on record which migrations a file has had."""
-    conn.executemany(
-        "INSERT INTO migrations VALUES (?, ?, ?, ?)",
-        [(one.version, one.name, one.sha256, now_ms) for one in applied],
-    )
-    conn.execute(f"PRAGMA user_version = {applied[-1].version}")
+    for migration in applied:
+        conn.execute(
+            "INSERT INTO migrations VALUES (?, ?, ?, ?)",
+            (migration.version, migration.name, migration.sha256, now_ms),
+        )
+        conn.execute(f"PRAGMA user_version = {migration.version}")
 
 
 def _version_of(conn: sqlite3.Connection, path: Path) -> int:
