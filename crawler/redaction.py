@@ -8,7 +8,8 @@ import os
 import re
 from base64 import b64encode
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
+from typing import NamedTuple
 from urllib.parse import quote, quote_plus
 
 LEFT_OUT = "…"
@@ -31,23 +32,38 @@ _NAMED_SECRET = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
 
 def redacted(text: str, secrets: Iterable[str]) -> str:
     """Return a text without some secrets."""
-    known = [secret for secret in secrets if len(secret) >= SHORTEST]
-    for secret in known:
-        for form in _forms(secret):
-            text = text.replace(form, LEFT_OUT)
-    if not (text.isascii() and text.isprintable()):
-        seen = _UNSEEN.sub("", text)
-        for secret in known:
-            if secret in seen:
-                text = _spread(secret).sub(LEFT_OUT, text)
-    return text
+    return _without(text, _sought(tuple(secrets), SHORTEST))
 
 
 def redacted_answer(text: str, secrets: Iterable[str]) -> str:
     """Return what a model wrote without some secrets, as far as none is a word of a model's."""
     if len(text) < SHORTEST_IN_ANSWER:
         return text
-    return redacted(text, [secret for secret in secrets if len(secret) >= SHORTEST_IN_ANSWER])
+    return _without(text, _sought(tuple(secrets), SHORTEST_IN_ANSWER))
+
+
+class _Sought(NamedTuple):
+    secrets: tuple[str, ...]
+    forms: tuple[str, ...]
+
+
+@lru_cache(maxsize=64)
+def _sought(secrets: tuple[str, ...], shortest: int) -> _Sought:
+    """Return what is looked for in a text."""
+    known = tuple(dict.fromkeys(secret for secret in secrets if len(secret) >= shortest))
+    return _Sought(known, tuple(form for secret in known for form in _forms(secret)))
+
+
+def _without(text: str, sought: _Sought) -> str:
+    for form in sought.forms:
+        if form in text:
+            text = text.replace(form, LEFT_OUT)
+    if not (text.isascii() and text.isprintable()):
+        seen = _UNSEEN.sub("", text)
+        for secret in sought.secrets:
+            if secret in seen:
+                text = _spread(secret).sub(LEFT_OUT, text)
+    return text
 
 
 class HeldBack:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from crawler.errors import CrawlerError, Exit
 from crawler.failpoints import failpoint
@@ -222,9 +222,8 @@ def _leave_behind(task: asyncio.Task[None]) -> None:
 
 
 def _succeeded(call: Call, answer: Answer, now_ms: int) -> Finish:
-    finish = _with_answer(
-        Finish(call.request_id, call.number, now_ms, Outcome.SUCCEEDED, text=""), answer
-    )
+    kept = _kept(answer)
+    finish = Finish(call.request_id, call.number, now_ms, Outcome.SUCCEEDED, **kept)
     if not finish.text:
         reason = "the answer is empty"
         raise ProviderError(
@@ -246,23 +245,28 @@ def _failed(call: Call, error: ProviderError, now_ms: int) -> Finish:
         reason_code=_note(error.kind),
         told=_told(error.told),
     )
-    return finish if error.answer is None else _with_answer(finish, error.answer)
+    if error.answer is None:
+        return finish
+    kept = _kept(error.answer)
+    kept |= {"text": kept["text"] or None, "told": kept["told"] or finish.told}
+    return finish._replace(**kept)
 
 
-def _with_answer(finish: Finish, answer: Answer) -> Finish:
-    return finish._replace(
-        text=_storable(answer.text) or finish.text,
-        tokens_in=_count(answer.tokens_in),
-        tokens_out=_count(answer.tokens_out),
-        tokens_thought=_count(answer.tokens_thought),
-        finish_reason=_note(answer.finish_reason),
-        model_version=_note(answer.model_version),
-        truncated=bool(answer.truncated),
-        thoughts=_storable(answer.thoughts)[:MOST_THOUGHTS],
-        tokens_cached=_count(answer.tokens_cached),
-        details=_details(answer.details),
-        told=_told(answer.told) or finish.told,
-    )
+def _kept(answer: Answer) -> dict[str, Any]:
+    """Return what is kept of an answer, by the names that it has in `Finish`."""
+    return {
+        "text": _storable(answer.text),
+        "tokens_in": _count(answer.tokens_in),
+        "tokens_out": _count(answer.tokens_out),
+        "tokens_thought": _count(answer.tokens_thought),
+        "finish_reason": _note(answer.finish_reason),
+        "model_version": _note(answer.model_version),
+        "truncated": bool(answer.truncated),
+        "thoughts": _storable(answer.thoughts)[:MOST_THOUGHTS],
+        "tokens_cached": _count(answer.tokens_cached),
+        "details": _details(answer.details),
+        "told": _told(answer.told),
+    }
 
 
 def _described(error: BaseException) -> str:

@@ -121,9 +121,10 @@ def _joined(parts: list[Any]) -> Any:
 def _one_or_more(text: str) -> list[Any]:
     """Return the values of a text; nearly always it is one."""
     try:
-        return [json.loads(text)]
+        value, end = _PLAIN.raw_decode(text)
     except (RecursionError, ValueError):
-        return list(_in_a_row(text))
+        end = -1
+    return [value] if end == len(text) else list(_in_a_row(text))
 
 
 def _in_a_row(text: str) -> Iterator[Any]:
@@ -148,4 +149,5 @@ def _bounded_int(digits: str) -> int | float:
     return int(digits) if len(digits) < 30 else float(digits)  # noqa: PLR2004 - digits
 
 
+_PLAIN = json.JSONDecoder()
 _DECODER = json.JSONDecoder(parse_int=_bounded_int)

@@ -219,6 +219,8 @@ class Server:
         """Return what a call is sent with. Raises CrawlerError for a variable that is missing."""
         added = added_headers(call.params)
         headers = {**self._headers, **self._key.headers()}
+        if not added:
+            return _Sent(self._bases[0], self._key.text, headers)
         given = {name.lower() for name in added}
         usual = {name: value for name, value in headers.items() if name.lower() not in given}
         return _Sent(self._bases[0], self._key.text, {**usual, **added})
