@@ -78,6 +78,7 @@ class _Question(NamedTuple):
     template: Template
     params: Mapping[str, Any]
     served_before: bool
+    timeout_ms: int
 
 
 class _Due(NamedTuple):
@@ -153,7 +154,7 @@ class _Drawing:
 
     def take(self, prompt_id: int, found: Iterator[_Candidate], calls: int) -> None:
         """Take so many of the candidates of a prompt, or fewer."""
-        question = _question(self._conn, prompt_id)
+        question = _question(self._conn, prompt_id, self._policy)
         is_bounded = self._tokens is not None or self._budget is not None
         known = usual(self._conn, prompt_id) if is_bounded else None
         enough = len(self.drawn.leases) + calls
@@ -171,7 +172,7 @@ class _Drawing:
         """Take a candidate, pass over it, or find that it can't be sent."""
         tokens, cost = None, 0.0
         try:
-            call = _call(candidate, question, _timeout_ms(self._policy, question.params))
+            call = _call(candidate, question)
             if known is not None:
                 tokens, cost = known.price(
                     candidate.word, candidate.fields, self._quota, self._allowance
@@ -214,13 +215,16 @@ def _candidates(
         yield from map(_Candidate._make, rows)
 
 
-def _question(conn: sqlite3.Connection, prompt_id: int) -> _Question:
-    provider, model, template, params, served_at_ms = conn.execute(
+def _question(conn: sqlite3.Connection, prompt_id: int, policy: Policy) -> _Question:
+    provider, model, template, text, served_at_ms = conn.execute(
         "SELECT provider, model, template, params, served_at_ms"
         " FROM prompts JOIN tallies ON prompt_id = id WHERE id = ?",
         (prompt_id,),
     ).fetchone()
-    return _Question(provider, model, _template(template), _params(params), served_at_ms > 0)
+    params = _params(text)
+    timeout_ms = _timeout_ms(policy, params)
+    served_before = served_at_ms > 0
+    return _Question(provider, model, _template(template), params, served_before, timeout_ms)
 
 
 _USUAL_TIMEOUT_MS = Policy().call_timeout_ms
@@ -242,7 +246,7 @@ def _timeout_ms(policy: Policy, params: Mapping[str, Any]) -> int:
     return FLEX_TIMEOUT_MS if flexible else usual_ms
 
 
-def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:
+def _call(candidate: _Candidate, question: _Question) -> Call:
     """Return the call for a request. Raises ValueError with the reason if it can't be sent."""
     try:
         fields = fields_of(candidate.fields, candidate.word)
@@ -260,6 +264,6 @@ def _call(candidate: _Candidate, question: _Question, timeout_ms: int) -> Call:
         prompt=rendered.prompt,
         prefill=rendered.prefill,
         params=question.params,
-        timeout_ms=timeout_ms,
+        timeout_ms=question.timeout_ms,
         served_before=question.served_before,
     )

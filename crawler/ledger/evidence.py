@@ -30,6 +30,8 @@ LONGEST_SEQUENCE = 20
 
 def judged(conn: sqlite3.Connection, scope: Scope, finish: Finish) -> Finish:
     """Return an end as it is to be recorded: some are final when they come again and again."""
+    if finish.outcome is Outcome.SUCCEEDED:
+        return finish  # the usual case
     most, odd = scope.policy.max_throttled, scope.policy.max_odd
     if finish.outcome is Outcome.THROTTLED and _is_its_own(conn, finish, most):
         said = f"refused {finish.number} times while others were let in"

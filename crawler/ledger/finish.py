@@ -74,7 +74,11 @@ def _teach(
     A limit learns of what the server said (``finished``); how that was judged (``closed``) is of
     the word alone.
     """
-    said = {(end.request_id, end.number): end for end in finished}
+    said = {
+        (end.request_id, end.number): end
+        for end in finished
+        if end.outcome is not Outcome.SUCCEEDED
+    }
     together = sum(finish.outcome is Outcome.SUCCEEDED for finish, _ in closed)
     away: list[Ended] = []
     for finish, attempt in closed:
@@ -83,7 +87,7 @@ def _teach(
         limit, answered = limits[attempt.limit_id], finish.outcome is Outcome.SUCCEEDED
         if answered and attempt.tokens_reserved is None and limit.state.gate_cause is None:
             continue  # the usual case, by the thousand: it teaches nothing
-        end = said[finish.request_id, finish.number]
+        end = finish if answered else said[finish.request_id, finish.number]
         ended = _ended(end, attempt, together)
         lesson = _learn(conn, limit, end, attempt, ended)
         limits[attempt.limit_id] = lesson.limit

@@ -57,6 +57,11 @@ REACHED = OPENS_GATE | {Outcome.THROTTLED}
 """What shows that there is a server."""
 
 
+def _has_reached(finish: Finish) -> bool:
+    """Tell whether a call shows that there is a server."""
+    return finish.outcome in REACHED or finish.reason_code == Kind.MODEL_LOADING
+
+
 class Loop:
     """One run.
 
@@ -157,6 +162,7 @@ class Loop:
                 failpoint("outcomes_taken")
             self._turned_at_ms = self._clock()
             self._count_costs(finished)
+            self._reached = self._reached or any(map(_has_reached, finished))
             done = await self._store.run(turn, self._scope, finished, self._allowance())
             self._report(finished, done)
             if done.leases:
@@ -183,12 +189,11 @@ class Loop:
 
     def _count_costs(self, finished: Sequence[Finish]) -> None:
         """Count what ended calls have cost; where they don't say, it is the most they could."""
-        for finish in finished:
+        for finish in finished if self._options.budget.budget is not None else ():
             most = self._costs.pop(finish.request_id, 0.0)
             tokens_in, tokens_out = tokens_used(finish)
             if tokens_in is not None and tokens_out is not None:
                 self._spent += self._options.budget.cost(tokens_in, tokens_out) - most
-            self._reached |= finish.outcome in REACHED or finish.reason_code == Kind.MODEL_LOADING
 
     # From leases to calls
 
