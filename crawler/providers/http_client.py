@@ -65,22 +65,20 @@ class _Headers(Mapping[str, str]):
     A value that is no text is as one that is not there: see `_text`.
     """
 
-    def __init__(self, response: pyreqwest.response.Response) -> None:
-        self._response = response
+    def __init__(self, headers: HeaderMap) -> None:
+        self._headers = headers
 
     def __getitem__(self, name: str) -> str:
-        text = _text(self._response.headers, name)
+        text = _text(self._headers, name)
         if text is None:
             raise KeyError(name)
         return text
 
     def __contains__(self, name: object) -> bool:
-        headers = self._response.headers
-        return isinstance(name, str) and name in headers and _text(headers, name) is not None
+        return name in self._headers and _text(self._headers, str(name)) is not None
 
     def __iter__(self) -> Iterator[str]:
-        headers = self._response.headers
-        return (name for name in headers if _text(headers, name) is not None)
+        return (name for name in self._headers if _text(self._headers, name) is not None)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -99,7 +97,7 @@ class Response:
     @property
     def headers(self) -> Mapping[str, str]:
         """The headers, read when they are asked for; the case of names makes no difference."""
-        return _Headers(self._response)
+        return _Headers(self._response.headers)
 
     @property
     def content_type(self) -> str:
@@ -135,8 +133,9 @@ class Response:
 class Client:
     """Sends requests; how many at once is up to whoever makes them."""
 
-    def __init__(self, client: pyreqwest.client.Client) -> None:
+    def __init__(self, client: pyreqwest.client.Client, headers: Mapping[str, str] = _NONE) -> None:
         self._client = client
+        self._usual = headers.items()
 
     @asynccontextmanager
     async def post(
@@ -166,7 +165,7 @@ class Client:
         request = (
             self._client.post(url).body_bytes(body).timeout(timedelta(milliseconds=timeout_ms))
         )
-        for name, value in headers.items():
+        for name, value in headers.items() - self._usual:
             request = request.header(name, value)
         if past_caches:
             request = request.header("Cache-Control", "no-cache")
@@ -196,10 +195,15 @@ class Client:
 
 
 @asynccontextmanager
-async def connected(base_url: str, proxy: str | None = None) -> AsyncIterator[Client]:
-    """Yield a client for a server; nothing is sent yet. Raises CrawlerError."""
+async def connected(
+    base_url: str, proxy: str | None = None, headers: Mapping[str, str] = _NONE
+) -> AsyncIterator[Client]:
+    """Yield a client for a server; nothing is sent yet. Raises CrawlerError.
+
+    ``headers`` are sent with each request that has no other values for them.
+    """
     try:
-        client = _builder(base_url, proxy).build()
+        client = _builder(base_url, proxy, headers).build()
     except (PyreqwestError, ValueError) as error:
         raise CrawlerError(
             "no connection can be set up",
@@ -209,7 +213,7 @@ async def connected(base_url: str, proxy: str | None = None) -> AsyncIterator[Cl
         ) from error
     try:
         async with client:
-            yield Client(client)
+            yield Client(client, headers)
     finally:
         await _out_of_python()
 
@@ -227,10 +231,12 @@ async def _out_of_python() -> None:
         await asyncio.sleep(0.001)
 
 
-def _builder(base_url: str, proxy: str | None) -> pyreqwest.client.ClientBuilder:
+def _builder(
+    base_url: str, proxy: str | None, headers: Mapping[str, str]
+) -> pyreqwest.client.ClientBuilder:
     builder = (
         pyreqwest.client.ClientBuilder()
-        .default_headers({"Content-Type": "application/json"})
+        .default_headers({"Content-Type": "application/json", **headers})
         .user_agent("crawler")
         .follow_redirects(enable=False)
         .connect_timeout(CONNECT_TIMEOUT)

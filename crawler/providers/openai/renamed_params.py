@@ -34,9 +34,9 @@ def other_name(said: Said, sent: Collection[str]) -> tuple[str, str] | None:
     return None
 
 
-def renamed(body: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def renamed(body: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return what is posted, under the names that are wanted."""
-    return {names.get(name, name): value for name, value in body.items()}
+    return {names.get(name, name): value for name, value in body.items()} if names else body
 
 
 def learned(ours: str, theirs: str, status_code: int) -> ProviderError:

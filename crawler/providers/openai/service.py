@@ -65,7 +65,7 @@ async def connect(model: str, name: str = "openai") -> AsyncIterator["Server"]:
     proxy = proxy_for(base_url, os.environ)
     secrets = [*secrets_in(f"{base_url}{address.query}"), *secrets_in(proxy or "")]
     remember(secrets)
-    async with connected(base_url, proxy) as http:
+    async with connected(base_url, proxy, {**usual_headers(name), **key.headers()}) as http:
         yield Server(http, address, secrets, name=name, key=key)
 
 
@@ -142,7 +142,7 @@ class Server:
         """
         if is_success(arrived.status):
             self._settle(sent)
-            return await self._read(call, arrived)
+            return await off_loop(len(arrived.body), answer_in, call, arrived, self._secrets)
         said = Said(arrived.status, arrived.headers, arrived.body, secrets=self._secrets)
         if arrived.status == _UNAUTHORIZED and await self._key.has_changed(sent.key):
             raise asked_again("the key was refused, and there is another", arrived.status)
@@ -198,7 +198,8 @@ class Server:
             arrived = await self._gathered(response, gathering)
             error.answer = await off_loop(len(arrived.body), draft_in, call, arrived, self._secrets)
             raise  # it was paid for
-        return await self._read(call, await self._gathered(response, gathering))
+        arrived = await self._gathered(response, gathering)
+        return await off_loop(len(arrived.body), answer_in, call, arrived, self._secrets)
 
     async def _gathered(self, response: Response, gathering: Gathering) -> Arrived:
         body = await off_loop(gathering.size, gathering.body)
@@ -208,9 +209,6 @@ class Server:
         # A thread can't read what belongs to the client.
         headers = response.headers if len(body) <= LARGE else dict(response.headers)
         return Arrived(response.status, headers, body, self._host, is_open)
-
-    async def _read(self, call: Call, arrived: Arrived) -> Answer:
-        return await off_loop(len(arrived.body), answer_in, call, arrived, self._secrets)
 
     def _url(self, base: str, path: str) -> str:
         return f"{base}/{path}{self._query}"
