@@ -62,7 +62,9 @@ def openai_usage(usage: Any) -> Usage:
     cached = _first(asked, "cached_tokens")
     if cached is None:
         cached = _first(usage, "prompt_cache_hit_tokens", "cached_tokens")
-    audio = _sum(_first(asked, "audio_tokens"), _first(wrote, "audio_tokens"))
+    audio = None
+    if asked or wrote:
+        audio = _sum(_first(asked, "audio_tokens"), _first(wrote, "audio_tokens"))
     return _believed(Usage(prompt, text, thoughts, cached or None, audio or None))
 
 

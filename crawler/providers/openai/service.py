@@ -14,7 +14,7 @@ somebody reads along.
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -22,7 +22,13 @@ from crawler.protocol import Answer, Call, ProviderError
 from crawler.providers.answers.check import require_checks
 from crawler.providers.answers.event_stream import EventReader
 from crawler.providers.answers.off_loop import LARGE, off_loop
-from crawler.providers.http_client import BrokenConnectionError, Client, Response, connected
+from crawler.providers.http_client import (
+    BrokenConnectionError,
+    Client,
+    Exchange,
+    Response,
+    connected,
+)
 from crawler.providers.openai.headers import added_headers, usual_headers
 from crawler.providers.openai.keys import Key, require_key
 from crawler.providers.openai.models import models_in
@@ -122,7 +128,7 @@ class Server:
 
     def _post(
         self, call: Call, body: Mapping[str, Any], sent: "_Sent", *, in_pieces: bool = False
-    ) -> AbstractAsyncContextManager[Response]:
+    ) -> Exchange:
         return self._http.post(
             self._url(sent.base, "completions" if is_completion(call) else "chat/completions"),
             json.dumps(body).encode(),
