@@ -18,9 +18,10 @@ from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
 from crawler.protocol import Finish, Lease
 from crawler.quota.tokens import used_tokens
-from crawler.states import SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
+from crawler.states import OPENS_GATE, SERVED, TRANSITIONS, UNPROCESSED, Outcome, RequestState
 from crawler.states.kinds import Kind
 
+_REACHED = OPENS_GATE | {Outcome.THROTTLED}
 SERVER_ERROR = 500
 """The first HTTP status of those that a server gives instead of an answer."""
 
@@ -117,6 +118,11 @@ def tokens_used(finish: Finish) -> tuple[int | None, int | None]:
     if finish.tokens_out is None:
         return finish.tokens_in, None
     return finish.tokens_in, finish.tokens_out + (finish.tokens_thought or 0)
+
+
+def shows_server(finish: Finish) -> bool:
+    """Tell whether a call shows that there is a server, whatever it said."""
+    return finish.outcome in _REACHED or finish.reason_code == Kind.MODEL_LOADING
 
 
 def _ended(finish: Finish, attempt: _Open, together: int) -> Ended:

@@ -19,7 +19,7 @@ from crawler.ledger.budget import ANYTHING, NOTHING, Allowance
 from crawler.ledger.clocks import agree_offset_ms
 from crawler.ledger.control import end_outage
 from crawler.ledger.doubt import vain_prompts
-from crawler.ledger.finish import end_run, released, tokens_used
+from crawler.ledger.finish import end_run, released, shows_server, tokens_used
 from crawler.ledger.repair import recount_in_passing
 from crawler.ledger.runs import Scope, start_run
 from crawler.ledger.status import Status, status
@@ -39,8 +39,7 @@ from crawler.run.ending import (
 )
 from crawler.run.executor import Executor
 from crawler.run.recovery import TICK_MS, Heartbeats, recover
-from crawler.states import OPENS_GATE, Outcome
-from crawler.states.kinds import Kind
+from crawler.states import Outcome
 from crawler.storage.cancellation import to_its_end
 from crawler.storage.locks import LockTimeout, RunLock
 from crawler.storage.store import Store
@@ -53,13 +52,6 @@ MOST_RELEASES = 5
 """After so many turns in a row whose commits were too slow for any call to leave, a run ends."""
 BATCH = 256
 """Ends that are worth a turn at once."""
-REACHED = OPENS_GATE | {Outcome.THROTTLED}
-"""What shows that there is a server."""
-
-
-def _has_reached(finish: Finish) -> bool:
-    """Tell whether a call shows that there is a server."""
-    return finish.outcome in REACHED or finish.reason_code == Kind.MODEL_LOADING
 
 
 class Loop:
@@ -162,7 +154,7 @@ class Loop:
                 failpoint("outcomes_taken")
             self._turned_at_ms = self._clock()
             self._count_costs(finished)
-            self._reached = self._reached or any(map(_has_reached, finished))
+            self._reached = self._reached or any(map(shows_server, finished))
             done = await self._store.run(turn, self._scope, finished, self._allowance())
             self._report(finished, done)
             if done.leases:
