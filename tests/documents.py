@@ -179,10 +179,9 @@ def views_page():
     """Return the page of the views. Raises LookupError for a column that nothing is said of."""
     conn = sqlite3.connect(":memory:", isolation_level=None)
     migrate(conn, 0)
-    parts = [
-        f"# Views\n\n{MADE}Times are ISO-8601 UTC, except where a name ends with `_ms`. Names and"
-        + " columns are kept from version to version; new columns come at the end.\n"
-    ]
+    times = "Times are ISO-8601 UTC, except where a name ends with `_ms`."
+    kept = "Names and columns are kept from version to version; new columns come at the end."
+    parts = [f"# Views\n\n{MADE}{times} {kept}\n"]
     there = {name for (name,) in conn.execute("SELECT name FROM sqlite_schema WHERE type = 'view'")}
     for name, (about, columns) in VIEWS.items():
         parts.append(f"\n## {name}\n\n{about}\n\n| column | is |\n|---|---|\n")
@@ -198,10 +197,8 @@ def views_page():
 
 def api_page():
     """Return the page of the Python names: their docstrings."""
-    parts = [
-        f"# Python API\n\n{MADE}All names of `import crawler`: how they are used, says"
-        + " [Python](python.md).\n"
-    ]
+    how = "All names of `import crawler`. How they are used: [Python](python.md)."
+    parts = [f"# Python API\n\n{MADE}{how}\n"]
     for name in sorted(library.__all__, key=lambda name: (name != "crawl", name)):
         what = getattr(library, name)
         signature = _signature(name, what)

@@ -73,3 +73,45 @@ def test_the_exit_codes_of_the_page_are_those_of_the_program():
 
 def test_the_readme_is_short():
     assert len(WRITTEN["README.md"].splitlines()) <= 150
+
+
+def test_the_workflow_calls_what_is_there():
+    """Of a YAML file as simple as that, the lines say enough."""
+    workflow = (ROOT / ".github" / "workflows" / "test.yml").read_text("utf-8")
+    runs = re.findall(r"^ +- run: (\S+)(?: (--\S+))?$", workflow, re.MULTILINE)
+    test = (ROOT / "scripts" / "test").read_text("utf-8")
+    assert (".ci/run", "") in runs
+    for program, option in runs:
+        assert (ROOT / program).exists()
+        assert option in test
+    oldest = re.search(
+        r'requires-python = ">=([\d.]+)"', (ROOT / "pyproject.toml").read_text("utf-8")
+    )
+    versions = re.findall(r'"(3\.\d+)"', workflow.partition("matrix")[2].partition("steps")[0])
+    assert versions[0] == oldest[1]
+
+
+SENTENCE = re.compile(r"[^.!?:;|]+")
+
+
+def sentences(page):
+    """Return the words of each sentence of a page: of its text, not of tables and blocks."""
+    text = re.sub(
+        r"```.*?```|^    [^\n]*$|^\|[^\n]*$|^#[^\n]*$|<!--.*?-->",
+        "\n\n",
+        page,
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    text = re.sub(r"`[^`]*`", "code", re.sub(r"\]\([^)]*\)", "]", text))
+    parts = [
+        part
+        for block in re.split(r"\n\s*\n|\n- |\n\d\. ", text)
+        for part in SENTENCE.findall(block)
+    ]
+    return [found for part in parts if len(found := re.findall(r"[\w'’-]+", part)) > 2]
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_sentences_are_short(name):
+    long = [" ".join(words) for words in sentences(WRITTEN[name]) if len(words) > 20]
+    assert long == []

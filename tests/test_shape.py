@@ -169,9 +169,9 @@ def test_log_events_are_a_closed_list():
     assert used == EVENTS
 
 
-def test_the_diagram_of_the_readme_is_the_table_of_states():
+def test_the_diagram_of_the_states_is_the_table_of_states():
     drawn = re.findall(
-        r"^\s+(\w+) --> (\w+)", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE
+        r"^\s+(\w+) --> (\w+)", (ROOT / "docs" / "requests.md").read_text("utf-8"), re.MULTILINE
     )
     legal = {(old, new) for old, news in MAY_FOLLOW.items() for new in news}
     assert set(drawn) == legal

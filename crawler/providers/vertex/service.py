@@ -64,7 +64,7 @@ def check_params(model: str, params: Mapping[str, Any]) -> None:
         raise CrawlerError(
             "the parameters can't be sent to Vertex AI",
             str(error),
-            "they are named as in its GenerationConfig, and as the README says",
+            "they are named as in its GenerationConfig, and as docs/vertex.md says",
             Exit.USAGE,
         ) from error
 
