@@ -5,6 +5,7 @@ first. Thoughts are no part of the text.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -77,6 +78,8 @@ def _candidate(message: Any, number: int) -> Any:
 def gather(messages: Iterable[Any]) -> Gathered:
     """Read the messages of one answer: of several candidates the first good one, else the first."""
     told = list(messages)
+    if len(told) == 1 and len(told[0].candidates) == 1:
+        return _gathered(told, told[0].candidates[0].index)
     numbers = {candidate.index for message in told for candidate in message.candidates}
     found = [_gathered(told, number) for number in sorted(numbers or {0})[:MOST_CANDIDATES]]
     return next(filter(_is_good, found), found[0])
@@ -219,6 +222,7 @@ def _reason(what: str, message: str) -> str:
     return f"{what} ({' '.join(message.split())})" if message else what
 
 
+@lru_cache(256)
 def _name(enum: Any, number: int) -> str:
     """Return the name of an enum's value; the service may know more of them than we."""
     return str(enum.Name(number)) if number in enum.values() else str(number)
