@@ -50,7 +50,7 @@ def _armed() -> dict[str, int]:
     match = re.fullmatch(rf"({'|'.join(POINTS)})(?::([1-9]\d{{0,8}}))?", told)
     if match is None:
         raise CrawlerError(
-            f"{VARIABLE}={told} names no point to die at",
+            f"{VARIABLE}={told} names no failpoint",
             f"there are {', '.join(POINTS)}; each also with a count, as {POINTS[0]}:2",
             f"unset {VARIABLE}: it is for tests",
             Exit.CONFIGURATION,

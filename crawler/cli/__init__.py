@@ -179,7 +179,7 @@ def _explain(error: Exception) -> int:
         told = CrawlerError(
             "the command can't be understood",
             "something in it is not UTF-8 text",
-            "put what is odd into a file of words",
+            "put such words into a UTF-8 file: crawler add FILE",
             Exit.USAGE,
         )
     elif isinstance(error, OSError):
@@ -191,7 +191,7 @@ def _explain(error: Exception) -> int:
         )
     else:
         told = CrawlerError(
-            "something went wrong that should not have",
+            "unexpected error",
             f"{type(error).__name__}: {error}",
             "run it again with crawler --debug …, and report what it prints",
             Exit.UNEXPECTED,

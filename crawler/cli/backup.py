@@ -36,9 +36,9 @@ def backup(file: str, db: Path) -> None:
         counted = answers(copy)
         if broken:
             raise CrawlerError(
-                f"{db} is not as it should be, and so would be its copy",
+                f"{db} breaks invariants, and its copy would, too",
                 f"broken: {', '.join(broken)}",
-                "crawler check tells more; crawler check --repair mends what can be mended",
+                "crawler check tells more; crawler check --repair restores what can be computed",
                 Exit.UNEXPECTED,
             )
 

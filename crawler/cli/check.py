@@ -38,7 +38,7 @@ def check(db: Path, *, as_json: bool, repair: bool) -> int:
     if broken:
         print_line(
             "a copy that was made while a run was at work may be torn: crawler backup makes whole"
-            " ones; crawler check --repair mends what can be mended (docs/backup.md)"
+            " ones; crawler check --repair restores what can be computed (docs/backup.md)"
         )
     return Exit.UNEXPECTED if broken else Exit.DONE
 

@@ -117,6 +117,6 @@ def not_as_made(what: str) -> CrawlerError:
     return CrawlerError(
         "the database is not as this program keeps it",
         what,
-        "crawler check tells what is broken; crawler check --repair mends what can be mended",
+        "crawler check tells what is broken; crawler check --repair restores what can be computed",
         Exit.UNEXPECTED,
     )

@@ -253,7 +253,7 @@ def _told(ending: Ending) -> tuple[str, str | None, str] | None:
         quota = "the quota of the day" if ending.detail == "day" else "the quota"
         return (
             f"{quota} is used up{' for ' if ending.limits else ''}{', '.join(ending.limits)}",
-            f"come back at {opens_at.isoformat().replace('+00:00', 'Z')}",
+            f"the quota opens at {opens_at.isoformat().replace('+00:00', 'Z')}",
             "{again} after that, or leave crawler run --watch running",
         )
     if ending.reason is Reason.KILLED and not ending.unfinished:
@@ -263,7 +263,7 @@ def _told(ending: Ending) -> tuple[str, str | None, str] | None:
     return _WORDS.get(ending.reason)
 
 
-_NO_GOOD = "one answer after another is no good"
+_NO_GOOD = "answers in sequence can't be used"
 _PENDING = "what is left stays pending"
 _OVER_BUDGET = (
     "the budget is used up",
@@ -278,7 +278,7 @@ _OUTAGE = (
 _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
     {
         Reason.CREDENTIALS: (
-            "the provider refuses to work for us",
+            "the provider refuses the credentials",
             None,
             "mend that (credentials come from the environment), then {again}",
         ),
@@ -307,8 +307,11 @@ _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
         ),
         Reason.STUCK: (
             "nothing that is left can ever be asked",
-            "rows were changed by hand: words that are gone, times that never come",
-            "crawler check tells what is broken; crawler check --repair mends what can be mended",
+            "rows were changed by hand: words are missing, or due times never come",
+            (
+                "crawler check tells what is broken; crawler check --repair restores what can"
+                " be computed"
+            ),
         ),
         Reason.DISK: (
             "the disk is too slow for the limit to be kept",
@@ -316,7 +319,7 @@ _WORDS: Mapping[Reason, tuple[str, str | None, str]] = MappingProxyType(
             "{again} when the disk is less busy, or put the database on another: --db PATH",
         ),
         Reason.KILLED: (
-            "this run was given up for dead",
+            "another run has declared this run dead",
             "it was stopped, or did nothing, for so long that another has taken its calls over",
             "crawler status shows who runs; {again} to go on beside it",
         ),

@@ -51,8 +51,8 @@ def require_trusted(conn: sqlite3.Connection, path: Path, version: int) -> None:
     raise CrawlerError(
         f"{path} {stranger}, and you have not said that you trust it",
         f"with your keys, and at your cost, {_asked(conn)}",
-        "reading is free: crawler status, crawler prompt list; to go on, once: the same command"
-        " with --trust",
+        "you may read it: crawler status, crawler prompt list; to go on, give the same command"
+        " with --trust, once",
         Exit.CONFIGURATION,
     )
 

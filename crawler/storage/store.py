@@ -112,7 +112,7 @@ class Store:
             self.has_failed = True
             raise CrawlerError(
                 f"{self.path}-lock has been removed, or another file is there now",
-                "who starts now can't know that this run is at work",
+                "a process that starts now can't see this run",
                 "leave that file where it is; then crawler run",
                 Exit.DATABASE,
             )
@@ -121,7 +121,7 @@ class Store:
             raise CrawlerError(
                 f"{self.path} has been removed, or another file is there now",
                 "what the run still had to record would be lost with it",
-                "stop what does that; then crawler run, on a file that stays where it is",
+                "find out what moves or removes the file, and stop it; then crawler run",
                 Exit.DATABASE,
             )
 

@@ -510,7 +510,7 @@ class TestExitCodes:
                 asked("run", "--provider", "openai", "--model", "m"), Exit.WORK_LEFT
             )
         assert what == "the quota is used up for openai/m; what is left stays pending"
-        assert re.fullmatch(r"come back at 20\S+Z", cause)
+        assert re.fullmatch(r"the quota opens at 20\S+Z", cause)
 
     def test_nobody_at_the_address_is_69(self, asked, monkeypatch):
         with socket.socket() as bound:

@@ -165,7 +165,7 @@ def test_a_day_that_is_used_up_ends_the_run(do, serve, sign):
     do("add", "a", "--prompt", "p")
     what, cause, _ = told(crawler("run", "--deadline", "5s"), Exit.WORK_LEFT)
     assert "the day is used up" in what
-    assert cause.startswith("come back at 20")
+    assert cause.startswith("the quota opens at 20")
     assert rows("crawl.db", "SELECT gate_cause, state FROM limits, requests") == [
         ("day", "pending")
     ]

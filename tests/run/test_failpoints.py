@@ -69,7 +69,7 @@ def test_a_wrong_name_is_an_error_that_tells_the_right_ones(tmp_path, forks, nam
     with process.stderr:
         ran = Ran(process.wait(20), "", process.stderr.read())
     what, cause, _ = told(ran, Exit.CONFIGURATION)
-    assert what == f"{VARIABLE}={name} names no point to die at"
+    assert what == f"{VARIABLE}={name} names no failpoint"
     assert all(point in cause for point in POINTS)
 
 

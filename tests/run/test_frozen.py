@@ -60,7 +60,9 @@ def test_a_run_that_is_stopped_for_good_is_given_up_and_its_late_answers_are_ref
         assert witness.asked.wait(20)
         frozen.send_signal(signal.SIGCONT)
         assert frozen.wait(10) == Exit.WORK_LEFT
-        assert told_by(frozen).startswith("error: this run was given up for dead; what is left")
+        assert told_by(frozen).startswith(
+            "error: another run has declared this run dead; what is left"
+        )
         crawl.assert_sound()
         assert other.wait(30) == Exit.DONE
         assert 0 < assert_witnesses_agree(crawl, witness, words) <= CONCURRENCY

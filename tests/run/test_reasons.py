@@ -51,7 +51,7 @@ def test_all_limits_that_wait_are_told_with_the_time_of_the_first():
     assert (ending.limits, ending.opens_at_ms) == (("a", "b", "c"), NOW_MS + 2 * PATIENCE_MS)
     error = error_of(ending)
     assert error.what.startswith("the quota of the day is used up for a, b, c;")
-    assert error.cause == "come back at 1970-01-01T00:46:40Z"
+    assert error.cause == "the quota opens at 1970-01-01T00:46:40Z"
 
 
 def test_a_quota_that_is_no_days_is_not_told_as_one():
