@@ -10,9 +10,10 @@ Rule: nothing here writes, and nothing here asks SQLite.
 import os
 import re
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 from crawler.errors import CrawlerError, Exit, quoted
 
@@ -182,7 +183,7 @@ def _require_own_log(path: Path, real: Path) -> None:
     wal = beside(real, "wal")
     if not _size(wal):
         return
-    if not _size(real) and _has_frames(wal):
+    if not _size(real) and _frames(wal) and _frames(wal, checked=True):
         raise _refused(
             path,
             f"{wal} holds answers of a crawl that was moved away",
@@ -191,7 +192,10 @@ def _require_own_log(path: Path, real: Path) -> None:
         )
     for _ in range(_MOST_LOOKS):
         before = _state(real), _state(wal), _read(wal, 0, _WAL_HEADER)
-        stranger = _stranger(real, wal)
+        if not _stranger(real, _frames(wal)):
+            return
+        # Only what its checksums confirm is in a log: the rest was torn when the power went.
+        stranger = _stranger(real, _frames(wal, checked=True))
         if not stranger:
             return
         # Who is at work may have changed them while they were looked at.
@@ -204,14 +208,13 @@ def _require_own_log(path: Path, real: Path) -> None:
             )
 
 
-def _stranger(real: Path, wal: Path) -> str:
+def _stranger(real: Path, log: _Log | None) -> str:
     """Return what shows that a log belongs to another file; empty where nothing does.
 
     A log holds all pages that its file lacks. The first page counts the lives of the file: the log
     begins where the file ends, or the file has got some of the log already.
     """
     header = _read(real, 0, 100)
-    log = _frames(wal)
     if log is None or not header.startswith(b"SQLite format 3\0"):
         return ""
     page_bytes = int.from_bytes(header[16:18])
@@ -230,20 +233,19 @@ def _stranger(real: Path, wal: Path) -> str:
     return ""
 
 
-def _has_frames(wal: Path) -> bool:
-    return _frames(wal) is not None
+def _frames(wal: Path, *, checked: bool = False) -> _Log | None:
+    """Read what has been committed to a log; None where that is nothing.
 
-
-def _frames(wal: Path) -> _Log | None:
-    """Read what has been committed to a log; None where that is nothing."""
+    ``checked``: as far as its checksums are right, which takes some 14 ms for each MB.
+    """
     try:
         with wal.open("rb") as file:
-            return _committed(file)
+            return _committed(file, checked=checked)
     except OSError:
         return None
 
 
-def _committed(file: BinaryIO) -> _Log | None:
+def _committed(file: BinaryIO, *, checked: bool) -> _Log | None:
     header = file.read(_WAL_HEADER)
     page_bytes, salts = int.from_bytes(header[8:12]), header[16:24]
     known = len(header) == _WAL_HEADER and int.from_bytes(header[:4]) in _WAL_MAGIC
@@ -251,19 +253,45 @@ def _committed(file: BinaryIO) -> _Log | None:
         return None
     committed: tuple[int, int] | None = None
     written, counters = set[int](), list[int]()
+    order: Literal["little", "big"] = "big" if header[3] & 1 else "little"
+    sums = _checksums(header[:24], order, (0, 0))
+    if checked and _sums_in(header[24:]) != sums:
+        return None
     while len(frame := file.read(_FRAME_HEADER)) == _FRAME_HEADER and frame[8:16] == salts:
         number, pages = int.from_bytes(frame[:4]), int.from_bytes(frame[4:8])
-        written.add(number)
-        if number == 1:
+        page = b""
+        if checked or number == 1:
             page = file.read(page_bytes)
-            counters.append(int.from_bytes(page[24:28]))
         else:
             file.seek(page_bytes, os.SEEK_CUR)
+        if checked:
+            sums = _checksums(frame[:8] + page, order, sums)
+            if _sums_in(frame[16:]) != sums:
+                break
+        written.add(number)
+        if number == 1:
+            counters.append(int.from_bytes(page[24:28]))
         if pages:
             committed = pages, len(counters)
     if committed is None:
         return None
     return _Log(page_bytes, committed[0], frozenset(written), tuple(counters[: committed[1]]))
+
+
+def _checksums(
+    data: bytes, order: Literal["little", "big"], sums: tuple[int, int]
+) -> tuple[int, int]:
+    """Return the checksums of a log, gone on with (sqlite.org/fileformat.html, 4.2)."""
+    first, second = sums
+    words = struct.unpack(f"{'<' if order == 'little' else '>'}{len(data) // 4}I", data)
+    for one, other in zip(words[::2], words[1::2], strict=True):
+        first = (first + one + second) & 0xFFFFFFFF
+        second = (second + other + first) & 0xFFFFFFFF
+    return first, second
+
+
+def _sums_in(stored: bytes) -> tuple[int, int]:
+    return int.from_bytes(stored[:4]), int.from_bytes(stored[4:8])
 
 
 # Files, read as they are

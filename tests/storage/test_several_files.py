@@ -140,6 +140,17 @@ def test_a_backup_is_not_mixed_with_the_log_of_what_it_replaces(path, pages, liv
     assert words(path) == 2
 
 
+@pytest.mark.parametrize("at", [56, 33, 25])
+def test_a_log_that_was_torn_by_a_power_cut_is_nobody_else_s(path, at):
+    """The first page of a log, its first frame or its own head has not reached the disk."""
+    killed(path)
+    with path.with_name("c.db-wal").open("r+b") as wal:
+        wal.seek(at)
+        wal.write(bytes(4_096 if at == 56 else 4))
+    assert crawler("--db", path, "status").code == Exit.DONE
+    assert words(path) == 2, "SQLite takes none of it"
+
+
 def test_another_crawl_is_not_mixed_with_a_log(path, tmp_path):
     other = tmp_path / "other.db"
     for name in "pqr":
