@@ -18,6 +18,7 @@ from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import PromptSpec, add_words, put_prompt
 from crawler.ledger.results import Result, result
 from crawler.ledger.runs import Selection
+from crawler.ledger.standing import ask_by
 from crawler.ledger.takeover import put_default_limit
 from crawler.lists.words import word_of
 from crawler.logs import json_lines
@@ -116,7 +117,8 @@ def _put(
         control.set_concurrency(conn, prompt.limit, setting.concurrency)
     if setting.per_minute is not None:
         control.set_per_minute(conn, prompt.limit, setting.per_minute, file_ms(conn))
-    add_words(conn, prompt.id, words, now_ms)
+    add_words(conn, prompt.id, words, now_ms, typed=True)
+    ask_by(conn, prompt.id, [word.text for word in words])
     return prompt.id
 
 

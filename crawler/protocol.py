@@ -8,7 +8,7 @@ process, by the nodes of a cluster, or as the lines of a batch job.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from crawler.states import Outcome
 
@@ -18,6 +18,33 @@ class Word(NamedTuple):
 
     text: str
     fields: Mapping[str, str]
+
+    @property
+    def key(self) -> str | None:
+        """What tells it from others; None: its text."""
+        return None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from others."""
+        return self.text if self.key is None else self.key
+
+
+class KeyedWord(Word):
+    """An item that several columns of its list tell from others."""
+
+    def __new__(cls, text: str, fields: Mapping[str, str], key: str) -> Self:
+        """Make one with a key: see `ledger.items.key_of`."""
+        made = super().__new__(cls, text, fields)
+        made._key = key
+        return made
+
+    @property
+    def key(self) -> str:
+        """What tells it from others."""
+        return self._key
+
+    _key: str
 
 
 class Call(NamedTuple):
@@ -85,6 +112,8 @@ class Lease(NamedTuple):
     """Estimate of the tokens that the call uses; None where its limit counts no tokens."""
     cost: float = 0.0
     """The most that the call can cost; 0 where the run has no budget."""
+    revision: int | None = None
+    """Of the word, from which it was rendered; None: the first."""
 
     @property
     def request_id(self) -> int:

@@ -1,4 +1,4 @@
--- The schema of a database as the newest migration (12) leaves it. For readers; a database
+-- The schema of a database as the newest migration (15) leaves it. For readers; a database
 -- is made by the files in migrations/, in their order. Renew this page: scripts/schema
 --
 -- Times are whole milliseconds since 1970 UTC. Views show them as ISO-8601 text.
@@ -10,21 +10,16 @@
 -- The items that are asked about.
 CREATE TABLE words (
     id          INTEGER PRIMARY KEY,                  -- in the order in which they were added
-    text        TEXT NOT NULL UNIQUE CHECK (text <> ''),
+    text        TEXT NOT NULL CHECK (text <> ''),
     fields      TEXT CHECK (fields LIKE '{%}'),       -- a JSON object
-    added_at_ms INTEGER NOT NULL
+    added_at_ms INTEGER NOT NULL,
+    key         TEXT,                                 -- what tells it from others; NULL: its text
+    revision    INTEGER NOT NULL DEFAULT 1 CHECK (revision > 0)
 ) STRICT;
 
-CREATE TRIGGER words_keep_their_text BEFORE UPDATE OF id, text, added_at_ms ON words
-BEGIN
-    SELECT raise(ABORT, 'a word never changes');
-END;
+CREATE UNIQUE INDEX words_by_key ON words (coalesce(key, text));
 
-CREATE TRIGGER words_keep_their_fields BEFORE UPDATE OF fields ON words
-WHEN old.fields IS NOT NULL AND new.fields IS NOT old.fields
-BEGIN
-    SELECT raise(ABORT, 'the fields of a word never change');
-END;
+CREATE INDEX words_keyed ON words (text) WHERE key NOT NULL;
 
 CREATE TRIGGER words_are_kept BEFORE DELETE ON words
 BEGIN
@@ -36,6 +31,55 @@ WHEN EXISTS (SELECT 1 FROM words WHERE id = new.id)
 BEGIN
     SELECT raise(ABORT, 'words are never replaced: crawler add adds what is new');
 END;
+
+CREATE TRIGGER words_keep_their_identity BEFORE UPDATE OF id, added_at_ms ON words
+BEGIN
+    SELECT raise(ABORT, 'a word is the same for good');
+END;
+
+CREATE TRIGGER words_change_by_revisions BEFORE UPDATE OF text, fields, key, revision ON words
+WHEN (new.text <> old.text OR new.key IS NOT old.key OR new.revision <> old.revision
+      OR old.fields NOT NULL AND new.fields IS NOT old.fields)
+ AND (new.revision <> old.revision + 1
+      OR NOT EXISTS (SELECT 1 FROM revisions
+                     WHERE word_id = old.id AND number = old.revision AND text = old.text
+                       AND fields IS old.fields AND key IS old.key))
+BEGIN
+    SELECT raise(ABORT, 'a word changes by a revision: crawler rename OLD NEW, crawler add LIST --update');
+END;
+
+-- What a word was before it was corrected.
+CREATE TABLE revisions (
+    word_id     INTEGER NOT NULL REFERENCES words (id),
+    number      INTEGER NOT NULL CHECK (number > 0),
+    text        TEXT NOT NULL,
+    fields      TEXT,
+    key         TEXT,
+    ended_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (word_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER revisions_never_change BEFORE UPDATE ON revisions
+BEGIN
+    SELECT raise(ABORT, 'a revision never changes');
+END;
+
+CREATE TRIGGER revisions_are_kept BEFORE DELETE ON revisions
+BEGIN
+    SELECT raise(ABORT, 'revisions are never deleted');
+END;
+
+CREATE TRIGGER revisions_are_not_replaced BEFORE INSERT ON revisions
+WHEN EXISTS (SELECT 1 FROM revisions WHERE word_id = new.word_id AND number = new.number)
+BEGIN
+    SELECT raise(ABORT, 'revisions are never replaced');
+END;
+
+-- The columns of which the key of an item is made, in their order; none: its text is.
+CREATE TABLE key_columns (
+    nth  INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
 
 -- A version of a prompt. It never changes; a change makes a new version.
 CREATE TABLE prompts (
@@ -49,6 +93,7 @@ CREATE TABLE prompts (
     limit_id      INTEGER NOT NULL REFERENCES limits (id),  -- the quota that its calls share
     current       INTEGER NOT NULL CHECK (current IN (0, 1)),  -- what the name stands for today
     created_at_ms INTEGER NOT NULL,
+    removed_at_ms INTEGER,                            -- NULL: it is asked
     UNIQUE (name, version),
     UNIQUE (name, template, provider, model, params)
 ) STRICT;
@@ -98,21 +143,29 @@ CREATE TABLE prompt_columns (
 
 -- One word and one prompt: a question, and where it stands.
 CREATE TABLE requests (
-    id         INTEGER PRIMARY KEY,
-    word_id    INTEGER NOT NULL REFERENCES words (id),
-    prompt_id  INTEGER NOT NULL REFERENCES prompts (id),
-    state      TEXT NOT NULL DEFAULT 'pending' CHECK (state = 'pending' OR state = 'leased' OR
-               state = 'succeeded' OR state = 'failed' OR state = 'cancelled'),
-    due_at_ms  INTEGER NOT NULL DEFAULT 0,            -- 0: fresh; it never had to wait
-    attempts   INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    id            INTEGER PRIMARY KEY,
+    word_id       INTEGER NOT NULL REFERENCES words (id),
+    prompt_id     INTEGER NOT NULL REFERENCES prompts (id),
+    state         TEXT NOT NULL DEFAULT 'pending' CHECK (state = 'pending' OR state = 'leased' OR
+                  state = 'succeeded' OR state = 'failed' OR state = 'cancelled'),
+    due_at_ms     INTEGER NOT NULL DEFAULT 0,         -- 0: fresh; it never had to wait
+    attempts      INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     -- its own, since the last retry by a person
-    failures   INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
+    failures      INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
     -- 1: cancelled once its open attempt ends
-    cancelling INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
+    cancelling    INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
     -- since it was last added or retried
-    no_answers INTEGER NOT NULL DEFAULT 0 CHECK (no_answers >= 0),
-    UNIQUE (word_id, prompt_id)
+    no_answers    INTEGER NOT NULL DEFAULT 0 CHECK (no_answers >= 0),
+    removed_at_ms INTEGER,                            -- NULL: on the list of its prompt
+    -- 1: another one stands in its place
+    superseded    INTEGER NOT NULL DEFAULT 0 CHECK (superseded = 0 OR superseded = 1),
+    replaces      INTEGER,                            -- whose answer counts until it has its own
+    place         INTEGER,                            -- in the list; NULL: its id
+    -- 1: its template uses what was corrected since
+    changed       INTEGER NOT NULL DEFAULT 0 CHECK (changed = 0 OR changed = 1)
 ) STRICT;
+
+CREATE UNIQUE INDEX requests_of_word ON requests (word_id, prompt_id) WHERE superseded = 0;
 
 -- One partial index for each question that a turn asks, and none over all states: a heap of
 -- done, waiting or fresh rows makes no other question slower.
@@ -125,17 +178,13 @@ CREATE INDEX requests_failed ON requests (prompt_id, id) WHERE state = 'failed';
 
 CREATE INDEX requests_cancelled ON requests (prompt_id, id) WHERE state = 'cancelled';
 
-CREATE TRIGGER requests_insert AFTER INSERT ON requests
-BEGIN
-    SELECT raise(ABORT, 'a request begins as pending')
-    WHERE new.state <> 'pending' OR new.attempts <> 0;
-    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
-END;
+CREATE INDEX requests_superseded ON requests (word_id, prompt_id) WHERE superseded = 1;
 
-CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
-BEGIN
-    SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
-END;
+CREATE INDEX requests_placed ON requests (prompt_id, place) WHERE place NOT NULL;
+
+CREATE INDEX requests_removed ON requests (prompt_id, word_id) WHERE removed_at_ms IS NOT NULL;
+
+CREATE INDEX requests_changed ON requests (prompt_id, id) WHERE changed = 1;
 
 CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests
 WHEN EXISTS (SELECT 1 FROM requests WHERE id = new.id)
@@ -152,6 +201,21 @@ CREATE TRIGGER requests_have_sane_times BEFORE UPDATE OF due_at_ms ON requests
 WHEN new.due_at_ms < 0 OR new.due_at_ms > 253402300799999
 BEGIN
     SELECT raise(ABORT, 'a request is due at a time in ms since 1970: crawler retry has it asked now');
+END;
+
+CREATE TRIGGER requests_insert AFTER INSERT ON requests
+BEGIN
+    SELECT raise(ABORT, 'a request begins as pending')
+    WHERE new.state <> 'pending' OR new.attempts <> 0 OR new.superseded <> 0
+       OR new.removed_at_ms NOT NULL;
+    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_replace_answers AFTER INSERT ON requests WHEN new.replaces NOT NULL
+BEGIN
+    SELECT raise(ABORT, 'a request replaces an answer about its word')
+    WHERE NOT EXISTS (SELECT 1 FROM requests AS old JOIN responses ON request_id = old.id
+                      WHERE old.id = new.replaces AND old.word_id = new.word_id);
 END;
 
 -- The legal transitions of crawler/states.py, arrow for arrow. Who leases makes an attempt.
@@ -171,13 +235,53 @@ BEGIN
     SELECT raise(ABORT, 'a request succeeds with its response')
     WHERE new.state = 'succeeded'
       AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    SELECT raise(ABORT, 'what is removed or superseded is not asked: crawler add WORD, crawler retry WORD')
+    WHERE (new.superseded = 1 OR new.removed_at_ms NOT NULL)
+      AND (new.state = 'pending' OR new.state = 'leased');
     UPDATE tallies
     SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
         leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
-        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
-        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
-        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
+        succeeded = succeeded + (new.state = 'succeeded') * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'cancelled'),
+        removed   = removed   + (new.removed_at_ms NOT NULL AND new.superseded = 0)
     WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_leave_the_list AFTER UPDATE OF superseded, removed_at_ms ON requests
+BEGIN
+    SELECT raise(ABORT, 'what is still to be asked is cancelled first: crawler remove WORD')
+    WHERE (new.superseded = 1 OR new.removed_at_ms NOT NULL)
+      AND (new.state = 'pending' OR new.state = 'leased' AND new.cancelling = 0);
+    UPDATE tallies
+    SET succeeded = succeeded + (new.state = 'succeeded') * entered,
+        failed    = failed    + (new.state = 'failed')    * entered,
+        cancelled = cancelled + (new.state = 'cancelled') * entered,
+        removed   = removed   + (new.state <> 'leased')
+                    * ((new.superseded = 0 AND new.removed_at_ms NOT NULL)
+                       - (old.superseded = 0 AND old.removed_at_ms NOT NULL))
+    FROM (SELECT (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                 - (old.superseded = 0 AND old.removed_at_ms IS NULL) AS entered)
+    WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_keep_their_identity
+BEFORE UPDATE OF id, word_id, prompt_id, replaces, place ON requests
+WHEN new.id <> old.id OR new.word_id <> old.word_id OR new.replaces IS NOT old.replaces
+  OR new.place IS NOT old.place OR new.state <> 'pending' OR new.attempts <> 0
+  OR NOT EXISTS (SELECT 1 FROM prompts AS own JOIN prompts AS other USING (name)
+                 WHERE own.id = old.prompt_id AND other.id = new.prompt_id)
+BEGIN
+    SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
+END;
+
+CREATE TRIGGER requests_go_on AFTER UPDATE OF prompt_id ON requests
+BEGIN
+    UPDATE tallies SET pending = pending - 1 WHERE prompt_id = old.prompt_id;
+    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
 END;
 
 -- One call each. The open attempt is the lease; (request_id, number) is its fencing token.
@@ -222,6 +326,7 @@ CREATE TABLE attempts (
     reason_code     TEXT,
     tokens_cached   INTEGER,                          -- of tokens_in: read from a cache
     details         TEXT,                             -- a JSON object, in the service's names
+    revision        INTEGER,                          -- of its word that was sent; NULL: the first
     PRIMARY KEY (request_id, number),
     CHECK ((finished_at_ms IS NULL) = (outcome IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -284,6 +389,34 @@ BEGIN
     SELECT raise(ABORT, 'responses are never replaced: a new version of the prompt asks again');
 END;
 
+-- A mark belongs to an answer: a new one has none. The newest counts, and none takes it off.
+CREATE TABLE reviews (
+    id         INTEGER PRIMARY KEY,
+    request_id INTEGER NOT NULL REFERENCES responses (request_id),
+    mark       TEXT NOT NULL CHECK (mark = 'good' OR mark = 'bad' OR mark = 'none'),
+    note       TEXT,
+    by         TEXT NOT NULL,                         -- who, as the system knows them
+    at_ms      INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX reviews_of_answer ON reviews (request_id, id);
+
+CREATE TRIGGER reviews_never_change BEFORE UPDATE ON reviews
+BEGIN
+    SELECT raise(ABORT, 'a mark never changes: crawler mark makes a new one');
+END;
+
+CREATE TRIGGER reviews_are_kept BEFORE DELETE ON reviews
+BEGIN
+    SELECT raise(ABORT, 'marks are never deleted: crawler mark none takes one off');
+END;
+
+CREATE TRIGGER reviews_are_not_replaced BEFORE INSERT ON reviews
+WHEN EXISTS (SELECT 1 FROM reviews WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'marks are never replaced: crawler mark makes a new one');
+END;
+
 -- The last text of a request that was no good: cut off, not the JSON that was asked for,
 -- failed its check. It was paid for, and it shows what is wrong.
 CREATE TABLE drafts (
@@ -307,7 +440,8 @@ CREATE TABLE tallies (
     -- What a request of a prompt uses, learned from its answers; for limits that count tokens.
     tokens_per_char REAL NOT NULL DEFAULT 0.25,
     tokens_out_mean REAL NOT NULL DEFAULT 250,
-    served_at_ms    INTEGER NOT NULL DEFAULT 0        -- the newest answer or block
+    served_at_ms    INTEGER NOT NULL DEFAULT 0,       -- the newest answer or block
+    removed         INTEGER NOT NULL DEFAULT 0 CHECK (removed >= 0)
 ) STRICT;
 
 CREATE TRIGGER tallies_are_kept BEFORE DELETE ON tallies
@@ -471,26 +605,22 @@ SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_o
        finished_at_ms - started_at_ms                                    AS duration_ms,
        strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch')  AS started_at,
        strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
-       word_id, request_id, tokens_thought, finish_reason, model_version, truncated
-FROM request_details
-WHERE text IS NOT NULL
-ORDER BY request_id;
+       word_id, request_id, tokens_thought, finish_reason, model_version, truncated, stale, key,
+       review, note
+FROM list_details
+WHERE text IS NOT NULL AND removed_at_ms IS NULL
+ORDER BY standing_id;
 
 -- The requests that have failed for good, and why; current is 0 where the prompt has a newer
 -- version.
 CREATE VIEW failures AS
-SELECT request_details.word, request_details.outcome, request_details.reason,
-       request_details.status_code, request_details.attempts, request_details.failures,
-       request_details.prompt, request_details.version, request_details.provider,
-       request_details.model,
-       strftime('%Y-%m-%dT%H:%M:%fZ', request_details.finished_at_ms / 1000.0, 'unixepoch')
-           AS failed_at,
-       request_details.word_id, request_details.request_id, request_details.draft,
-       attempts.reason_code, request_details.current  -- 0: there is a newer version of the prompt
+SELECT word, outcome, reason, status_code, attempts, failures, prompt, version, provider, model,
+       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS failed_at,
+       word_id, request_id, draft, reason_code,
+       current                              -- 0: there is a newer version of the prompt
 FROM request_details
-JOIN attempts ON attempts.request_id = request_details.request_id
-             AND attempts.number = request_details.attempts
-WHERE request_details.state = 'failed';
+WHERE state = 'failed' AND superseded = 0 AND removed_at_ms IS NULL
+  AND prompt_id NOT IN (SELECT id FROM prompts WHERE removed_at_ms NOT NULL);
 
 -- One row a request: its item, its prompt, its last attempt and its response. An attempt that
 -- has succeeded is the last one of its request, so that the last attempt is also the
@@ -523,13 +653,63 @@ SELECT requests.id            AS request_id,
        last.model_version     AS model_version,
        coalesce(last.truncated, 0) AS truncated,
        responses.text         AS text,
-       drafts.text            AS draft
+       drafts.text            AS draft,
+       last.reason_code       AS reason_code,
+       requests.superseded    AS superseded,
+       requests.removed_at_ms AS removed_at_ms,
+       substr(words.key, 2)   AS key,
+       requests.changed       AS changed,
+       last.revision          AS revision
 FROM requests
 JOIN words ON words.id = requests.word_id
 JOIN prompts ON prompts.id = requests.prompt_id
 LEFT JOIN attempts AS last ON last.request_id = requests.id AND last.number = requests.attempts
 LEFT JOIN responses ON responses.request_id = requests.id
 LEFT JOIN drafts ON drafts.request_id = requests.id;
+
+-- One row a word on the list of a prompt, as its standing request has it; where that has no
+-- answer yet and replaces one, all but the first columns is of the request that brought that.
+CREATE VIEW list_details AS
+SELECT standing.id            AS standing_id,
+       coalesce(standing.place, standing.id) AS place,
+       standing.word_id       AS word_id,
+       standing.prompt_id     AS asked_by_id,
+       standing.state         AS state,
+       coalesce(standing.removed_at_ms, asked_by.removed_at_ms) AS removed_at_ms,
+       shown.text NOT NULL AND (shown.current = 0 OR shown.changed = 1) AS stale,
+       shown.request_id       AS request_id,
+       shown.prompt_id        AS prompt_id,
+       shown.word             AS word,
+       shown.fields           AS fields,
+       shown.attempts         AS attempts,
+       shown.prompt           AS prompt,
+       shown.version          AS version,
+       shown.current          AS current,
+       shown.provider         AS provider,
+       shown.model            AS model,
+       shown.started_at_ms    AS started_at_ms,
+       shown.finished_at_ms   AS finished_at_ms,
+       shown.reason           AS reason,
+       shown.reason_code      AS reason_code,
+       shown.tokens_in        AS tokens_in,
+       shown.tokens_out       AS tokens_out,
+       shown.tokens_thought   AS tokens_thought,
+       shown.finish_reason    AS finish_reason,
+       shown.model_version    AS model_version,
+       shown.truncated        AS truncated,
+       shown.text             AS text,
+       shown.key              AS key,
+       shown.changed          AS changed,
+       (SELECT nullif(mark, 'none') FROM reviews WHERE reviews.request_id = shown.request_id
+        ORDER BY reviews.id DESC LIMIT 1) AS review,
+       (SELECT note FROM reviews WHERE reviews.request_id = shown.request_id
+        ORDER BY reviews.id DESC LIMIT 1) AS note
+FROM requests AS standing
+JOIN prompts AS asked_by ON asked_by.id = standing.prompt_id
+JOIN request_details AS shown
+  ON shown.request_id = CASE WHEN standing.replaces IS NULL OR standing.state = 'succeeded'
+                             THEN standing.id ELSE standing.replaces END
+WHERE standing.superseded = 0;
 
 -- How many requests of each prompt version are in each state.
 CREATE VIEW progress AS
@@ -538,7 +718,7 @@ SELECT prompts.name     AS prompt,
        prompts.provider AS provider,
        prompts.model    AS model,
        pending + leased + succeeded + failed + cancelled AS requests,
-       pending, leased, succeeded, failed, cancelled
+       pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
 JOIN tallies ON tallies.prompt_id = prompts.id;
 

@@ -1,13 +1,15 @@
--- made of migrations b2613db2
+-- made of migrations eb8652f3
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
 CREATE TABLE words (
     id          INTEGER PRIMARY KEY,             -- in the order in which they were added
-    text        TEXT    NOT NULL UNIQUE CHECK (text <> ''),
+    text        TEXT    NOT NULL CHECK (text <> ''),
     fields      TEXT    CHECK (fields LIKE '{%}'),  -- a JSON object
     added_at_ms INTEGER NOT NULL
-) STRICT;
+, key TEXT, revision INTEGER NOT NULL DEFAULT 1 CHECK (revision > 0)) STRICT;
+
+CREATE UNIQUE INDEX words_by_key ON words (coalesce(key, text));
 
 CREATE TABLE limits (
     id                INTEGER PRIMARY KEY,
@@ -31,7 +33,7 @@ CREATE TABLE prompts (
     params        TEXT    NOT NULL CHECK (params LIKE '{%}'),
     limit_id      INTEGER NOT NULL REFERENCES limits (id),
     current       INTEGER NOT NULL CHECK (current IN (0, 1)),  -- what the name stands for today
-    created_at_ms INTEGER NOT NULL,
+    created_at_ms INTEGER NOT NULL, removed_at_ms INTEGER,
     UNIQUE (name, version),
     UNIQUE (name, template, provider, model, params)
 ) STRICT;
@@ -69,9 +71,12 @@ CREATE TABLE requests (
     attempts   INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
     failures   INTEGER NOT NULL DEFAULT 0 CHECK (failures BETWEEN 0 AND attempts),
     cancelling INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)), no_answers INTEGER NOT NULL DEFAULT 0
-    CHECK (no_answers >= 0),  -- once its attempt ends
-    UNIQUE (word_id, prompt_id)
-) STRICT;
+    CHECK (no_answers >= 0), removed_at_ms INTEGER, superseded INTEGER NOT NULL DEFAULT 0
+    CHECK (superseded = 0 OR superseded = 1), replaces INTEGER, place INTEGER
+, changed INTEGER NOT NULL DEFAULT 0
+    CHECK (changed = 0 OR changed = 1)) STRICT;
+
+CREATE UNIQUE INDEX requests_of_word ON requests (word_id, prompt_id) WHERE superseded = 0;
 
 CREATE INDEX requests_fresh ON requests (prompt_id, id)
     WHERE state = 'pending' AND due_at_ms = 0;
@@ -98,7 +103,7 @@ CREATE TABLE attempts (
     status_code    INTEGER,
     retry_after_ms INTEGER,
     tokens_in      INTEGER,
-    tokens_out     INTEGER, tokens_thought INTEGER, finish_reason TEXT, model_version TEXT, truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)), nth INTEGER NOT NULL DEFAULT 0, tokens_reserved INTEGER, reason_code TEXT, tokens_cached INTEGER, details TEXT,
+    tokens_out     INTEGER, tokens_thought INTEGER, finish_reason TEXT, model_version TEXT, truncated INTEGER NOT NULL DEFAULT 0 CHECK (truncated IN (0, 1)), nth INTEGER NOT NULL DEFAULT 0, tokens_reserved INTEGER, reason_code TEXT, tokens_cached INTEGER, details TEXT, revision INTEGER,
     PRIMARY KEY (request_id, number),
     CHECK ((finished_at_ms IS NULL) = (outcome IS NULL))
 ) STRICT, WITHOUT ROWID;
@@ -122,7 +127,7 @@ CREATE TABLE tallies (
     succeeded INTEGER NOT NULL DEFAULT 0 CHECK (succeeded >= 0),
     failed    INTEGER NOT NULL DEFAULT 0 CHECK (failed >= 0),
     cancelled INTEGER NOT NULL DEFAULT 0 CHECK (cancelled >= 0)
-, tokens_per_char REAL NOT NULL DEFAULT 0.25, tokens_out_mean REAL NOT NULL DEFAULT 250, served_at_ms INTEGER NOT NULL DEFAULT 0) STRICT;
+, tokens_per_char REAL NOT NULL DEFAULT 0.25, tokens_out_mean REAL NOT NULL DEFAULT 250, served_at_ms INTEGER NOT NULL DEFAULT 0, removed INTEGER NOT NULL DEFAULT 0 CHECK (removed >= 0)) STRICT;
 
 CREATE TRIGGER prompts_insert AFTER INSERT ON prompts
 BEGIN
@@ -134,29 +139,6 @@ BEFORE UPDATE OF id, name, version, template, provider, model, params, limit_id,
 ON prompts
 BEGIN
     SELECT raise(ABORT, 'a prompt version never changes: add a new version');
-END;
-
-CREATE TRIGGER requests_insert AFTER INSERT ON requests
-BEGIN
-    SELECT raise(ABORT, 'a request begins as pending')
-    WHERE new.state <> 'pending' OR new.attempts <> 0;
-    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
-END;
-
-CREATE TRIGGER requests_keep_their_identity BEFORE UPDATE OF id, word_id, prompt_id ON requests
-BEGIN
-    SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
-END;
-
-CREATE TRIGGER words_keep_their_text BEFORE UPDATE OF id, text, added_at_ms ON words
-BEGIN
-    SELECT raise(ABORT, 'a word never changes');
-END;
-
-CREATE TRIGGER words_keep_their_fields BEFORE UPDATE OF fields ON words
-WHEN old.fields IS NOT NULL AND new.fields IS NOT old.fields
-BEGIN
-    SELECT raise(ABORT, 'the fields of a word never change');
 END;
 
 CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests
@@ -197,16 +179,6 @@ BEGIN
     SELECT raise(ABORT, 'responses are never deleted');
 END;
 
-CREATE VIEW progress AS
-SELECT prompts.name     AS prompt,
-       prompts.version  AS version,
-       prompts.provider AS provider,
-       prompts.model    AS model,
-       pending + leased + succeeded + failed + cancelled AS requests,
-       pending, leased, succeeded, failed, cancelled
-FROM prompts
-JOIN tallies ON tallies.prompt_id = prompts.id;
-
 CREATE TABLE drafts (
     request_id INTEGER PRIMARY KEY,
     number     INTEGER NOT NULL,                 -- the attempt that brought it
@@ -243,52 +215,6 @@ SELECT strftime('%Y-%m-%dT%H:%M:%fZ', limit_changes.at_ms / 1000.0, 'unixepoch')
 FROM limit_changes
 JOIN limits ON limits.id = limit_changes.limit_id
 ORDER BY limit_changes.id;
-
-CREATE VIEW request_details AS
-SELECT requests.id            AS request_id,
-       words.id               AS word_id,
-       prompts.id             AS prompt_id,
-       words.text             AS word,
-       words.fields           AS fields,
-       requests.state         AS state,
-       requests.due_at_ms     AS due_at_ms,
-       requests.attempts      AS attempts,
-       requests.failures      AS failures,
-       prompts.name           AS prompt,
-       prompts.version        AS version,
-       prompts.current        AS current,
-       prompts.provider       AS provider,
-       prompts.model          AS model,
-       last.run_id            AS run_id,
-       last.started_at_ms     AS started_at_ms,
-       last.finished_at_ms    AS finished_at_ms,
-       last.outcome           AS outcome,
-       last.reason            AS reason,
-       last.status_code       AS status_code,
-       last.tokens_in         AS tokens_in,
-       last.tokens_out        AS tokens_out,
-       last.tokens_thought    AS tokens_thought,
-       last.finish_reason     AS finish_reason,
-       last.model_version     AS model_version,
-       coalesce(last.truncated, 0) AS truncated,
-       responses.text         AS text,
-       drafts.text            AS draft
-FROM requests
-JOIN words ON words.id = requests.word_id
-JOIN prompts ON prompts.id = requests.prompt_id
-LEFT JOIN attempts AS last ON last.request_id = requests.id AND last.number = requests.attempts
-LEFT JOIN responses ON responses.request_id = requests.id
-LEFT JOIN drafts ON drafts.request_id = requests.id;
-
-CREATE VIEW results AS
-SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_out, attempts,
-       finished_at_ms - started_at_ms                                    AS duration_ms,
-       strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch')  AS started_at,
-       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
-       word_id, request_id, tokens_thought, finish_reason, model_version, truncated
-FROM request_details
-WHERE text IS NOT NULL
-ORDER BY request_id;
 
 CREATE VIEW throughput_per_minute AS
 SELECT strftime('%Y-%m-%dT%H:%M:00Z', attempts.started_at_ms / 1000, 'unixepoch') AS minute_at,
@@ -335,31 +261,6 @@ BEGIN
     SELECT raise(ABORT, 'a request is due at a time in ms since 1970: crawler retry has it asked now');
 END;
 
-CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
-BEGIN
-    SELECT raise(ABORT, 'not a legal transition of a request')
-    WHERE NOT CASE old.state
-        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
-        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
-                           OR new.state = 'failed' OR new.state = 'cancelled'
-        WHEN 'failed' THEN new.state = 'pending'
-        WHEN 'cancelled' THEN new.state = 'pending'
-        ELSE 0
-    END;
-    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD')
-    WHERE new.state = 'leased' AND new.attempts <> old.attempts + 1;
-    SELECT raise(ABORT, 'a request succeeds with its response')
-    WHERE new.state = 'succeeded'
-      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
-    UPDATE tallies
-    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
-        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
-        succeeded = succeeded + (new.state = 'succeeded') - (old.state = 'succeeded'),
-        failed    = failed    + (new.state = 'failed')    - (old.state = 'failed'),
-        cancelled = cancelled + (new.state = 'cancelled') - (old.state = 'cancelled')
-    WHERE prompt_id = new.prompt_id;
-END;
-
 CREATE TRIGGER responses_are_not_replaced BEFORE INSERT ON responses
 WHEN EXISTS (SELECT 1 FROM responses WHERE request_id = new.request_id)
 BEGIN
@@ -403,16 +304,280 @@ CREATE TABLE prompt_columns (
     PRIMARY KEY (prompt, name)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX requests_superseded ON requests (word_id, prompt_id) WHERE superseded = 1;
+
+CREATE INDEX requests_placed ON requests (prompt_id, place) WHERE place NOT NULL;
+
+CREATE INDEX requests_removed ON requests (prompt_id, word_id) WHERE removed_at_ms IS NOT NULL;
+
+CREATE TRIGGER requests_insert AFTER INSERT ON requests
+BEGIN
+    SELECT raise(ABORT, 'a request begins as pending')
+    WHERE new.state <> 'pending' OR new.attempts <> 0 OR new.superseded <> 0
+       OR new.removed_at_ms NOT NULL;
+    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_replace_answers AFTER INSERT ON requests WHEN new.replaces NOT NULL
+BEGIN
+    SELECT raise(ABORT, 'a request replaces an answer about its word')
+    WHERE NOT EXISTS (SELECT 1 FROM requests AS old JOIN responses ON request_id = old.id
+                      WHERE old.id = new.replaces AND old.word_id = new.word_id);
+END;
+
+CREATE TRIGGER requests_transition AFTER UPDATE OF state ON requests
+BEGIN
+    SELECT raise(ABORT, 'not a legal transition of a request')
+    WHERE NOT CASE old.state
+        WHEN 'pending' THEN new.state = 'leased' OR new.state = 'cancelled'
+        WHEN 'leased' THEN new.state = 'succeeded' OR new.state = 'pending'
+                           OR new.state = 'failed' OR new.state = 'cancelled'
+        WHEN 'failed' THEN new.state = 'pending'
+        WHEN 'cancelled' THEN new.state = 'pending'
+        ELSE 0
+    END;
+    SELECT raise(ABORT, 'only a run leases, with an attempt: crawler run, crawler retry WORD')
+    WHERE new.state = 'leased' AND new.attempts <> old.attempts + 1;
+    SELECT raise(ABORT, 'a request succeeds with its response')
+    WHERE new.state = 'succeeded'
+      AND NOT EXISTS (SELECT 1 FROM responses WHERE request_id = new.id);
+    SELECT raise(ABORT, 'what is removed or superseded is not asked: crawler add WORD, crawler retry WORD')
+    WHERE (new.superseded = 1 OR new.removed_at_ms NOT NULL)
+      AND (new.state = 'pending' OR new.state = 'leased');
+    UPDATE tallies
+    SET pending   = pending   + (new.state = 'pending')   - (old.state = 'pending'),
+        leased    = leased    + (new.state = 'leased')    - (old.state = 'leased'),
+        succeeded = succeeded + (new.state = 'succeeded') * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'succeeded'),
+        failed    = failed    + (new.state = 'failed')    * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'failed'),
+        cancelled = cancelled + (new.state = 'cancelled') * (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                              - (old.state = 'cancelled'),
+        removed   = removed   + (new.removed_at_ms NOT NULL AND new.superseded = 0)
+    WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_leave_the_list AFTER UPDATE OF superseded, removed_at_ms ON requests
+BEGIN
+    SELECT raise(ABORT, 'what is still to be asked is cancelled first: crawler remove WORD')
+    WHERE (new.superseded = 1 OR new.removed_at_ms NOT NULL)
+      AND (new.state = 'pending' OR new.state = 'leased' AND new.cancelling = 0);
+    UPDATE tallies
+    SET succeeded = succeeded + (new.state = 'succeeded') * entered,
+        failed    = failed    + (new.state = 'failed')    * entered,
+        cancelled = cancelled + (new.state = 'cancelled') * entered,
+        removed   = removed   + (new.state <> 'leased')
+                    * ((new.superseded = 0 AND new.removed_at_ms NOT NULL)
+                       - (old.superseded = 0 AND old.removed_at_ms NOT NULL))
+    FROM (SELECT (new.superseded = 0 AND new.removed_at_ms IS NULL)
+                 - (old.superseded = 0 AND old.removed_at_ms IS NULL) AS entered)
+    WHERE prompt_id = new.prompt_id;
+END;
+
+CREATE TRIGGER requests_keep_their_identity
+BEFORE UPDATE OF id, word_id, prompt_id, replaces, place ON requests
+WHEN new.id <> old.id OR new.word_id <> old.word_id OR new.replaces IS NOT old.replaces
+  OR new.place IS NOT old.place OR new.state <> 'pending' OR new.attempts <> 0
+  OR NOT EXISTS (SELECT 1 FROM prompts AS own JOIN prompts AS other USING (name)
+                 WHERE own.id = old.prompt_id AND other.id = new.prompt_id)
+BEGIN
+    SELECT raise(ABORT, 'a request belongs to its word and prompt for good');
+END;
+
+CREATE TRIGGER requests_go_on AFTER UPDATE OF prompt_id ON requests
+BEGIN
+    UPDATE tallies SET pending = pending - 1 WHERE prompt_id = old.prompt_id;
+    UPDATE tallies SET pending = pending + 1 WHERE prompt_id = new.prompt_id;
+END;
+
 CREATE VIEW failures AS
-SELECT request_details.word, request_details.outcome, request_details.reason,
-       request_details.status_code, request_details.attempts, request_details.failures,
-       request_details.prompt, request_details.version, request_details.provider,
-       request_details.model,
-       strftime('%Y-%m-%dT%H:%M:%fZ', request_details.finished_at_ms / 1000.0, 'unixepoch')
-           AS failed_at,
-       request_details.word_id, request_details.request_id, request_details.draft,
-       attempts.reason_code, request_details.current  -- 0: there is a newer version of the prompt
+SELECT word, outcome, reason, status_code, attempts, failures, prompt, version, provider, model,
+       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS failed_at,
+       word_id, request_id, draft, reason_code,
+       current                              -- 0: there is a newer version of the prompt
 FROM request_details
-JOIN attempts ON attempts.request_id = request_details.request_id
-             AND attempts.number = request_details.attempts
-WHERE request_details.state = 'failed';
+WHERE state = 'failed' AND superseded = 0 AND removed_at_ms IS NULL
+  AND prompt_id NOT IN (SELECT id FROM prompts WHERE removed_at_ms NOT NULL);
+
+CREATE VIEW progress AS
+SELECT prompts.name     AS prompt,
+       prompts.version  AS version,
+       prompts.provider AS provider,
+       prompts.model    AS model,
+       pending + leased + succeeded + failed + cancelled AS requests,
+       pending, leased, succeeded, failed, cancelled, removed
+FROM prompts
+JOIN tallies ON tallies.prompt_id = prompts.id;
+
+CREATE INDEX requests_changed ON requests (prompt_id, id) WHERE changed = 1;
+
+CREATE INDEX words_keyed ON words (text) WHERE key NOT NULL;
+
+CREATE TABLE revisions (
+    word_id     INTEGER NOT NULL REFERENCES words (id),
+    number      INTEGER NOT NULL CHECK (number > 0),
+    text        TEXT    NOT NULL,
+    fields      TEXT,
+    key         TEXT,
+    ended_at_ms INTEGER NOT NULL,
+    PRIMARY KEY (word_id, number)
+) STRICT, WITHOUT ROWID;
+
+CREATE TRIGGER revisions_never_change BEFORE UPDATE ON revisions
+BEGIN
+    SELECT raise(ABORT, 'a revision never changes');
+END;
+
+CREATE TRIGGER revisions_are_kept BEFORE DELETE ON revisions
+BEGIN
+    SELECT raise(ABORT, 'revisions are never deleted');
+END;
+
+CREATE TRIGGER revisions_are_not_replaced BEFORE INSERT ON revisions
+WHEN EXISTS (SELECT 1 FROM revisions WHERE word_id = new.word_id AND number = new.number)
+BEGIN
+    SELECT raise(ABORT, 'revisions are never replaced');
+END;
+
+CREATE TRIGGER words_keep_their_identity BEFORE UPDATE OF id, added_at_ms ON words
+BEGIN
+    SELECT raise(ABORT, 'a word is the same for good');
+END;
+
+CREATE TRIGGER words_change_by_revisions BEFORE UPDATE OF text, fields, key, revision ON words
+WHEN (new.text <> old.text OR new.key IS NOT old.key OR new.revision <> old.revision
+      OR old.fields NOT NULL AND new.fields IS NOT old.fields)
+ AND (new.revision <> old.revision + 1
+      OR NOT EXISTS (SELECT 1 FROM revisions
+                     WHERE word_id = old.id AND number = old.revision AND text = old.text
+                       AND fields IS old.fields AND key IS old.key))
+BEGIN
+    SELECT raise(ABORT, 'a word changes by a revision: crawler rename OLD NEW, crawler add LIST --update');
+END;
+
+CREATE VIEW request_details AS
+SELECT requests.id            AS request_id,
+       words.id               AS word_id,
+       prompts.id             AS prompt_id,
+       words.text             AS word,
+       words.fields           AS fields,
+       requests.state         AS state,
+       requests.due_at_ms     AS due_at_ms,
+       requests.attempts      AS attempts,
+       requests.failures      AS failures,
+       prompts.name           AS prompt,
+       prompts.version        AS version,
+       prompts.current        AS current,
+       prompts.provider       AS provider,
+       prompts.model          AS model,
+       last.run_id            AS run_id,
+       last.started_at_ms     AS started_at_ms,
+       last.finished_at_ms    AS finished_at_ms,
+       last.outcome           AS outcome,
+       last.reason            AS reason,
+       last.status_code       AS status_code,
+       last.tokens_in         AS tokens_in,
+       last.tokens_out        AS tokens_out,
+       last.tokens_thought    AS tokens_thought,
+       last.finish_reason     AS finish_reason,
+       last.model_version     AS model_version,
+       coalesce(last.truncated, 0) AS truncated,
+       responses.text         AS text,
+       drafts.text            AS draft,
+       last.reason_code       AS reason_code,
+       requests.superseded    AS superseded,
+       requests.removed_at_ms AS removed_at_ms,
+       substr(words.key, 2)   AS key,
+       requests.changed       AS changed,
+       last.revision          AS revision
+FROM requests
+JOIN words ON words.id = requests.word_id
+JOIN prompts ON prompts.id = requests.prompt_id
+LEFT JOIN attempts AS last ON last.request_id = requests.id AND last.number = requests.attempts
+LEFT JOIN responses ON responses.request_id = requests.id
+LEFT JOIN drafts ON drafts.request_id = requests.id;
+
+CREATE TABLE key_columns (
+    nth  INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE
+) STRICT;
+
+CREATE TABLE reviews (
+    id         INTEGER PRIMARY KEY,
+    request_id INTEGER NOT NULL REFERENCES responses (request_id),
+    mark       TEXT    NOT NULL CHECK (mark = 'good' OR mark = 'bad' OR mark = 'none'),
+    note       TEXT,
+    by         TEXT    NOT NULL,                 -- who, as the system knows them
+    at_ms      INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX reviews_of_answer ON reviews (request_id, id);
+
+CREATE TRIGGER reviews_never_change BEFORE UPDATE ON reviews
+BEGIN
+    SELECT raise(ABORT, 'a mark never changes: crawler mark makes a new one');
+END;
+
+CREATE TRIGGER reviews_are_kept BEFORE DELETE ON reviews
+BEGIN
+    SELECT raise(ABORT, 'marks are never deleted: crawler mark none takes one off');
+END;
+
+CREATE TRIGGER reviews_are_not_replaced BEFORE INSERT ON reviews
+WHEN EXISTS (SELECT 1 FROM reviews WHERE id = new.id)
+BEGIN
+    SELECT raise(ABORT, 'marks are never replaced: crawler mark makes a new one');
+END;
+
+CREATE VIEW list_details AS
+SELECT standing.id            AS standing_id,
+       coalesce(standing.place, standing.id) AS place,
+       standing.word_id       AS word_id,
+       standing.prompt_id     AS asked_by_id,
+       standing.state         AS state,
+       coalesce(standing.removed_at_ms, asked_by.removed_at_ms) AS removed_at_ms,
+       shown.text NOT NULL AND (shown.current = 0 OR shown.changed = 1) AS stale,
+       shown.request_id       AS request_id,
+       shown.prompt_id        AS prompt_id,
+       shown.word             AS word,
+       shown.fields           AS fields,
+       shown.attempts         AS attempts,
+       shown.prompt           AS prompt,
+       shown.version          AS version,
+       shown.current          AS current,
+       shown.provider         AS provider,
+       shown.model            AS model,
+       shown.started_at_ms    AS started_at_ms,
+       shown.finished_at_ms   AS finished_at_ms,
+       shown.reason           AS reason,
+       shown.reason_code      AS reason_code,
+       shown.tokens_in        AS tokens_in,
+       shown.tokens_out       AS tokens_out,
+       shown.tokens_thought   AS tokens_thought,
+       shown.finish_reason    AS finish_reason,
+       shown.model_version    AS model_version,
+       shown.truncated        AS truncated,
+       shown.text             AS text,
+       shown.key              AS key,
+       shown.changed          AS changed,
+       (SELECT nullif(mark, 'none') FROM reviews WHERE reviews.request_id = shown.request_id
+        ORDER BY reviews.id DESC LIMIT 1) AS review,
+       (SELECT note FROM reviews WHERE reviews.request_id = shown.request_id
+        ORDER BY reviews.id DESC LIMIT 1) AS note
+FROM requests AS standing
+JOIN prompts AS asked_by ON asked_by.id = standing.prompt_id
+JOIN request_details AS shown
+  ON shown.request_id = CASE WHEN standing.replaces IS NULL OR standing.state = 'succeeded'
+                             THEN standing.id ELSE standing.replaces END
+WHERE standing.superseded = 0;
+
+CREATE VIEW results AS
+SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_out, attempts,
+       finished_at_ms - started_at_ms                                    AS duration_ms,
+       strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch')  AS started_at,
+       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
+       word_id, request_id, tokens_thought, finish_reason, model_version, truncated, stale, key,
+       review, note
+FROM list_details
+WHERE text IS NOT NULL AND removed_at_ms IS NULL
+ORDER BY standing_id;

@@ -66,6 +66,10 @@ def test_a_failure_tells_what_its_function_has_said(db):
         "fields": {"n": "0"},
         "truncated": True,
         "finished_at_ms": result.finished_at_ms,
+        "stale": False,
+        "key": "",
+        "review": None,
+        "note": None,
     }
     said = rows(
         db,

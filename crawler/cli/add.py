@@ -1,6 +1,8 @@
 """`crawler add`: words in."""
 
-from collections.abc import Iterable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -8,16 +10,20 @@ import click
 
 from crawler.cli.adding import (
     PART,
+    Choice,
     Counts,
     add_parts,
     check_fields,
+    columns_of,
     meanwhile,
     parts_of,
     report_added,
     stopped_politely,
+    tell_corrected,
     tell_early,
 )
 from crawler.cli.builtin import STUDY_NOTES, study_notes
+from crawler.cli.keys import keyed, read_key
 from crawler.cli.options import (
     changed_database_option,
     found,
@@ -26,14 +32,17 @@ from crawler.cli.options import (
     prompt_option,
     require_no_other,
 )
-from crawler.cli.sources import WordsOrFiles, require_sources, words_of
+from crawler.cli.sources import WordsOrFiles, require_sources, typed_words, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import count_of
-from crawler.ledger.intake import current_prompt, known_words
+from crawler.errors import CrawlerError, count_of
+from crawler.ledger.intake import Added, current_prompt, known_words
+from crawler.ledger.items import corrections, identities, key_columns, put_key
+from crawler.ledger.standing import bring_back
 from crawler.lists.form import Reading
 from crawler.protocol import Word
-from crawler.storage.database import reading, writing
+from crawler.storage.database import reading, require_database, writing
+from crawler.storage.upgrade import newest_version
 from crawler.template import Template
 
 LONGEST = 300
@@ -58,6 +67,9 @@ Examples:
 @click.option("--delimiter", help="What separates cells: one character, tab, none.")
 @click.option("--encoding", help="How the characters are written, such as cp1252.")
 @click.option("--no-header", is_flag=True, help="The first row is an item; columns are numbers.")
+@click.option("--key", metavar="C,…", help="The columns that tell rows apart: --key lemma,pos.")
+@click.option("--keep-first", is_flag=True, help="Of rows with one key that differ take the first.")
+@click.option("--update", is_flag=True, help="Give known words the fields of the list.")
 @click.option("-n", "--dry-run", is_flag=True, help="Tell what would be added, and add nothing.")
 @changed_database_option
 @click.pass_context
@@ -70,6 +82,9 @@ def add(
     delimiter: str | None,
     encoding: str | None,
     no_header: bool,
+    key: str | None,
+    keep_first: bool,
+    update: bool,
     dry_run: bool,
     db: Path,
 ) -> None:
@@ -77,36 +92,94 @@ def add(
 
     An existing file is read: text, CSV and its relatives, JSON, xlsx, parquet, also packed by gzip;
     the other columns become fields of the word. - is standard input, anything else is a word, and
-    after -- everything is. What is there already stays as it is.
+    after -- everything is.
+
+    Rows that are equal in all columns are one; those with one key that differ are refused, unless
+    --key or --keep-first says what is meant. What is there already stays as it is, but for
+    --update. A word that was removed is back when it is typed, and not when a list has it.
     """
     how = Reading(column, delimiter, encoding, not no_header)
+    told_apart = read_key(key, _stored_key(db), column)
+    choice = Choice(None if keep_first else told_apart, update=update)
     require_sources(ctx, sources)
     is_live = "-" in sources
+
+    def read(say: Callable[[str], None]) -> Iterator[list[Word]]:
+        return parts_of(keyed(words_of(ctx, sources, how, say), told_apart), is_live=is_live)
+
     with stopped_politely():
-        parts = parts_of(words_of(ctx, sources, how, tell), is_live=is_live)
+        parts = read(tell)
         try:
             first = next(parts, [])
             require_no_other(db, name)
             if dry_run:
-                _preview(db, name, chain([first], parts))
+                _preview(db, name, chain([first], parts), choice)
                 return
             if len(first) < PART or is_live:
                 parts = chain([first], parts)
             else:  # too long to be kept: it is checked to its end, and then read again
-                _check(db, name, chain([first], parts))
-                parts = parts_of(words_of(ctx, sources, how, lambda _: None), is_live=False)
+                _check(db, name, chain([first], parts), choice)
+                parts = read(lambda _: None)
         except KeyboardInterrupt:
             tell_early("0 are in")
             raise
-        with writing(db, wall_ms()) as writer:
-            prompt = named_prompt(writer, name)
-            counts, added = add_parts(db, writer, prompt, parts)
+        typed = typed_words(ctx, sources)
+        _put(db, name, typed, parts, choice, told_apart.columns if key else None)
+
+
+def _put(
+    db: Path,
+    name: str | None,
+    typed: Sequence[str],
+    parts: Iterable[Sequence[Word]],
+    choice: Choice,
+    columns: Sequence[str] | None,
+) -> None:
+    """Add words part by part, and tell what has come of it; ``columns``: of the key, if named."""
+    with writing(db, wall_ms()) as writer:
+        prompt = named_prompt(writer, name)
+        back, known = writer.run(_bring_back, prompt.id, typed)
+        parts = ([one for one in part if one.key or one not in known] for part in parts)
+        counts, added, corrected = add_parts(db, writer, prompt, parts, choice)
+        if columns:
+            writer.run(put_key, columns)
     counts.tell_look_alikes()
     report_added(prompt, counts.unique, added)
     counts.tell_repeated()
+    if corrected.words:
+        tell_corrected(corrected)
+    if choice.update:
+        added = added._replace(other_fields=0)
+    _tell_known(added, back)
+
+
+def _bring_back(
+    conn: sqlite3.Connection, prompt_id: int, typed: Sequence[str]
+) -> tuple[int, list[Word]]:
+    """Put typed words on the list again if they were removed; return how many.
+
+    Return with it those that are the text of items with keys of their own: they are no new words.
+    """
+    meant = {text: identities(conn, text) for text in typed}
+    known = [text for text, found in meant.items() if found and text not in found]
+    back = bring_back(conn, prompt_id, chain.from_iterable(meant.values()))
+    return back, [Word(text, {}) for text in known]
+
+
+def _tell_known(added: Added, back: int) -> None:
+    """Tell what was known in another way, and who was removed."""
     if added.other_fields:
         tell(
-            f"{added.other_fields} known with other fields: kept, or filled in where there was none"
+            f"{added.other_fields} known with other fields: kept, or filled in where there was"
+            " none; to take those of the list: --update"
+        )
+    if back:
+        tell(f"{back} on the list again, with what was answered")
+    if added.removed:
+        tell(
+            f"{added.removed} {'was' if added.removed == 1 else 'were'} removed and"
+            f" {'stays' if added.removed == 1 else 'stay'} so; who types a word brings it back:"
+            " crawler add WORD"
         )
 
 
@@ -123,21 +196,35 @@ def _asked(db: Path, name: str | None) -> tuple[str, str]:
     return name, prompt.template if prompt else study_notes("local", None).template
 
 
-def _check(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:
+def _check(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choice: Choice) -> None:
     """Refuse words that can't be asked about before one is added. Raises CrawlerError."""
     asked, checked = _asked(db, named), 0
     with meanwhile(lambda: f"{count_of(checked, 'word')} checked so far"):
         for part in parts:
+            choice.take(part)
             check_fields(db, *asked, part)
             checked += len(part)
 
 
-def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> None:
+def _stored_key(db: Path) -> Sequence[str]:
+    """Return the columns of the key of a file; none of one that is new, or of an older version.
+
+    What else is wrong with a file is told when it is opened to write.
+    """
+    with suppress(CrawlerError):
+        if db.exists() and require_database(db) == newest_version():
+            with reading(db) as conn:
+                return key_columns(conn)
+    return ()
+
+
+def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choice: Choice) -> None:
     """Tell what adding words would do, and how the first of them would be asked about."""
     name, template = _asked(db, named)
-    counts, asked, others = Counts(), 0, 0
+    counts, asked, others, changed = Counts(), 0, 0, 0
     shown: list[Word] = []
     for part in parts:
+        choice.take(part)
         words = counts.take(part)
         check_fields(db, name, template, words)
         shown += words[: SHOWN - len(shown)]
@@ -145,12 +232,16 @@ def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]]) -> No
             with reading(db) as conn:
                 prompt = current_prompt(conn, name)
                 known = known_words(conn, prompt.id if prompt else None, words)
+                if choice.update:
+                    changed += corrections(conn, words, columns_of(words))
             asked, others = asked + known[0], others + known[1]
     counts.tell_look_alikes()
     tell(
         f"{counts.unique - asked} of {counts.unique} would be added to {name}; {asked} known"
         f" already, {others} known with other fields; nothing was added"
     )
+    if choice.update:
+        tell(f"{changed} would change")
     for word in shown:
         print_line(f"{printable(word.text)}: {printable(_question(template, word))}")
 

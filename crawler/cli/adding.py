@@ -11,13 +11,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 from crawler.cli.columns import nearest
+from crawler.cli.keys import Key, require_alike
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.intake import Added, Prompt, add_words, recorded_fields
+from crawler.ledger.items import Corrected, revised
 from crawler.lists.source import NOTHING_ADDED
 from crawler.lists.words import look_alikes
 from crawler.protocol import Word
@@ -35,6 +39,20 @@ TOLD_EVERY_S = 2.0
 EXAMPLES = 5
 
 
+class Choice(NamedTuple):
+    """What is to become of rows that are known, or that differ where they should not."""
+
+    key: Key | None
+    """Rows with one key must be alike; None: the first of them is taken."""
+    update: bool = False
+    """Known words get the fields of the list."""
+
+    def take(self, part: Sequence[Word]) -> None:
+        """Refuse rows that differ. Raises CrawlerError."""
+        if self.key is not None:
+            require_alike(part, self.key)
+
+
 class Counts:
     """What was found in a list, part by part: repeated words are found within a part."""
 
@@ -49,14 +67,15 @@ class Counts:
         """Count a part; return the first of each of its words."""
         first: dict[str, Word] = {}
         for word in part:
-            first.setdefault(word.text, word)
+            first.setdefault(word.identity, word)
         self.read += len(part)
         self.unique += len(first)
         if len(first) < len(part):
-            counts = Counter(word.text for word in part)
-            self._repeated += [text for text, n in counts.items() if n > 1][: EXAMPLES + 1]
+            counts = Counter(word.identity for word in part)
+            again = (first[identity].text for identity, n in counts.items() if n > 1)
+            self._repeated += islice(again, EXAMPLES + 1)
             del self._repeated[EXAMPLES + 1 :]
-        pairs = look_alikes(first)
+        pairs = look_alikes(word.text for word in first.values() if word.key is None)
         self._alike += len(pairs)
         self._pairs += pairs[: EXAMPLES - len(self._pairs)]
         return list(first.values())
@@ -134,10 +153,14 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
     Raises CrawlerError.
     """
     needed = Template(template).required_names() - {"word"}
-    lacking = [word.text for word in words if not needed <= word.fields.keys()] if needed else []
+    lacking = [word for word in words if not needed <= word.fields.keys()] if needed else []
     if lacking and db.exists():
         with reading(db) as conn:
-            lacking = [text for text in lacking if not needed <= recorded_fields(conn, text).keys()]
+            lacking = [
+                word
+                for word in lacking
+                if not needed <= recorded_fields(conn, word.identity).keys()
+            ]
     if lacking:
         columns = list(dict.fromkeys(column for word in words for column in word.fields))
         missing = sorted(needed - set(columns)) or sorted(needed)
@@ -147,8 +170,8 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
             " none was added",
             (f"the list has {', '.join(map(printable, columns))}: " if columns else "")
             + f"prompt {name!r} needs {', '.join(missing)}, which they have not,"
-            f" for example {printable(lacking[0])}",
-            f"write {{{printable(near)}}} in the template (crawler prompt add)"
+            f" for example {printable(lacking[0].text)}",
+            f"write {{{printable(near)}}} in the template (crawler prompt edit)"
             if near not in (None, missing[0])
             else "add the column, or put that part of the template in [[ ]] to make it optional",
             Exit.USAGE,
@@ -156,13 +179,14 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
 
 
 def add_parts(
-    db: Path, writer: Writer, prompt: Prompt, parts: Iterable[Sequence[Word]]
-) -> tuple[Counts, Added]:
+    db: Path, writer: Writer, prompt: Prompt, parts: Iterable[Sequence[Word]], choice: Choice
+) -> tuple[Counts, Added, Corrected]:
     """Add words part by part; return what was found and what has changed.
 
     Where it ends early, tell how many are in. Raises CrawlerError.
     """
-    counts, total, done = Counts(), Added(0, 0, 0), 0
+    counts, total, done = Counts(), Added(0, 0, 0, 0), 0
+    corrected = Corrected(0, 0)
 
     def so_far() -> str:
         return f"{count_of(counts.read, 'word')} read, {total.requests} added so far"
@@ -170,8 +194,12 @@ def add_parts(
     try:
         with meanwhile(so_far):
             for part in parts:
+                choice.take(part)
                 words = counts.take(part)
                 check_fields(db, prompt.name, prompt.template, words)
+                if choice.update:
+                    more = writer.run(revised, words, columns_of(words), wall_ms())
+                    corrected = Corrected(*map(sum, zip(corrected, more, strict=True)))
                 added = writer.run(add_words, prompt.id, words, wall_ms())
                 total = Added(*(a + b for a, b in zip(total, added, strict=True)))
                 done += 1
@@ -185,7 +213,7 @@ def add_parts(
         if done and isinstance(error, CrawlerError):
             error.what = error.what.removesuffix(NOTHING_ADDED)
         raise
-    return counts, total
+    return counts, total, corrected
 
 
 def tell_early(how_many: str) -> None:
@@ -212,6 +240,23 @@ def stopped_politely() -> Iterator[None]:
     finally:
         for number in asked:
             signal.signal(number, signal.SIG_DFL)
+
+
+def columns_of(words: Iterable[Word]) -> set[str]:
+    """Return the columns that a list has, but for that of the word."""
+    return {name for word in words for name in word.fields}
+
+
+def tell_corrected(corrected: Corrected) -> None:
+    """Tell how many words have changed, and what that means for their answers."""
+    words, stale = corrected
+    told = f"{words} {'word' if words == 1 else 'words'} changed"
+    if stale:
+        told += (
+            f"; {stale} {'answer is' if stale == 1 else 'answers are'} stale"
+            " (ask again: crawler retry --stale)"
+        )
+    tell(told)
 
 
 def report_added(prompt: Prompt, unique: int, added: Added) -> None:

@@ -21,6 +21,7 @@ from crawler.errors import quoted
 from crawler.ledger.control import word_id
 from crawler.ledger.intake import Prompt
 from crawler.ledger.results import answer
+from crawler.ledger.standing import bring_back
 from crawler.lists.words import word_of
 from crawler.protocol import Call, Word
 from crawler.storage.database import writing
@@ -42,6 +43,7 @@ def ask(word: str, name: str | None, db: Path) -> None:
     require_no_other(db, name)
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
+        writer.run(bring_back, prompt.id, [given.text])
         known = writer.run(answer, prompt.id, given.text)
         if known is None:
             if writer.run(word_id, given.text) is None:
@@ -51,7 +53,8 @@ def ask(word: str, name: str | None, db: Path) -> None:
         _ask(db, prompt, given.text, request_id)
     else:
         print_line(printable_lines(known.text))
-        tell(f"answered at {moment(known.finished_at_ms)}; not asked again")
+        stale = f"; stale: crawler retry {quoted(given.text)} asks again" if known.stale else ""
+        tell(f"answered at {moment(known.finished_at_ms)}; not asked again{stale}")
 
 
 def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:

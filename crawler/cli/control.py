@@ -1,4 +1,4 @@
-"""`retry`, `cancel`, `pause`, `resume`, `limit`: rows that a running crawl obeys at once."""
+"""`cancel`, `pause`, `resume`, `limit`: rows that a running crawl obeys at once."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -19,28 +19,7 @@ from crawler.ledger.limits import limit_names, meant_limits
 from crawler.ledger.status import status
 from crawler.lists.words import as_added
 from crawler.policy import Policy
-from crawler.states import RequestState
 from crawler.storage.database import Writer, reading, require_database, writing
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  crawler retry                 everything that has failed
-  crawler retry abrogate        one word
-  crawler retry --cancelled     what was cancelled""",
-)
-@click.argument("words", nargs=-1)
-@click.option("--cancelled", is_flag=True, help="What was cancelled, instead of what has failed.")
-@click.option("--prompt", "name", help="Only of this prompt.")
-@changed_database_option
-def retry(words: Sequence[str], name: str | None, db: Path, *, cancelled: bool) -> None:
-    """Ask again what has failed, with a new budget of failures."""
-    state = RequestState.CANCELLED if cancelled else RequestState.FAILED
-    with _open(db) as writer:
-        prompt_ids, word_ids = writer.run(_chosen, name, words)
-        count = writer.run(control.retry, prompt_ids, word_ids, [state])
-    tell(f"{count} {state} {_requests(count)} pending again")
 
 
 @click.command(

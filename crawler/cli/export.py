@@ -25,10 +25,12 @@ from crawler.cli.export_forms import (
     write_workbook,
 )
 from crawler.cli.options import database_option, found, meant, prompt_option
+from crawler.cli.selecting import answer_options, selected, typed
 from crawler.cli.terminal import tell
 from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.intake import current_prompt
-from crawler.ledger.results import Result, field_names, results
+from crawler.ledger.items import key_columns
+from crawler.ledger.results import Result, field_names, results, results_of
 from crawler.storage.database import reading
 from crawler.storage.whole_file import unfinished
 
@@ -38,12 +40,14 @@ from crawler.storage.whole_file import unfinished
 Examples:
   crawler export notes.xlsx
   crawler export -o notes.csv --prompt define
+  crawler export failed.csv --failed
   crawler export --all --format jsonl | jq .text""",
 )
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("-o", "--output", metavar="FILE", help="The same; - is standard output.")
 @click.option("--format", "named", type=click.Choice(FORMS), help="By the file's name.")
 @prompt_option("Of which prompt.")
+@answer_options
 @click.option("--all", "everything", is_flag=True, help="Also the words that have no answer.")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @database_option
@@ -56,8 +60,12 @@ def export(
     db: Path,
     everything: bool,
     force: bool,
+    **said: Any,
 ) -> None:
-    """Write the answers of a prompt's current version, in the order of the list.
+    """Write the answers of a prompt, in the order of the list.
+
+    Those that an older version gave are stale, and say so. With --failed, --stale, --bad or
+    --state only those words; what has failed has no answer, and is written with them.
 
     The file's suffix is its form: csv, tsv, json, jsonl, xlsx, parquet. An answer with a schema has
     a column for each of its fields. CSV cells that a spreadsheet would take for a formula get a '
@@ -70,10 +78,17 @@ def export(
     with reading(db) as conn:
         name = meant(conn, name)
         prompt = found(current_prompt(conn, name), name)
-        table = columns(prompt, field_names(conn, prompt.id))
+        keyed = bool(key_columns(conn))
+        table = columns(prompt, field_names(conn, prompt.id), keyed=keyed)
         with _target(target, db, force=force, binary=form not in TEXT_FORMS) as stream:
             tally = _Tally()
-            rows = tally.counted(results(conn, prompt.id))
+            asked = typed((), (name,), **said)
+            if asked.is_empty:
+                found_rows = results(conn, prompt.id)
+            else:
+                found_rows = results_of(conn, selected(conn, asked)[0].ids)
+            rows = tally.counted(found_rows)
+            everything = everything or bool(asked.selectors.states)
             chosen = (row for row in rows if everything or row.text is not None)
             _write(form, stream, chosen, table, target)
     have = "has" if tally.answered == 1 else "have"

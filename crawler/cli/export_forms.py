@@ -60,19 +60,21 @@ def form_of(output: str, named: str | None) -> str:
     )
 
 
-def columns(prompt: Prompt, fields: Sequence[str]) -> list[Column]:
+def columns(prompt: Prompt, fields: Sequence[str], *, keyed: bool = False) -> list[Column]:
     """Return the columns of a table of a prompt's results, each with a name of its own.
 
     The answer is one column, or one for each field of its schema; the word's own columns follow.
     """
     answers = [Column(name, _answered(name)) for name in property_names(prompt.params)]
     found = [
+        *([Column("key", _own("key"))] if keyed else []),
         Column("word", lambda row: row.word),
         *(answers or [Column("text", lambda row: row.text)]),
         *(Column(name, _listed(name)) for name in fields),
         *(Column(name, _own(name)) for name in ("state", "reason", "prompt")),
         Column("version", _own("version"), is_count=True),
-        *(Column(name, _own(name)) for name in ("provider", "model")),
+        Column("stale", lambda row: "yes" if row.stale else None),
+        *(Column(name, _own(name)) for name in ("provider", "model", "review", "note")),
         *(Column(name, _own(name), is_count=True) for name in _COUNTS),
         Column("finished_at", lambda row: moment(row.finished_at_ms) or None),
     ]

@@ -62,7 +62,7 @@ def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: in
             f" crawler prompt add {quoted(prompt.name)} --provider NAME",
             Exit.USAGE,
         )
-    add_words(conn, prompt.id, [word], now_ms)
+    add_words(conn, prompt.id, [word], now_ms, typed=True)
     return ask_for(conn, prompt.id, word.text)
 
 
@@ -96,7 +96,7 @@ async def _ask(
         return await crawl_store(
             store,
             Policy(),
-            RunOptions(selection=Selection(request_id=request_id)),
+            RunOptions(selection=Selection(request_ids=(request_id,))),
             heard(aside.hear),
             on_status=aside.show,
             on_start=on_start,

@@ -205,7 +205,14 @@ def changed_database_option(command: _Command) -> _Command:
 
 
 def found(prompt: Prompt | None, name: str) -> Prompt:
-    """Return a prompt that a user has named. Raises CrawlerError if there is none."""
+    """Return a prompt that a user has named. Raises CrawlerError if there is none, or no more."""
+    if prompt is not None and prompt.removed:
+        raise CrawlerError(
+            f"the prompt {name!r} is removed",
+            "it is asked no more; its answers stay in the file",
+            f"crawler prompt edit {quoted(name)} --to {prompt.version}",
+            Exit.USAGE,
+        )
     if prompt is None:
         raise CrawlerError(
             f"there is no prompt {name!r}",
@@ -235,7 +242,11 @@ def meant(conn: sqlite3.Connection, name: str | None) -> str:
     """
     if name is not None:
         return name
-    names = [one.name for one in prompts(conn) if one.current and one.name != WORD_LIST]
+    names = [
+        one.name
+        for one in prompts(conn)
+        if one.current and not one.removed and one.name != WORD_LIST
+    ]
     if len(names) > 1:
         raise CrawlerError(
             "it is not clear which prompt is meant",

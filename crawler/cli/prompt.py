@@ -6,19 +6,12 @@ import os
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from crawler.answer_schema import SCHEMA, require_schema
-from crawler.cli.columns import needed_columns
-from crawler.cli.options import (
-    changed_database_option,
-    database_option,
-    found,
-    named_value,
-    not_empty,
-)
+from crawler.cli.definition import read_params, read_template
+from crawler.cli.options import changed_database_option, database_option, found, not_empty
+from crawler.cli.prompt_edit import edit, put, remove
 from crawler.cli.terminal import (
     as_record,
     print_json,
@@ -30,23 +23,30 @@ from crawler.cli.terminal import (
 )
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
-from crawler.ledger import control
-from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
-from crawler.ledger.limits import put_limit
-from crawler.ledger.takeover import put_default_limit
+from crawler.ledger.intake import (
+    Prompt,
+    PromptSpec,
+    current_prompt,
+    prompts,
+    same_definition,
+)
 from crawler.providers import check_params, kind_of, model_for
 from crawler.providers.openai.models import name_of
 from crawler.providers.openai.servers import set_up
 from crawler.storage.database import reading, writing
-from crawler.template import Template, flaw_of
+from crawler.template import Template
 
 
 @click.group(invoke_without_command=True)
 @click.pass_context
 def prompt(ctx: click.Context) -> None:
-    """Add, list and show prompts: what is asked about words, and of whom."""
+    """Add, edit, list and remove prompts: what is asked about words, and of whom."""
     if ctx.invoked_subcommand is None:
         print_line(ctx.get_help())
+
+
+prompt.add_command(edit)
+prompt.add_command(remove)
 
 
 @prompt.command(
@@ -80,15 +80,15 @@ def add(
     limit: str | None,
     db: Path,
 ) -> None:
-    """Add a prompt, or a new version of one.
+    """Add a prompt.
 
     A provider is vertex, local, scripted, or an OpenAI-compatible server: openai, groq, openrouter,
     mistral, deepseek, together, azure, gemini, or any NAME with NAME_BASE_URL in the environment
     (and NAME_API_KEY, NAME_API_KEY_FILE or NAME_API_KEY_COMMAND).
 
-    A version never changes: another template, provider, model or parameter is another version, and
-    words are asked about again. In the template {word} is the word and {NAME} a column of its list;
-    [[ … ]] stays only where every name in it has a value; what follows {answer} begins the answer.
+    In the template {word} is the word and {NAME} a column of its list; [[ … ]] stays only where
+    every name in it has a value; what follows {answer} begins the answer. What is there already is
+    changed with crawler prompt edit.
 
     With a schema an answer is a JSON object, and the prompt has a view of its own, called like it,
     with a column for each property of the schema.
@@ -96,17 +96,15 @@ def add(
     kind = kind_of(provider)
     spec = PromptSpec(
         name,
-        _template(template),
+        read_template(template),
         provider,
         model_for(provider, model),
-        _params(params, schema),
+        read_params(params, schema),
     )
     check_params(spec.provider, spec.model, spec.params)
     with writing(db, wall_ms()) as writer:
-        added, new, words, notes = writer.run(_put, spec, limit, kind.concurrency)
+        added, new, notes = writer.run(_put, spec, limit, kind.concurrency)
     tell(f"{name} version {added.version} {'added' if new else 'is the current one'}")
-    if words:
-        tell(f"{words} {'word is' if words == 1 else 'words are'} asked about again")
     for note in notes:
         tell(note)
     names = Template(spec.template).all_names()
@@ -123,7 +121,7 @@ def add(
 def list_(db: Path, *, as_json: bool) -> None:
     """List every version of every prompt; * marks the current ones."""
     with reading(db) as conn:
-        known = prompts(conn)
+        known = [row for row in prompts(conn) if not row.removed]
     if as_json:
         print_json([as_record(row) for row in known])
         return
@@ -194,75 +192,32 @@ async def _models_of(provider: str) -> list[str]:
 
 def _put(
     conn: sqlite3.Connection, spec: PromptSpec, named: str | None, concurrency: int | None
-) -> tuple[Prompt, bool, int, list[str]]:
-    """Add a prompt; return it, whether it is new, how many words it takes over, and notes."""
+) -> tuple[Prompt, bool, list[str]]:
+    """Add a prompt; return it, whether it is new, and notes. One that was removed is back.
+
+    Raises CrawlerError for another of its name.
+    """
     old = current_prompt(conn, spec.name)
-    notes = needed_columns(conn, old, spec.template)
-    if named:
-        limit_id = put_limit(conn, named, concurrency)
-    else:
-        limit_id = put_default_limit(conn, spec, concurrency)
-    prompt, new = put_prompt(conn, spec, limit_id, wall_ms())
-    if named and prompt.limit != named:
-        raise CrawlerError(
-            f"this version of {printable(spec.name)} is there already, with another limit",
-            f"it shares {printable(prompt.limit)}, and a version never changes",
-            f"crawler limit {quoted(prompt.limit)} --per-minute N, or change the prompt, too",
-            Exit.USAGE,
-        )
-    words = control.supersede(conn, old.id, prompt.id) if old and old.id != prompt.id else 0
-    return prompt, new, words, notes
+    known = same_definition(conn, spec)
+    if old is not None and (known is None or known.id != old.id):
+        raise _other(old, known)
+    return put(conn, spec, named, concurrency)
 
 
-def _template(text: str) -> str:
-    named, text = text, _content(text, "template")
-    if not Template(text).all_names():
-        is_file = text == named and os.path.isfile(text)  # noqa: PTH113 - it may be a long text
-        raise CrawlerError(
-            "the template asks the same of every word",
-            "it is the name of a file, and not what is in it"
-            if is_file
-            else "it has no {word} in it",
-            f"--template {quoted(f'@{text}')}"
-            if is_file
-            else 'write for example "Define {word} in one sentence."',
-            Exit.USAGE,
-        )
-    if flaw := flaw_of(text):
-        raise CrawlerError(flaw.what, flaw.cause, flaw.hint, Exit.USAGE)
-    return text
-
-
-def _content(text: str, what: str) -> str:
-    """Return a text as it is, or what is in the file that is named after an @."""
-    if not text.startswith("@"):
-        return text
-    try:
-        return Path(text[1:]).read_text("utf-8").rstrip("\n")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise CrawlerError(
-            f"the {what} {text[1:]} can't be read",
-            str(error),
-            "check the path after @",
-            Exit.USAGE,
-        ) from error
-
-
-def _params(named: Sequence[str], schema: str | None) -> dict[str, Any]:
-    """Return the parameters that the options say. Raises CrawlerError for a schema that is none."""
-    params = dict(named_value(text) for text in named)
-    if schema is not None:
-        if SCHEMA in params:
-            raise click.UsageError(f"--schema and --param {SCHEMA} say the same: give one of them")
-        params[SCHEMA] = _schema(_content(schema, "schema"))
-    require_schema(params)
-    return params
-
-
-def _schema(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (RecursionError, ValueError) as error:
-        raise CrawlerError(
-            "the schema is not JSON", str(error), "mend it, or name its file: @FILE", Exit.USAGE
-        ) from error
+def _other(old: Prompt, known: Prompt | None) -> CrawlerError:
+    """Return the error for a name that asks something else; ``known``: an older, equal version."""
+    typed = click.get_current_context().params
+    options = [
+        f"--{option} {quoted(value)}"
+        for option in ("template", "provider", "model", "schema", "limit")
+        if (value := typed[option]) is not None
+    ]
+    options += [f"--param {quoted(value)}" for value in typed["params"]]
+    change = f"--to {known.version}" if known else " ".join(options)
+    return CrawlerError(
+        f"there is a prompt {printable(old.name)!r} already, and it asks something else",
+        f"it is version {old.version} ({printable(old.provider)}, {printable(old.model)}); what it"
+        " has answered stays when it is edited, and is not asked again",
+        f"crawler prompt edit {quoted(old.name)} {change}",
+        Exit.USAGE,
+    )

@@ -12,11 +12,18 @@ from typing import NamedTuple
 
 from crawler.cli.builtin import STUDY_NOTES, WORD_LIST, study_notes
 from crawler.cli.options import found
-from crawler.cli.terminal import tell
+from crawler.cli.prompt_edit import tell_edited
 from crawler.clock import wall_ms
 from crawler.errors import quoted
-from crawler.ledger import control
-from crawler.ledger.intake import Prompt, PromptSpec, current_prompt, prompts, put_prompt
+from crawler.ledger.intake import (
+    Prompt,
+    PromptSpec,
+    current_prompt,
+    prompts,
+    put_prompt,
+    stale_answers,
+    waiting_words,
+)
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_environment, check_params, kind_of, model_for
 
@@ -33,15 +40,21 @@ class Changed(NamedTuple):
 
     old: Prompt
     new: Prompt
-    words: int
-    """Those that are asked about again."""
+    waiting: int
+    """Words that wait for it."""
+    stale: int
+    """Words that have an answer of another version."""
 
 
 def chosen_prompts(conn: sqlite3.Connection, name: str | None) -> list[Prompt]:
     """Return the prompt that is named, or all that a program can serve. Raises CrawlerError."""
     if name is not None:
         return [found(current_prompt(conn, name), name)]
-    return [row for row in prompts(conn) if row.current and row.provider != "function"]
+    return [
+        row
+        for row in prompts(conn)
+        if row.current and not row.removed and row.provider != "function"
+    ]
 
 
 def changes(
@@ -83,23 +96,16 @@ def put_change(conn: sqlite3.Connection, change: Change) -> Changed:
     old, spec = change
     limit_id = put_default_limit(conn, spec, kind_of(spec.provider).concurrency)
     new, _ = put_prompt(conn, spec, limit_id, wall_ms())
-    words = control.supersede(conn, old.id, new.id) if new.id != old.id else 0
-    return Changed(old, new, words)
+    return Changed(old, new, waiting_words(conn, new.id), stale_answers(conn, new.id))
 
 
 def report_changed(done: Sequence[Changed]) -> None:
     """Tell which prompts have another version now; beside the display, or as lines of the log."""
-    for old, new, words in done:
+    for old, new, waiting, stale in done:
         if old.id == new.id:
             continue
-        back = (
-            f"crawler run --prompt {quoted(old.name)} --provider {quoted(old.provider)}"
-            f" --model {quoted(old.model)}"
-        )
         if sys.stderr.isatty():
-            again = f"{words} {'word is' if words == 1 else 'words are'} asked about again"
-            version = f"{new.name} version {new.version} ({new.provider}, {new.model})"
-            tell(f"{version}; {again}; back: {back}")
+            tell_edited(old, new, waiting, stale)
         else:
             from crawler.logs import json_lines  # noqa: PLC0415 - what only a crawl needs
 
@@ -109,8 +115,9 @@ def report_changed(done: Sequence[Changed]) -> None:
                 version=new.version,
                 provider=new.provider,
                 model=new.model,
-                words=words,
-                back=back,
+                words=waiting,
+                stale=stale,
+                back=f"crawler prompt edit {quoted(old.name)} --to {old.version}",
             )
 
 

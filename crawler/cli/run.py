@@ -7,10 +7,10 @@ everybody else.
 import importlib
 import sqlite3
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import click
 
@@ -30,6 +30,7 @@ from crawler.cli.retarget import (
     report_changed,
     require_reachable,
 )
+from crawler.cli.selecting import Typed, answer_options, selected, typed
 from crawler.cli.status import died_alone
 from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
@@ -40,8 +41,12 @@ from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import Prompt
 from crawler.ledger.runs import Selection, live_runs
 from crawler.policy import Policy
+from crawler.states import RequestState
 from crawler.storage.database import require_database, writing
 from crawler.storage.files import is_alone
+
+MOST_SELECTED = 10_000
+"""Words that a run of some words may ask: each of its turns looks at all of them."""
 
 
 @click.command(
@@ -50,8 +55,11 @@ Examples:
   crawler run
   crawler run --concurrency 10 --per-minute 60
   crawler run --provider openai --model gpt-4o-mini --limit 20
+  crawler run --first 20                        try it on some words
   crawler run --watch                           stay, and wait for more words""",
 )
+@click.argument("words", nargs=-1, metavar="[WORD|@FILE|-]...")
+@answer_options
 @click.option(
     "--concurrency",
     type=click.IntRange(1, MOST),
@@ -86,6 +94,7 @@ Examples:
 @changed_database_option
 def run(
     db: Path,
+    words: Sequence[str],
     concurrency: int | None,
     per_minute: int | None,
     provider: str | None,
@@ -99,14 +108,16 @@ def run(
     max_failures: int | None,
     *,
     watch: bool,
+    **said: Any,
 ) -> int:
-    """Ask about every word that has no answer yet.
+    """Ask about every word that waits; with words or --first 20 only about those of them.
 
     What --concurrency and --per-minute say is kept in the file, and is so for the next run, too.
 
     Ctrl-C stops politely: nothing more is started, and what is in flight is waited for. A second
     one stops at once; what was in flight is asked again by the next run.
     """
+    asked = typed(words, (name,) if name else (), **said)
     policy = _policy(timeout, max_failures)
     allowance = _allowance(budget, price)
     require_database(db)  # a run has something to do only where words have been added
@@ -119,6 +130,7 @@ def run(
     require_reachable(planned)
     with writing(db, wall_ms()) as writer:
         done = writer.run(_apply, name, provider, model, concurrency, per_minute)
+        selection = writer.run(_selection, name, asked)
     report_changed(done)
     # From here on it is a running crawl; what only that needs is imported now.
     _import_structlog()
@@ -130,7 +142,7 @@ def run(
         deadline_ms=deadline,
         max_calls=max_calls,
         budget=allowance,
-        selection=Selection(prompt=name),
+        selection=selection,
     )
     return crawl(db, policy, options)
 
@@ -144,6 +156,25 @@ def _import_structlog() -> None:
         importlib.import_module("structlog")
     finally:
         del sys.modules["rich"]
+
+
+def _selection(conn: sqlite3.Connection, name: str | None, asked: Typed) -> Selection:
+    """Return what a run is to ask: of the words that are meant those that wait."""
+    if asked.is_empty:
+        return Selection(prompt=name)
+    waiting = asked.selectors._replace(states=asked.selectors.states or (RequestState.PENDING,))
+    found = selected(conn, asked._replace(selectors=waiting))
+    ids = [request_id for of_prompt in found for request_id in of_prompt.ids]
+    if len(ids) > MOST_SELECTED:
+        raise CrawlerError(
+            f"{len(ids)} words are selected, and a run of some words asks {MOST_SELECTED} at most",
+            "each of them is looked for at each step",
+            f"crawler run --first {MOST_SELECTED}, or crawler run for all that wait",
+            Exit.USAGE,
+        )
+    if not ids:
+        tell("none of these words waits: crawler retry lets words wait again")
+    return Selection(request_ids=tuple(ids))
 
 
 def _allowance(budget: float | None, price: tuple[float, float] | None) -> Allowance:

@@ -143,7 +143,11 @@ def _known(conn: sqlite3.Connection, lister: Prompt, part: Word) -> Word | None:
     How many words were missing then makes no other part of it.
     """
     wanted = {**part.fields, "count": ""}
-    rows = [row for row in results(conn, lister.id) if {**row.fields, "count": ""} == wanted]
+    rows = [
+        row
+        for row in results(conn, lister.id)
+        if row.version == lister.version and {**row.fields, "count": ""} == wanted
+    ]
     for state in (RequestState.SUCCEEDED, RequestState.PENDING, RequestState.LEASED):
         for row in rows:
             if row.state == state:
@@ -164,7 +168,7 @@ class _Seeding:
         self._target = target
         self._items: dict[str, str] = {}
         self._left_out: list[LeftOut] = []
-        self._added = Added(0, 0, 0)
+        self._added = Added(0, 0, 0, 0)
         self._asked = ""
 
     def run(self) -> None:

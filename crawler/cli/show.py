@@ -5,10 +5,12 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
 from crawler.cli.options import database_option, one_text
+from crawler.cli.selecting import Typed, selected, selector_options, typed
 from crawler.cli.terminal import (
     as_record,
     moment,
@@ -24,7 +26,7 @@ from crawler.cli.terminal import (
 from crawler.cli.why import long
 from crawler.errors import CrawlerError, Exit, count_of, quoted
 from crawler.ledger.clocks import file_ms
-from crawler.ledger.results import TimelineRow, last_ended, timeline
+from crawler.ledger.results import TimelineRow, last_ended, results_of, timeline
 from crawler.ledger.runs import live_runs
 from crawler.ledger.why import Why, why_not
 from crawler.lists.words import as_added
@@ -45,11 +47,21 @@ SAID = 300
 
 @click.command(epilog="Examples: crawler show abrogate · crawler show")
 @click.argument("words", nargs=-1, metavar="[WORD]")
+@selector_options
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @database_option
 @click.pass_context
-def show(ctx: click.Context, words: Sequence[str], db: Path, *, as_json: bool) -> None:
-    """Show what became of a word: every attempt, and the answer; without one the last 20 words."""
+def show(
+    ctx: click.Context, /, words: Sequence[str], db: Path, *, as_json: bool, **said: Any
+) -> None:
+    """Show what became of a word: every attempt, and the answer; without one the last 20 words.
+
+    With --failed, --stale, --bad, --state or --first a line for each of those words.
+    """
+    asked = typed((), **said)
+    if not words and not asked.is_empty:
+        _show_list(db, asked, as_json=as_json)
+        return
     if not words:
         _show_last(db, as_json=as_json)
         return
@@ -69,6 +81,31 @@ def show(ctx: click.Context, words: Sequence[str], db: Path, *, as_json: bool) -
         return
     for _, attempts in groupby(rows, key=lambda row: row.request_id):
         _print_request(word, list(attempts), whys)
+
+
+def _show_list(db: Path, asked: Typed, *, as_json: bool) -> None:
+    """Show the first of some words, and how many there are."""
+    with reading(db) as conn:
+        ids = [request_id for found in selected(conn, asked) for request_id in found.ids]
+        rows = list(results_of(conn, ids if as_json else ids[:LAST]))
+    if as_json:
+        print_json([as_record(row) for row in rows])
+        return
+    print_table(
+        ("word", "prompt", "state", "", "answer, or why there is none"),
+        [
+            (
+                _in_short(row.key or row.word, 20),
+                f"{row.prompt} version {row.version}",
+                row.state,
+                "stale" if row.stale else "",
+                _in_short(row.text or row.reason, 36),
+            )
+            for row in rows
+        ],
+    )
+    if len(ids) > LAST:
+        tell(f"{len(ids) - LAST} more: crawler export FILE with the same options")
 
 
 def _show_last(db: Path, *, as_json: bool) -> None:
@@ -116,16 +153,16 @@ def _print_request(word: str, attempts: list[TimelineRow], whys: Mapping[int, Wh
     model = f"{last.provider}: {last.model}"
     print_line(
         f"{printable(word)} · {printable(last.prompt)} version {last.version}"
-        f" ({printable(model)}) · {printable(last.state)}"
+        f" ({printable(model)}) · {printable(last.state)}{_off_the_list(last)}"
     )
     for attempt in attempts:
         if attempt.number is not None:
             print_line(f"  {_attempt_line(attempt)}")
             if attempt.draft:
                 print_line(f"     it said: {printable(_in_short(attempt.draft, SAID))}")
-    if last.state in ("pending", "cancelled"):
+    if last.state in ("pending", "cancelled") and not _off_the_list(last):
         print_told(f"  {long(whys[last.request_id], last.prompt, last.limit)}")
-    elif last.state == "failed":
+    elif last.state == "failed" and not _off_the_list(last):
         print_told(f"  {_next_step(word, last)}")
     if last.text is not None:
         print_line()
@@ -145,6 +182,15 @@ def _next_step(word: str, failed: TimelineRow) -> str:
 
 def _as_argument(word: str) -> str:
     return f"-- {quoted(word)}" if word.startswith("-") else quoted(word)
+
+
+def _off_the_list(row: TimelineRow) -> str:
+    """Tell that a request does not stand any more, or that its word was removed."""
+    if row.superseded:
+        return " · asked again since"
+    if row.removed_at_ms is not None:
+        return f" · removed at {moment(row.removed_at_ms)}"
+    return ""
 
 
 def _attempt_line(attempt: TimelineRow) -> str:

@@ -16,7 +16,7 @@ from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.form import SUFFIXES, Reading
 from crawler.lists.reading import words_of_list
 from crawler.lists.source import HEAD
-from crawler.lists.words import word_of
+from crawler.lists.words import as_added, word_of
 from crawler.protocol import Word
 
 _WORDS = "words after --"
@@ -47,6 +47,13 @@ def require_sources(ctx: click.Context, sources: Sequence[str]) -> None:
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     if "-" in sources[1:] and sources.count("-") > 1:
         raise click.BadArgumentUsage("standard input can be read once: there are several -")
+
+
+def typed_words(ctx: click.Context, sources: Sequence[str]) -> list[str]:
+    """Return the words that are arguments themselves, and in no list."""
+    literal: Sequence[str] = ctx.meta[_WORDS]
+    named = [source for source in sources if source != "-" and not Path(source).is_file()]
+    return [as_added(text) for text in (*named, *literal)]
 
 
 def words_of(

@@ -91,11 +91,14 @@ def prompt_line(row: Progress) -> str:
     requests = row.pending + row.leased + row.succeeded + row.failed + row.cancelled
     counts = f"{row.succeeded} succeeded, {row.failed} failed, {row.leased} in flight"
     cancelled = f", {row.cancelled} cancelled" if row.cancelled else ""
+    cancelled += f"; {row.removed} removed" if row.removed else ""
+    cancelled += f"; {row.stale} stale" if row.current and row.stale else ""
     if not row.current:
         return (
             f"{printable(row.prompt)} version {row.version}"
             f" ({printable(row.provider)}: {printable(row.model)}):"
-            f" {row.succeeded} succeeded, and no longer asked"
+            f" {row.succeeded} succeeded,{f' {row.failed} failed,' if row.failed else ''} and no"
+            f" longer asked: stale; again: crawler retry --stale"
         )
     return (
         f"{printable(row.prompt)} version {row.version}"

@@ -25,19 +25,23 @@ GUARDS = frozenset(
     " attempts_started attempts_throttled prompts_are_immutable prompts_current prompts_insert"
     " requests_are_kept requests_are_not_replaced requests_cancelled requests_failed requests_fresh"
     " requests_insert requests_keep_their_identity requests_transition requests_waiting"
-    " responses_are_kept responses_never_change runs_live words_keep_their_fields"
+    " responses_are_kept responses_never_change runs_live words_keep_their_identity"
     " limits_are_kept limits_are_not_replaced prompts_are_kept"
     " prompts_are_not_replaced requests_have_sane_times"
+    " requests_changed requests_go_on requests_leave_the_list requests_of_word"
+    " requests_placed requests_removed requests_replace_answers requests_superseded"
     " responses_are_not_replaced runs_are_kept tallies_are_kept words_are_kept"
     " words_are_not_replaced"
-    " words_keep_their_text".split()
+    " words_by_key words_change_by_revisions words_keyed"
+    " revisions_are_kept revisions_are_not_replaced revisions_never_change"
+    " reviews_are_kept reviews_are_not_replaced reviews_never_change reviews_of_answer".split()
 )
 """The triggers and indexes that keep others from breaking a promise."""
 
 
 TABLES = frozenset(
-    "attempts clocks drafts limit_changes limits migrations owners prompt_columns prompt_views"
-    " prompts requests responses runs tallies words".split()
+    "attempts clocks drafts key_columns limit_changes limits migrations owners prompt_columns"
+    " prompt_views prompts requests responses reviews revisions runs tallies words".split()
 )
 
 

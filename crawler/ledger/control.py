@@ -9,11 +9,13 @@ from typing import NamedTuple
 
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.limits import Change, forgotten, limits, note, write
+from crawler.ledger.standing import ask_by, standing_requests
 from crawler.states import TRANSITIONS, RequestState
 
 _IN_FLIGHT = (
     "(SELECT request_id FROM attempts INDEXED BY attempts_lease WHERE finished_at_ms IS NULL)"
 )
+_LISTED = "superseded = 0 AND removed_at_ms IS NULL"
 
 
 class Cancelled(NamedTuple):
@@ -114,19 +116,6 @@ def _set_quota(
         note(conn, limit_id, [Change("set", rate, None, f"{name} = {told}")], now_ms)
 
 
-def supersede(conn: sqlite3.Connection, old_id: int, new_id: int) -> int:
-    """Ask about the words of one prompt version with another; return how many are new to it.
-
-    The old version keeps what it has, and is not served while it is not the current one.
-    """
-    return conn.execute(
-        "INSERT INTO requests (word_id, prompt_id) SELECT word_id, ? FROM requests"
-        " WHERE prompt_id = ? AND state <> 'cancelled' AND cancelling = 0 ORDER BY word_id"
-        " ON CONFLICT (prompt_id, word_id) DO NOTHING",
-        (new_id, old_id),
-    ).rowcount
-
-
 def retry(
     conn: sqlite3.Connection,
     prompt_ids: Iterable[int],
@@ -145,7 +134,7 @@ def retry(
                 conn,
                 "requests",
                 "cancelling = 0",
-                f"state = 'leased' AND id IN {_IN_FLIGHT}",
+                f"state = 'leased' AND {_LISTED} AND id IN {_IN_FLIGHT}",
                 prompt_id,
                 word_ids,
             )
@@ -154,7 +143,7 @@ def retry(
             conn,
             f"requests INDEXED BY requests_{state}",
             "state = 'pending', due_at_ms = 0, failures = 0, no_answers = 0",
-            f"state = '{state}'",
+            f"state = '{state}' AND {_LISTED}",
             prompt_id,
             word_ids,
         )
@@ -166,16 +155,12 @@ def retry(
 def ask_for(conn: sqlite3.Connection, prompt_id: int, text: str) -> int:
     """Return the id of a request that is to be answered; failed or cancelled, it is pending again.
 
-    The word must have been added for the prompt.
+    The word must have been added for the prompt. Who asks is this version of it.
     """
-    (request_id, word_id) = conn.execute(
-        "SELECT requests.id, word_id FROM requests JOIN words ON words.id = word_id"
-        " WHERE prompt_id = ? AND words.text = ?",
-        (prompt_id, text),
-    ).fetchone()
-    retry(conn, [prompt_id], [word_id], [RequestState.FAILED, RequestState.CANCELLED])
-    assert isinstance(request_id, int)
-    return request_id
+    ask_by(conn, prompt_id, [text])
+    [request] = standing_requests(conn, prompt_id, [text])
+    retry(conn, [prompt_id], [request.word_id], [RequestState.FAILED, RequestState.CANCELLED])
+    return request.id
 
 
 def cancel(
@@ -206,7 +191,7 @@ def cancel(
 
 def word_id(conn: sqlite3.Connection, text: str) -> int | None:
     """Return the id of a word."""
-    row = conn.execute("SELECT id FROM words WHERE text = ?", (text,)).fetchone()
+    row = conn.execute("SELECT id FROM words WHERE coalesce(key, text) = ?", (text,)).fetchone()
     return None if row is None else int(row[0])
 
 
@@ -224,6 +209,7 @@ def _update(
             f"UPDATE {source} SET {changes} WHERE {condition} AND prompt_id = ?", (prompt_id,)
         ).rowcount
     return conn.executemany(
-        f"UPDATE requests SET {changes} WHERE {condition} AND prompt_id = ? AND word_id = ?",
+        f"UPDATE requests INDEXED BY requests_of_word SET {changes} WHERE {condition}"
+        " AND superseded = 0 AND prompt_id = ? AND word_id = ?",
         [(prompt_id, word) for word in word_ids],
     ).rowcount

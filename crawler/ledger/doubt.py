@@ -146,7 +146,7 @@ def bring_back(conn: sqlite3.Connection, doubted: Collection[Doubt]) -> int:
     """Make pending again what failed in a sequence that was no word's fault; return how many."""
     return conn.executemany(
         "UPDATE requests SET state = 'pending', due_at_ms = 0, no_answers = 0"
-        " WHERE id = ? AND state = 'failed'",
+        " WHERE id = ? AND state = 'failed' AND superseded = 0 AND removed_at_ms IS NULL",
         [
             (request_id,)
             for doubt in doubted
@@ -175,6 +175,7 @@ def vain_prompts(conn: sqlite3.Connection, selection: Selection) -> list[Vain]:
         "SELECT prompts.name, count(*), max(reason)"
         " FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
         " JOIN requests ON requests.prompt_id = prompts.id AND state = 'failed'"
+        " AND superseded = 0 AND requests.removed_at_ms IS NULL"
         " JOIN attempts ON request_id = requests.id AND number = requests.attempts"
         f" WHERE succeeded = 0 AND pending + leased = 0 AND failed BETWEEN 1 AND ? AND {chosen}"
         " GROUP BY prompts.id"

@@ -6,6 +6,7 @@ nobody's place: the next one is drawn instead.
 
 import functools
 import itertools
+import json
 import sqlite3
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -68,6 +69,7 @@ class _Candidate(NamedTuple):
     number: int
     word: str
     fields: str | None
+    revision: int | None
 
 
 class _Question(NamedTuple):
@@ -190,7 +192,7 @@ class _Drawing:
                 self._budget -= cost
             if self._tokens is not None:
                 self._tokens -= tokens or 0
-            self.drawn.leases.append(Lease(call, prompt_id, tokens, cost))
+            self.drawn.leases.append(Lease(call, prompt_id, tokens, cost, candidate.revision))
 
 
 def _candidates(
@@ -202,14 +204,16 @@ def _candidates(
     that a heap of done, waiting or fresh requests makes no drawing slower.
     """
     index, chosen = f"INDEXED BY {due.name}", ""
-    if scope.selection.request_id is not None:
-        index, chosen = "NOT INDEXED", " AND requests.id = :request_id"  # by its primary key
+    asked = scope.selection.request_ids
+    if asked is not None:
+        # By their primary key.
+        index, chosen = "NOT INDEXED", " AND requests.id IN (SELECT value FROM json_each(:asked))"
     rows = conn.execute(
-        "SELECT requests.id, requests.attempts + 1, words.text, words.fields"
+        "SELECT requests.id, requests.attempts + 1, words.text, words.fields, nullif(revision, 1)"
         f" FROM requests {index} CROSS JOIN words ON words.id = word_id"
         f" WHERE prompt_id = :prompt_id AND state = 'pending' AND {due.condition}{chosen}"
         f" ORDER BY {due.order}",
-        {"prompt_id": prompt_id, "now_ms": now_ms, "request_id": scope.selection.request_id},
+        {"prompt_id": prompt_id, "now_ms": now_ms, "asked": json.dumps(asked)},
     )
     with closing(rows):
         yield from map(_Candidate._make, rows)

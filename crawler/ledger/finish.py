@@ -13,6 +13,7 @@ from crawler.ledger.evidence import is_worn_out, judged
 from crawler.ledger.limits import Limit, told
 from crawler.ledger.pacing import Ended, Lesson, cut_off, is_busy, learned
 from crawler.ledger.runs import Scope
+from crawler.ledger.standing import carry_on
 from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
@@ -251,11 +252,18 @@ class _Spent(NamedTuple):
     no_answers: int
     cancelling: int
     """It is not to be tried again."""
+    current_id: int
+    """The version of its prompt that is asked now."""
+    prompt_id: int
 
 
 def _spent_by(conn: sqlite3.Connection, request_id: int) -> _Spent:
     row = conn.execute(
-        "SELECT failures, no_answers, cancelling FROM requests WHERE id = ?", (request_id,)
+        "SELECT failures, no_answers, cancelling, coalesce(newest.id, own.id), own.id FROM requests"
+        " JOIN prompts AS own ON own.id = prompt_id"
+        " LEFT JOIN prompts AS newest ON newest.name = own.name AND newest.current = 1"
+        " WHERE requests.id = ?",
+        (request_id,),
     ).fetchone()
     return _Spent._make(row)
 
@@ -302,6 +310,8 @@ def _next_state(
         " WHERE id = ?",
         (state, failures, due_at_ms, no_answers, finish.request_id),
     )
+    if state is RequestState.PENDING and spent.current_id != spent.prompt_id:
+        carry_on(conn, spent.current_id)  # its prompt was edited while it was in flight
     if finish.text:
         # It was paid for. Nobody should have to ask again to see what was wrong with it.
         conn.execute(

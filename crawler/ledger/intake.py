@@ -1,7 +1,8 @@
 """What comes in: words, prompts, and the requests that join them.
 
 Rule: everything here is idempotent. Adding what is there changes nothing, and a prompt that
-differs in anything that shapes an answer is a new version.
+differs in anything that shapes an answer is a new version. A new version asks what was still to be
+asked; what was answered stays (crawler/ledger/standing.py).
 """
 
 import json
@@ -12,8 +13,15 @@ from typing import Any, NamedTuple
 from crawler.answer_schema import SCHEMA
 from crawler.errors import CrawlerError, Exit, require_name
 from crawler.ledger.json_columns import DEEPEST, fields_of, is_too_deep, json_object
-from crawler.ledger.prompt_views import note_columns, put_view
+from crawler.ledger.prompt_views import drop_view, note_columns, put_view
 from crawler.ledger.repair import not_as_made
+from crawler.ledger.standing import (
+    bring_back,
+    carry_on,
+    let_answers_stand,
+    removed_requests,
+    versions,
+)
 from crawler.protocol import Word
 
 
@@ -39,6 +47,7 @@ class Prompt(NamedTuple):
     params: Mapping[str, Any]
     limit: str
     current: bool
+    removed: bool = False
 
 
 class Added(NamedTuple):
@@ -50,6 +59,8 @@ class Added(NamedTuple):
     """Words that this prompt had not been asked to ask about."""
     other_fields: int
     """Known words whose fields were others: they keep what they had, or get what they lacked."""
+    removed: int = 0
+    """Words that were taken off the list of this prompt: they stay so, or are back if typed."""
 
 
 def put_prompt(
@@ -57,6 +68,7 @@ def put_prompt(
 ) -> tuple[Prompt, bool]:
     """Make the version that the spec describes the current one of its name, and its view with it.
 
+    It asks what other versions were still to ask, and what it has answered itself counts again.
     Returns it, and whether it is new. Raises CrawlerError where it can't have a view.
     """
     require_name(spec.name)
@@ -69,10 +81,10 @@ def put_prompt(
         )
     identity = _identity(spec)
     known = _version(conn, identity)
-    conn.execute("UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (spec.name,))
     if known is not None:
-        conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", (known,))
+        make_current(conn, known)
     else:
+        conn.execute("UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (spec.name,))
         conn.execute(
             "INSERT INTO prompts (name, template, provider, model, params, version, limit_id,"
             " current, created_at_ms) VALUES (?, ?, ?, ?, ?,"
@@ -81,8 +93,27 @@ def put_prompt(
         )
     prompt = current_prompt(conn, spec.name)
     assert prompt is not None
-    put_view(conn, prompt.name, prompt.id, prompt.params)
+    if known is None:
+        carry_on(conn, prompt.id)
+        put_view(conn, prompt.name, prompt.id, prompt.params)
     return prompt, known is None
+
+
+def make_current(conn: sqlite3.Connection, prompt_id: int) -> None:
+    """Make a version of a prompt the one that is asked; a prompt that was removed is so no more.
+
+    Raises CrawlerError where it can't have a view.
+    """
+    prompt = prompt_by_id(conn, prompt_id)
+    conn.execute("UPDATE prompts SET removed_at_ms = NULL WHERE name = ?", (prompt.name,))
+    if not prompt.current:
+        conn.execute(
+            "UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (prompt.name,)
+        )
+        conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", (prompt_id,))
+        carry_on(conn, prompt_id)
+        let_answers_stand(conn, prompt_id)
+    put_view(conn, prompt.name, prompt_id, prompt.params)
 
 
 def default_limit(conn: sqlite3.Connection, spec: PromptSpec) -> str:
@@ -124,6 +155,36 @@ def _identity(spec: PromptSpec) -> tuple[str, str, str, str, str]:
     return spec.name, spec.template, spec.provider, spec.model, _canonical(spec.params)
 
 
+def remove_prompt(conn: sqlite3.Connection, name: str, now_ms: int) -> None:
+    """Ask a prompt no more, and show nothing of it; all that it has stays on record."""
+    conn.execute("UPDATE prompts SET removed_at_ms = ? WHERE name = ?", (now_ms, name))
+    drop_view(conn, name)
+
+
+def stale_answers(conn: sqlite3.Connection, prompt_id: int) -> int:
+    """Return how many words have a standing answer of another version of a prompt than this."""
+    (stale,) = conn.execute(
+        "SELECT coalesce(sum(succeeded), 0) FROM prompts JOIN tallies ON prompt_id = id"
+        " WHERE id <> ?1 AND name = (SELECT name FROM prompts WHERE id = ?1)",
+        (prompt_id,),
+    ).fetchone()
+    return int(stale)
+
+
+def waiting_words(conn: sqlite3.Connection, prompt_id: int) -> int:
+    """Return how many words wait to be asked about by a version."""
+    (waiting,) = conn.execute(
+        "SELECT pending + leased FROM tallies WHERE prompt_id = ?", (prompt_id,)
+    ).fetchone()
+    return int(waiting)
+
+
+def same_definition(conn: sqlite3.Connection, spec: PromptSpec) -> Prompt | None:
+    """Return the version of a prompt that is defined so; None where there is none."""
+    known = _version(conn, _identity(spec))
+    return None if known is None else prompt_by_id(conn, known)
+
+
 def current_prompt(conn: sqlite3.Connection, name: str) -> Prompt | None:
     """Return the version that a name stands for."""
     found = _prompts(conn, "prompts.name = ? AND current = 1", name)
@@ -149,49 +210,80 @@ def prompts(conn: sqlite3.Connection) -> list[Prompt]:
 
 
 def add_words(
-    conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word], now_ms: int
+    conn: sqlite3.Connection,
+    prompt_id: int,
+    words: Sequence[Word],
+    now_ms: int,
+    *,
+    typed: bool = False,
 ) -> Added:
-    """Add words, and a request for each of them with the prompt; what is there stays as it is."""
+    """Add words, and a request for each of them with the prompt; what is there stays as it is.
+
+    ``typed``: a person has named these words, and not a list. So what was removed is back.
+    """
     rows = [
-        (word.text, json.dumps(word.fields, ensure_ascii=False) if word.fields else None)
+        (word.text, json.dumps(word.fields, ensure_ascii=False) if word.fields else None, word.key)
         for word in words
     ]
     (newest_id,) = conn.execute("SELECT coalesce(max(id), 0) FROM words").fetchone()
     # A word that had no fields gets them; what it had it keeps, but it is counted.
     counted = conn.executemany(
-        f"INSERT INTO words (text, fields, added_at_ms) VALUES (?, ?, {now_ms:d})"
-        " ON CONFLICT (text) DO UPDATE SET fields = coalesce(fields, excluded.fields)"
+        f"INSERT INTO words (text, fields, key, added_at_ms) VALUES (?, ?, ?, {now_ms:d})"
+        " ON CONFLICT (coalesce(key, text))"
+        " DO UPDATE SET fields = coalesce(fields, excluded.fields)"
         " WHERE excluded.fields IS NOT NULL AND fields IS NOT excluded.fields",
         rows,
     ).rowcount
-    # Whoever is new has the newest ids: no need to look each of them up by its text.
-    new_words = new_requests = conn.execute(
-        "INSERT INTO requests (word_id, prompt_id) SELECT id, ? FROM words WHERE id > ?",
-        (prompt_id, newest_id),
-    ).rowcount
-    if new_words < len(rows):
-        new_requests += conn.executemany(
-            f"INSERT INTO requests (word_id, prompt_id) SELECT id, {prompt_id:d} FROM words"
-            " WHERE text = ? ON CONFLICT (prompt_id, word_id) DO NOTHING",
-            [(text,) for text, _ in rows],
+    (last_id,) = conn.execute("SELECT coalesce(max(id), 0) FROM words").fetchone()
+    new_words = last_id - newest_id
+    if new_words == len(rows):
+        # Whoever is new has the newest ids: no need to look each of them up by its text.
+        new_requests = conn.execute(
+            "INSERT INTO requests (word_id, prompt_id) SELECT id, ? FROM words WHERE id > ?",
+            (prompt_id, newest_id),
         ).rowcount
+        removed = 0
+    else:
+        named = [word.identity for word in words]
+        new_requests = _list(conn, prompt_id, named)
+        removed = _removed(conn, prompt_id, named, typed=typed)
     note_columns(conn, prompt_id, dict.fromkeys(name for word in words for name in word.fields))
-    return Added(new_words, new_requests, counted - new_words)
+    return Added(new_words, new_requests, counted - new_words, removed)
+
+
+def _list(conn: sqlite3.Connection, prompt_id: int, named: Sequence[str]) -> int:
+    """Put words on the list of a prompt in their order; return how many were not on it."""
+    known = ", ".join(map(str, versions(conn, prompt_id)))
+    return conn.executemany(
+        f"INSERT INTO requests (word_id, prompt_id) SELECT id, {prompt_id:d} FROM words"
+        " WHERE coalesce(key, text) = ? AND NOT EXISTS"
+        " (SELECT 1 FROM requests INDEXED BY requests_of_word"
+        f" WHERE word_id = words.id AND superseded = 0 AND prompt_id IN ({known}))",
+        [(identity,) for identity in named],
+    ).rowcount
+
+
+def _removed(conn: sqlite3.Connection, prompt_id: int, texts: Sequence[str], *, typed: bool) -> int:
+    if typed:
+        return bring_back(conn, prompt_id, texts)
+    return len(removed_requests(conn, prompt_id, texts))
 
 
 def known_words(
     conn: sqlite3.Connection, prompt_id: int | None, words: Iterable[Word]
 ) -> tuple[int, int]:
-    """Return how many words a prompt has a request for, and how many are known with other fields.
+    """Return how many words are on the list of a prompt, and how many are known with other fields.
 
     Nothing is changed: this is what ``add_words`` would find.
     """
+    ids = [] if prompt_id is None else versions(conn, prompt_id)
     asked = others = 0
     for word in words:
         row = conn.execute(
             "SELECT fields, EXISTS (SELECT 1 FROM requests WHERE word_id = words.id AND"
-            " prompt_id = ?) FROM words WHERE text = ?",
-            (prompt_id, word.text),
+            f" superseded = 0 AND prompt_id IN ({', '.join(map(str, ids))}))"
+            " FROM words WHERE coalesce(key, text) = ?",
+            (word.identity,),
         ).fetchone()
         if row is not None:
             asked += row[1]
@@ -199,10 +291,12 @@ def known_words(
     return asked, others
 
 
-def recorded_fields(conn: sqlite3.Connection, text: str) -> Mapping[str, str]:
+def recorded_fields(conn: sqlite3.Connection, identity: str) -> Mapping[str, str]:
     """Return the fields that a word has on record; none of one that is not known."""
-    row = conn.execute("SELECT fields FROM words WHERE text = ?", (text,)).fetchone()
-    return fields_of(row[0], text) if row else {}
+    row = conn.execute(
+        "SELECT fields FROM words WHERE coalesce(key, text) = ?", (identity,)
+    ).fetchone()
+    return fields_of(row[0], identity) if row else {}
 
 
 def _canonical(params: Mapping[str, Any]) -> str:
@@ -219,7 +313,7 @@ def _canonical(params: Mapping[str, Any]) -> str:
 def _prompts(conn: sqlite3.Connection, condition: str, value: object) -> list[Prompt]:
     rows = conn.execute(
         "SELECT prompts.id, prompts.name, version, template, provider, model, params,"
-        " limits.name, current FROM prompts JOIN limits ON limits.id = limit_id"
+        " limits.name, current, removed_at_ms FROM prompts JOIN limits ON limits.id = limit_id"
         f" WHERE {condition} ORDER BY prompts.name, version",
         (value,),
     )
@@ -234,6 +328,9 @@ def _prompts(conn: sqlite3.Connection, condition: str, value: object) -> list[Pr
             json_object(params, f"the parameters of {name!r}"),
             limit,
             current == 1,
+            removed_at_ms is not None,
         )
-        for id_, name, number, template, provider, model, params, limit, current in rows
+        for id_, name, number, template, provider, model, params, limit, current, removed_at_ms in (
+            rows
+        )
     ]

@@ -5,16 +5,8 @@ table or two, so that a file with millions of rows is checked in seconds. The li
 a schema can't be broken in without damage, and goes on to what only the program keeps.
 """
 
-from typing import NamedTuple
-
-
-class Invariant(NamedTuple):
-    """A promise; ``sql`` selects what breaks it."""
-
-    name: str
-    promise: str
-    sql: str
-
+from crawler.ledger.invariants_of_limits import LIMITS, Invariant
+from crawler.ledger.repair import COUNTS
 
 _REQUESTS = (
     Invariant(
@@ -73,6 +65,59 @@ _REQUESTS = (
         " WHERE cancelling = 1 AND state NOT IN ('leased', 'succeeded')",
     ),
     Invariant(
+        "one_stands",
+        "of a word and the name of a prompt one request stands",
+        "SELECT 'word ' || word_id || ' prompt ' || name FROM requests"
+        " JOIN prompts ON prompts.id = prompt_id WHERE superseded = 0 AND name IN"
+        " (SELECT name FROM prompts WHERE version > 1) GROUP BY name, word_id HAVING count(*) > 1",
+    ),
+    Invariant(
+        "off_the_list_is_not_asked",
+        "what is superseded or removed is not asked any more",
+        "SELECT 'request ' || id FROM requests WHERE (superseded = 1 OR removed_at_ms NOT NULL)"
+        " AND (state = 'pending' OR state = 'leased' AND cancelling = 0)",
+    ),
+    Invariant(
+        "superseded_by_another",
+        "where a request is superseded another one stands in its place",
+        "SELECT 'request ' || old.id FROM requests AS old INDEXED BY requests_superseded"
+        " JOIN prompts AS own ON own.id = old.prompt_id WHERE old.superseded = 1 AND NOT EXISTS"
+        " (SELECT 1 FROM requests AS new INDEXED BY requests_of_word WHERE new.superseded = 0"
+        " AND new.word_id = old.word_id AND new.prompt_id IN"
+        " (SELECT id FROM prompts WHERE name = own.name))",
+    ),
+    Invariant(
+        "replaces_an_answer",
+        "what a request replaces is an answer about its word",
+        "SELECT 'request ' || new.id FROM requests AS new"
+        " LEFT JOIN requests AS old ON old.id = new.replaces"
+        " LEFT JOIN responses ON request_id = old.id WHERE new.replaces NOT NULL"
+        " AND (request_id IS NULL OR old.word_id <> new.word_id)",
+    ),
+    Invariant(
+        "asked_by_the_current",
+        "only the current version of a prompt has something left to ask",
+        "SELECT 'prompt ' || id FROM prompts JOIN tallies ON prompt_id = id"
+        " WHERE current = 0 AND pending > 0",
+    ),
+    Invariant(
+        "revisions_without_gaps",
+        "what a word was is kept, revision by revision, and an attempt knows one of them",
+        "SELECT 'word ' || words.id FROM words LEFT JOIN (SELECT word_id, count(*) AS n,"
+        " max(number) AS last FROM revisions GROUP BY 1) ON word_id = words.id"
+        " WHERE revision <> coalesce(n, 0) + 1 OR revision <> coalesce(last, 0) + 1 UNION ALL"
+        " SELECT 'request ' || request_id FROM attempts JOIN requests ON requests.id = request_id"
+        " JOIN words ON words.id = word_id"
+        " WHERE attempts.revision NOT NULL AND attempts.revision NOT BETWEEN 1 AND words.revision",
+    ),
+    Invariant(
+        "changed_was_asked",
+        "only an answer, or a call, is of an older revision of its word",
+        "SELECT 'request ' || requests.id FROM requests JOIN words ON words.id = word_id"
+        " LEFT JOIN attempts ON request_id = requests.id AND number = requests.attempts"
+        " WHERE changed = 1 AND coalesce(attempts.revision, 1) >= words.revision",
+    ),
+    Invariant(
         "words_can_be_read",
         "the fields of a word are a JSON object",
         "SELECT 'word ' || id FROM words"
@@ -115,6 +160,12 @@ _ATTEMPTS = (
         "SELECT 'request ' || request_id FROM responses WHERE text = ''",
     ),
     Invariant(
+        "mark_has_answer",
+        "a mark belongs to an answer",
+        "SELECT 'mark ' || reviews.id FROM reviews LEFT JOIN responses USING (request_id)"
+        " WHERE number IS NULL",
+    ),
+    Invariant(
         "draft_has_attempt",
         "a draft was brought by an attempt that has ended and did not succeed",
         "SELECT 'request ' || drafts.request_id FROM drafts"
@@ -148,76 +199,6 @@ _ATTEMPTS = (
     ),
 )
 
-# The settings of a limit, each with the first start that it is for. What was never set on record
-# is what it has always been; where a record does not say from which start, nothing is known.
-_SET = (
-    "SELECT id, limit_id, CAST(rate AS INTEGER) AS most, started + 1 AS first"
-    " FROM limit_changes WHERE what = 'set' AND why GLOB 'per_minute = *' AND started IS NOT NULL"
-)
-_SETTINGS = (
-    f"SELECT limit_id, most, first, lead(first, 1, {2**62}) OVER"
-    f" (PARTITION BY limit_id ORDER BY id) AS next FROM ({_SET}) UNION ALL"
-    f" SELECT id, per_minute, 0, {2**62} FROM limits WHERE NOT EXISTS (SELECT 1 FROM limit_changes"
-    " WHERE limit_id = limits.id AND what = 'set' AND why GLOB 'per_minute = *')"
-)
-
-_LIMITS = (
-    Invariant(
-        "window_is_kept",
-        "no more calls start in any 60 s than the limit then in force",
-        f"WITH settings AS MATERIALIZED ({_SETTINGS}) SELECT 'limit ' || limit_id || ' start '"
-        " || nth FROM (SELECT attempts.limit_id, nth, started_at_ms, lag(started_at_ms, most) OVER"
-        " (PARTITION BY attempts.limit_id ORDER BY started_at_ms, nth) AS before_ms"
-        " FROM attempts INDEXED BY attempts_started LEFT JOIN settings"
-        " ON settings.limit_id = attempts.limit_id AND first <= nth AND nth < next WHERE nth > 0)"
-        " WHERE before_ms >= started_at_ms - 60000",
-    ),
-    Invariant(
-        "limit_is_as_set",
-        "a limit is what it was last set to",
-        "SELECT 'limit ' || limits.id FROM limits JOIN limit_changes ON limit_changes.id ="
-        " (SELECT max(id) FROM limit_changes WHERE limit_id = limits.id AND what = 'set'"
-        " AND why GLOB 'per_minute = *')"
-        " WHERE per_minute IS NOT CAST(limit_changes.rate AS INTEGER)",
-    ),
-    Invariant(
-        "starts_are_counted",
-        "each start has a number of its own among those of its limit, which knows the last",
-        "SELECT 'limit ' || limit_id || ' start ' || nth FROM attempts WHERE nth > 0"
-        " GROUP BY limit_id, nth HAVING count(*) > 1 UNION ALL"
-        " SELECT 'limit ' || limits.id FROM limits JOIN (SELECT limit_id, count(*) AS n,"
-        " max(nth) AS last FROM attempts WHERE nth >= 0 GROUP BY limit_id) ON limit_id = limits.id"
-        " WHERE started < n OR started < last",
-    ),
-    Invariant(
-        "starts_are_in_order",
-        "whoever has the higher number did not start earlier",
-        "SELECT 'request ' || request_id FROM (SELECT request_id, started_at_ms,"
-        " lag(started_at_ms) OVER (PARTITION BY limit_id ORDER BY nth) AS before_ms"
-        " FROM attempts WHERE nth > 0) WHERE before_ms > started_at_ms",
-    ),
-    Invariant(
-        "starts_under_its_limit",
-        "an attempt counts under the limit of its prompt",
-        "SELECT 'request ' || requests.id FROM attempts"
-        " JOIN requests ON requests.id = request_id JOIN prompts ON prompts.id = prompt_id"
-        " WHERE attempts.limit_id <> prompts.limit_id",
-    ),
-    Invariant(
-        "gate_is_whole",
-        "a closed gate has a cause, a reason and a refusal on record, and an open one has none",
-        "SELECT 'limit ' || id FROM limits WHERE (gate_cause IS NULL) <> (gate_reason IS NULL)"
-        " OR (gate_cause IS NULL) <> (gate_strikes = 0)"
-        " OR (gate_cause IS NULL AND gate_opens_at_ms <> 0)",
-    ),
-    Invariant(
-        "pace_is_known",
-        "a limit that keeps a pace knows which, and a pause that ends has begun",
-        "SELECT 'limit ' || id FROM limits WHERE (tat_us NOT NULL AND rate IS NULL) OR rate <= 0"
-        " OR (paused_at_ms IS NULL AND paused_until_ms IS NOT NULL)",
-    ),
-)
-
 _PROMPTS = (
     Invariant(
         "one_current",
@@ -235,13 +216,11 @@ _PROMPTS = (
         "tallies_agree",
         "the counts of a prompt agree with its requests",
         "SELECT 'prompt ' || prompts.id FROM prompts"
-        " LEFT JOIN tallies ON tallies.prompt_id = prompts.id LEFT JOIN ("
-        " SELECT prompt_id AS id, sum(state = 'pending') AS p, sum(state = 'leased') AS l,"
-        " sum(state = 'succeeded') AS s, sum(state = 'failed') AS f, sum(state = 'cancelled') AS c"
-        " FROM requests GROUP BY prompt_id) AS counted ON counted.id = prompts.id"
+        f" LEFT JOIN tallies ON tallies.prompt_id = prompts.id LEFT JOIN ({COUNTS}) AS counted"
+        " ON counted.prompt_id = prompts.id"
         " WHERE pending IS NOT coalesce(p, 0) OR leased IS NOT coalesce(l, 0)"
         " OR succeeded IS NOT coalesce(s, 0) OR failed IS NOT coalesce(f, 0)"
-        " OR cancelled IS NOT coalesce(c, 0)",
+        " OR cancelled IS NOT coalesce(c, 0) OR removed IS NOT coalesce(r, 0)",
     ),
     Invariant(
         "views_are_there",
@@ -252,4 +231,4 @@ _PROMPTS = (
     ),
 )
 
-INVARIANTS = _REQUESTS + _ATTEMPTS + _LIMITS + _PROMPTS
+INVARIANTS = _REQUESTS + _ATTEMPTS + LIMITS + _PROMPTS

@@ -1,7 +1,8 @@
 """A view for each prompt whose answers have fields: `SELECT word, definition FROM study_notes`.
 
-Rule: a view belongs to the name of a prompt and shows the answers of its current version. It takes
-no name that is not free, and no name of a field is ever read as SQL.
+Rule: a view belongs to the name of a prompt and shows the answers that count, of all versions that
+have the schema of the current one. It takes no name that is not free, and no name of a field is
+ever read as SQL.
 
 The fields are looked up with the table function json_each, and not with json_extract. Connections
 that do not trust the schema of a file refuse that in a view (SQLite 3.40: "unsafe use"), and its
@@ -45,14 +46,20 @@ def put_view(
     view = view_name(name)
     if fields:
         _require_free(conn, name, view)
+    drop_view(conn, name)
+    if fields:
+        conn.execute("INSERT INTO prompt_views (name, prompt) VALUES (?, ?)", (view, name))
+        alike = _alike(conn, prompt_id, params)
+        conn.execute(_definition(view, alike, fields, _columns(conn, name)))
+
+
+def drop_view(conn: sqlite3.Connection, name: str) -> None:
+    """Take the view of a prompt away, if it has one."""
     for (old,) in conn.execute(
         "SELECT name FROM prompt_views WHERE prompt = ?", (name,)
     ).fetchall():
         conn.execute(f"DROP VIEW IF EXISTS {_quoted(old)}")
     conn.execute("DELETE FROM prompt_views WHERE prompt = ?", (name,))
-    if fields:
-        conn.execute("INSERT INTO prompt_views (name, prompt) VALUES (?, ?)", (view, name))
-        conn.execute(_definition(view, prompt_id, fields, _columns(conn, name)))
 
 
 def note_columns(conn: sqlite3.Connection, prompt_id: int, names: Iterable[str]) -> None:
@@ -73,6 +80,21 @@ def note_columns(conn: sqlite3.Connection, prompt_id: int, names: Iterable[str])
         [(name, column) for column in new],
     )
     put_view(conn, name, current_id, json_object(params, f"the parameters of {name!r}"))
+
+
+def _alike(conn: sqlite3.Connection, prompt_id: int, params: Mapping[str, Any]) -> list[int]:
+    """Return the versions of a prompt that have the schema of this one."""
+    rows = conn.execute(
+        "SELECT other.id, other.params FROM prompts AS own JOIN prompts AS other USING (name)"
+        " WHERE own.id = ? ORDER BY other.id",
+        (prompt_id,),
+    )
+    return [
+        version
+        for version, theirs in rows
+        if version == prompt_id
+        or json_object(theirs, f"the parameters of version {version}").get(SCHEMA) == params[SCHEMA]
+    ]
 
 
 def _columns(conn: sqlite3.Connection, prompt: str) -> list[str]:
@@ -100,19 +122,20 @@ def view_name(prompt: str) -> str:
     return f"_{name}" if name[:1].isdigit() else name
 
 
-def _definition(view: str, prompt_id: int, fields: list[str], listed: list[str]) -> str:
+def _definition(view: str, versions: list[int], fields: list[str], listed: list[str]) -> str:
     found = {_WORD: "word"}
     taken = {_WORD}
     for source, names in (("text", fields), ("fields", listed)):
         for name in names:
             found[free_name(name, taken)] = (
-                f"(SELECT value FROM json_each(request_details.{source}) WHERE key = {_text(name)})"
+                f"(SELECT value FROM json_each(list_details.{source}) WHERE key = {_text(name)})"
             )
     found |= {free_name(name, taken): sql for name, sql in _OTHER_COLUMNS.items()}
     selected = ", ".join(f"{sql} AS {_quoted(name)}" for name, sql in found.items())
     return (
-        f"CREATE VIEW {_quoted(view)} AS SELECT {selected} FROM request_details"
-        f" WHERE prompt_id = {prompt_id:d} AND text IS NOT NULL ORDER BY request_id"
+        f"CREATE VIEW {_quoted(view)} AS SELECT {selected} FROM list_details"
+        f" WHERE removed_at_ms IS NULL AND prompt_id IN ({', '.join(map(str, versions))})"
+        " AND text IS NOT NULL ORDER BY standing_id"
     )
 
 

@@ -12,14 +12,20 @@ RECOUNTED_AT_MOST = 1_000_000
 """Requests that a run counts when it begins; 0.2 s. Of more it asks only for a proof."""
 
 
+COUNTS = (
+    "SELECT prompt_id, sum(state = 'pending') AS p, sum(state = 'leased') AS l,"
+    " sum(state = 'succeeded' AND listed) AS s, sum(state = 'failed' AND listed) AS f,"
+    " sum(state = 'cancelled' AND listed) AS c,"
+    " sum(superseded = 0 AND removed_at_ms NOT NULL AND state <> 'leased') AS r"
+    " FROM (SELECT *, superseded = 0 AND removed_at_ms IS NULL AS listed FROM requests)"
+    " GROUP BY prompt_id"
+)
+"""What the tallies of each prompt version are to be."""
 _COUNTED = (
     "SELECT prompts.id, coalesce(p, 0), coalesce(l, 0), coalesce(s, 0), coalesce(f, 0),"
-    " coalesce(c, 0) FROM prompts LEFT JOIN ("
-    " SELECT prompt_id, sum(state = 'pending') AS p, sum(state = 'leased') AS l,"
-    " sum(state = 'succeeded') AS s, sum(state = 'failed') AS f, sum(state = 'cancelled') AS c"
-    " FROM requests GROUP BY prompt_id) ON prompt_id = prompts.id"
+    f" coalesce(c, 0), coalesce(r, 0) FROM prompts LEFT JOIN ({COUNTS}) ON prompt_id = prompts.id"
 )
-_TALLIED = "SELECT prompt_id, pending, leased, succeeded, failed, cancelled FROM tallies"
+_TALLIED = "SELECT prompt_id, pending, leased, succeeded, failed, cancelled, removed FROM tallies"
 
 
 def recount(conn: sqlite3.Connection) -> int:
@@ -28,8 +34,8 @@ def recount(conn: sqlite3.Connection) -> int:
     wrong = [row for row in conn.execute(_COUNTED) if tallied.get(row[0]) != list(row[1:])]
     conn.executemany("INSERT OR IGNORE INTO tallies (prompt_id) VALUES (?)", [r[:1] for r in wrong])
     conn.executemany(
-        "UPDATE tallies SET pending = ?2, leased = ?3, succeeded = ?4, failed = ?5, cancelled = ?6"
-        " WHERE prompt_id = ?1",
+        "UPDATE tallies SET pending = ?2, leased = ?3, succeeded = ?4, failed = ?5, cancelled = ?6,"
+        " removed = ?7 WHERE prompt_id = ?1",
         wrong,
     )
     return len(wrong)
@@ -49,7 +55,9 @@ def recount_in_passing(conn: sqlite3.Connection) -> int:
 
 def _is_proven(conn: sqlite3.Connection, newest: int) -> bool:
     (tallied,) = conn.execute(
-        "SELECT coalesce(sum(pending + leased + succeeded + failed + cancelled), 0) FROM tallies"
+        "SELECT coalesce(sum(pending + leased + succeeded + failed + cancelled + removed), 0)"
+        " + (SELECT count(*) FROM requests INDEXED BY requests_superseded"
+        " WHERE superseded = 1 AND state <> 'leased') FROM tallies"
     ).fetchone()
     hidden = conn.execute(
         "SELECT 1 FROM prompts LEFT JOIN tallies ON prompt_id = prompts.id"
@@ -83,9 +91,10 @@ _HANGING = (
     (
         "requests were in flight without an attempt: pending again",
         (
-            "UPDATE requests SET state = 'pending', due_at_ms = 0 WHERE state = 'leased' AND NOT"
-            " EXISTS (SELECT 1 FROM attempts WHERE request_id = requests.id"
-            " AND finished_at_ms IS NULL)"
+            "UPDATE requests SET due_at_ms = 0, cancelling = 0,"
+            " state = iif(superseded = 0 AND removed_at_ms IS NULL, 'pending', 'cancelled')"
+            " WHERE state = 'leased' AND NOT EXISTS (SELECT 1 FROM attempts"
+            " WHERE request_id = requests.id AND finished_at_ms IS NULL)"
         ),
     ),
     (

@@ -1,15 +1,19 @@
 """What became of items: results, and every attempt in the life of a request.
 
 Rule: short reads that never write. The join of a request with its item, its prompt, its last
-attempt and its response stands once, in the view `request_details` of the schema.
+attempt and its response stands once, in the view `request_details` of the schema; which of a word's
+answers counts, in `list_details`.
 """
 
+import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.ledger.intake import Prompt, prompt_by_id
+from crawler.ledger.items import KEY, shown_key
 from crawler.ledger.json_columns import fields_of
+from crawler.ledger.standing import standing_requests, versions
 
 
 class TimelineRow(NamedTuple):
@@ -31,6 +35,9 @@ class TimelineRow(NamedTuple):
     text: str | None
     draft: str | None
     """What the model said where that was no good."""
+    superseded: int
+    """1: it was asked again by a newer request."""
+    removed_at_ms: int | None
 
 
 class Ended(NamedTuple):
@@ -48,7 +55,8 @@ class Result(NamedTuple):
     """What became of a word.
 
     ``text`` is None where there is no answer; then ``reason`` says why and ``state`` whether it is
-    still to be asked (``pending``) or not (``failed``, ``cancelled``).
+    still to be asked (``pending``) or not (``failed``, ``cancelled``). Where it is asked again, the
+    answer before counts until the new one is there, whatever ``state`` says.
     """
 
     word: str
@@ -66,6 +74,14 @@ class Result(NamedTuple):
     truncated: bool
     """The text was cut off where no more tokens were allowed."""
     finished_at_ms: int | None
+    stale: bool = False
+    """Its prompt or its word has changed since it was answered."""
+    key: str = ""
+    """What tells the word from others of the same text, as it is shown; empty: nothing but that."""
+    review: str | None = None
+    """What a person has marked the answer as: ``good`` or ``bad``."""
+    note: str | None = None
+    """Why."""
 
 
 def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
@@ -73,15 +89,20 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
     rows = conn.execute(
         "SELECT requests.id, prompts.name, version, provider, model, limits.name, state, due_at_ms,"
         " attempts.number, started_at_ms, finished_at_ms, outcome, reason, responses.text,"
-        " drafts.text"
-        " FROM words JOIN prompts JOIN limits ON limits.id = prompts.limit_id"
-        " JOIN requests ON requests.prompt_id = prompts.id AND requests.word_id = words.id"
+        " drafts.text, requests.superseded, requests.removed_at_ms"
+        " FROM words JOIN requests ON requests.id IN ("
+        " SELECT id FROM requests WHERE word_id = words.id AND superseded = 0"
+        " UNION ALL SELECT id FROM requests WHERE word_id = words.id AND superseded = 1)"
+        " JOIN prompts ON prompts.id = requests.prompt_id"
+        " JOIN limits ON limits.id = prompts.limit_id"
         " LEFT JOIN attempts ON attempts.request_id = requests.id"
         " LEFT JOIN responses ON responses.request_id = requests.id"
         " AND responses.number = attempts.number"
         " LEFT JOIN drafts ON drafts.request_id = attempts.request_id"
         " AND drafts.number = attempts.number"
-        " WHERE words.text = ? ORDER BY requests.id, attempts.number",
+        " WHERE words.id IN (SELECT id FROM words WHERE coalesce(key, text) = ?1 UNION"
+        " SELECT id FROM words WHERE text = ?1 AND key NOT NULL)"
+        " ORDER BY requests.id, attempts.number",
         (word,),
     )
     return list(map(TimelineRow._make, rows))
@@ -119,25 +140,53 @@ _NEWEST = (
 )
 
 
-def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:
-    """Yield the words of a prompt version in the order in which they were added."""
+def results_of(conn: sqlite3.Connection, request_ids: Sequence[int]) -> Iterator[Result]:
+    """Yield the words of standing requests in their order, with the answers that count."""
     rows = conn.execute(
-        f"{_RESULT} WHERE prompt_id = ? ORDER BY word_id",
-        (prompt_id,),
+        f"SELECT {_RESULT}, stale, review, note"
+        " FROM (SELECT value AS id FROM json_each(?)) AS listed"
+        " CROSS JOIN list_details ON standing_id = listed.id",
+        (json.dumps(list(request_ids)),),
+    )
+    return map(_result, rows)
+
+
+def results(conn: sqlite3.Connection, prompt_id: int) -> Iterator[Result]:
+    """Yield the words on the list of a prompt in its order, with the answers that count.
+
+    Of whichever version: see `Result.stale`.
+    """
+    rows = conn.execute(
+        # The ids alone are sorted: texts are read in the order in which they are needed.
+        f"SELECT {_RESULT}, stale, review, note FROM (SELECT id FROM requests WHERE superseded = 0"
+        " AND removed_at_ms IS NULL AND prompt_id IN (SELECT value FROM json_each(?))"
+        " ORDER BY coalesce(place, id)) AS listed"
+        " CROSS JOIN list_details ON standing_id = listed.id",
+        (json.dumps(versions(conn, prompt_id)),),
     )
     return map(_result, rows)
 
 
 def result(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result:
-    """Return what became of one word that the prompt has a request for."""
-    [found] = _results_of(conn, prompt_id, word)
-    return found
+    """Return what became of one word on the list of a prompt as it was asked last."""
+    [request] = standing_requests(conn, prompt_id, [word])
+    return _result(
+        conn.execute(
+            f"SELECT {_RESULT}, 0, NULL, NULL FROM request_details WHERE request_id = ?",
+            (request.id,),
+        ).fetchone()
+    )
 
 
 def answer(conn: sqlite3.Connection, prompt_id: int, word: str) -> Result | None:
-    """Return the answer about a word; None where there is none, or not yet."""
-    answered = [row for row in _results_of(conn, prompt_id, word) if row.text is not None]
-    return answered[0] if answered else None
+    """Return the answer about a word that counts; None where there is none, or not yet."""
+    for request in standing_requests(conn, prompt_id, [word]):
+        found = conn.execute(
+            f"SELECT {_RESULT}, stale, review, note FROM list_details WHERE standing_id = ?",
+            (request.id,),
+        ).fetchone()
+        return _result(found) if found[1] is not None else None
+    return None
 
 
 def has_answers(conn: sqlite3.Connection, prompt_id: int) -> bool:
@@ -159,31 +208,28 @@ def last_answered(conn: sqlite3.Connection, name: str) -> Prompt | None:
 
 
 def field_names(conn: sqlite3.Connection, prompt_id: int) -> list[str]:
-    """Return the names of all fields that the words of a prompt version have, as they appear."""
+    """Return the names of all fields that the words on a prompt's list have, as they appear."""
     rows: list[tuple[Any]] = conn.execute(
-        "SELECT key FROM requests JOIN words ON words.id = word_id, json_each(words.fields)"
-        " WHERE prompt_id = ? AND words.fields IS NOT NULL"
-        " GROUP BY key ORDER BY min(words.id), min(json_each.id)",
-        (prompt_id,),
+        "SELECT json_each.key FROM requests JOIN words ON words.id = word_id,"
+        " json_each(words.fields)"
+        " WHERE superseded = 0 AND removed_at_ms IS NULL"
+        " AND prompt_id IN (SELECT value FROM json_each(?)) AND words.fields IS NOT NULL"
+        " GROUP BY json_each.key ORDER BY min(words.id), min(json_each.id)",
+        (json.dumps(versions(conn, prompt_id)),),
     ).fetchall()
     return [name for (name,) in rows]
 
 
-def _results_of(conn: sqlite3.Connection, prompt_id: int, word: str) -> list[Result]:
-    rows = conn.execute(
-        f"{_RESULT} WHERE prompt_id = ? AND word = ?",
-        (prompt_id, word),
-    )
-    return list(map(_result, rows))
-
-
 _RESULT = (
-    "SELECT word, text, state, reason, provider, model, tokens_in, tokens_out, attempts, prompt,"
-    " version, fields, truncated, finished_at_ms FROM request_details"
+    "word, text, state, reason, provider, model, tokens_in, tokens_out, attempts, prompt,"
+    " version, key, fields, truncated, finished_at_ms"
 )
 
 
 def _result(row: Sequence[Any]) -> Result:
-    *plain, fields, truncated, finished_at_ms = row
+    *plain, key, fields, truncated, finished_at_ms, stale, review, note = row
     known = fields_of(fields, plain[0])
-    return Result._make((*plain, known, truncated == 1, finished_at_ms))
+    shown = "" if key is None else shown_key(KEY + key)
+    return Result._make(
+        (*plain, known, truncated == 1, finished_at_ms, stale == 1, shown, review, note)
+    )

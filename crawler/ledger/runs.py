@@ -23,8 +23,8 @@ class Selection(NamedTuple):
     """The name of the only prompt, in its current version."""
     prompt_ids: tuple[int, ...] | None = None
     """The only prompt versions."""
-    request_id: int | None = None
-    """The only request."""
+    request_ids: tuple[int, ...] | None = None
+    """The only requests: some, not thousands of thousands; each turn looks at them."""
 
 
 EVERYTHING = Selection()
@@ -52,7 +52,7 @@ class LiveRun(NamedTuple):
     pid: int
     host: str
     options: Mapping[str, Any]
-    """What holds it back: `prompt`, `prompt_ids`, `request_id`, `deadline_at_ms`, `max_calls`,
+    """What holds it back: `prompt`, `prompt_ids`, `request_ids`, `deadline_at_ms`, `max_calls`,
     `budget` with `price_in` and `price_out`. Those that were not given are not there. `log_found`:
     it died, and its log lay beside the file since. `copied`: it was at work on the file that this
     is a backup of."""

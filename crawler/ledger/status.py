@@ -33,6 +33,10 @@ class Progress(NamedTuple):
     failed: int
     cancelled: int
     current: bool
+    removed: int = 0
+    """Words that were taken off the list."""
+    stale: int = 0
+    """Answers whose prompt or word has changed since."""
 
 
 class LimitStatus(NamedTuple):
@@ -146,9 +150,13 @@ def status(
     asked = CURRENT if selection is None else chosen
     progress = conn.execute(
         "SELECT name, version, provider, model, pending, leased, succeeded, failed, cancelled,"
-        " current = 1"
-        " FROM prompts JOIN tallies ON prompt_id = id"
-        " WHERE (current = 1 OR pending + leased + succeeded + failed > 0)"
+        " current = 1, removed, iif(current = 1, (SELECT count(*) FROM requests"
+        " INDEXED BY requests_changed WHERE changed = 1 AND prompt_id = prompts.id"
+        " AND state = 'succeeded' AND superseded = 0 AND requests.removed_at_ms IS NULL),"
+        " succeeded)"
+        " FROM prompts JOIN tallies ON tallies.prompt_id = prompts.id"
+        " WHERE prompts.removed_at_ms IS NULL"
+        " AND (current = 1 OR pending + leased + succeeded + failed > 0)"
         f" AND {chosen} ORDER BY name, version",
         values,
     )
@@ -160,7 +168,7 @@ def status(
     ).fetchall()
     with_limit = {limit_id for _, limit_id, _ in with_work}
     return Status(
-        progress=[Progress._make((*row[:-1], bool(row[-1]))) for row in progress],
+        progress=[Progress._make((*row[:9], row[9] == 1, *row[10:])) for row in progress],
         limits=[
             _limit_status(
                 conn,

@@ -259,11 +259,23 @@ def _lease(
         "UPDATE requests SET state = 'leased', attempts = ? WHERE id = ?",
         [(lease.number, lease.request_id) for lease in leases],
     )
+    corrected = [(lease.request_id,) for lease in leases if lease.revision is not None]
+    if corrected:
+        conn.executemany("UPDATE requests SET changed = 0 WHERE id = ? AND changed = 1", corrected)
     conn.executemany(
         "INSERT INTO attempts (request_id, number, run_id, limit_id, started_at_ms, nth,"
-        " tokens_reserved) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        " tokens_reserved, revision) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         [
-            (lease.request_id, lease.number, run_id, limit.id, now_ms, nth, lease.tokens)
+            (
+                lease.request_id,
+                lease.number,
+                run_id,
+                limit.id,
+                now_ms,
+                nth,
+                lease.tokens,
+                lease.revision,
+            )
             for nth, lease in enumerate(leases, limit.started + 1)
         ],
     )

@@ -133,8 +133,8 @@ def _request(conn: sqlite3.Connection, request_id: int) -> _Request:
 def _asks(run: LiveRun, request: _Request) -> bool:
     """Tell whether a run asks about such requests."""
     options = run.options
-    if "request_id" in options:
-        return bool(options["request_id"] == request.id)
+    if "request_ids" in options:
+        return request.id in options["request_ids"]
     if "prompt_ids" in options:
         return request.prompt_id in options["prompt_ids"]
     by_itself = request.current == 1 and request.provider != "function"
@@ -162,7 +162,7 @@ def _unasked(
 
 
 def _selected(options: Mapping[str, Any]) -> str:
-    return str(options.get("prompt") or "one request alone")
+    return str(options.get("prompt") or "some requests alone")
 
 
 def _paused(limit: Limit, now_ms: int) -> Why | None:

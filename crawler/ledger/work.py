@@ -29,7 +29,7 @@ class Work(NamedTuple):
     """When it last had an answer, or a word that the model refused; 0: never."""
 
 
-CURRENT = "current = 1 AND provider <> 'function'"
+CURRENT = "current = 1 AND prompts.removed_at_ms IS NULL AND provider <> 'function'"
 """What a program asks by itself. Who brings a function can ask the prompts that it answers."""
 
 _WORK = (
@@ -44,8 +44,8 @@ def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
 
     Those with failed requests are among them: what failed may come back, see `doubt`.
     """
-    if selection.request_id is not None:
-        return _work_of_request(conn, selection.request_id)
+    if selection.request_ids is not None:
+        return _work_of_requests(conn, selection.request_ids)
     chosen, values = chosen_prompts(selection)
     rows = conn.execute(
         f"{_WORK} WHERE pending + leased + failed > 0 AND {chosen} ORDER BY prompts.id", values
@@ -55,10 +55,11 @@ def work(conn: sqlite3.Connection, selection: Selection) -> list[Work]:
 
 def failed_requests(conn: sqlite3.Connection, selection: Selection) -> int:
     """Return how many requests of the prompts that a run asks have failed for good."""
-    if selection.request_id is not None:
+    if selection.request_ids is not None:
         found = conn.execute(
-            "SELECT count(*) FROM requests WHERE id = ? AND state = 'failed'",
-            (selection.request_id,),
+            "SELECT count(*) FROM json_each(?) CROSS JOIN requests ON requests.id = value"
+            " WHERE state = 'failed'",
+            (json.dumps(selection.request_ids),),
         )
     else:
         chosen, values = chosen_prompts(selection)
@@ -72,6 +73,9 @@ def failed_requests(conn: sqlite3.Connection, selection: Selection) -> int:
 
 def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
     """Return the condition for the prompts that a run asks, and its values."""
+    if selection.request_ids is not None:
+        asked = "SELECT prompt_id FROM json_each(?) CROSS JOIN requests ON requests.id = value"
+        return f"prompts.id IN ({asked})", (json.dumps(selection.request_ids),)
     if selection.prompt_ids is not None:
         marks = ", ".join("?" * len(selection.prompt_ids))
         return f"prompts.id IN ({marks})", selection.prompt_ids
@@ -80,15 +84,16 @@ def chosen_prompts(selection: Selection) -> tuple[str, Sequence[object]]:
     return CURRENT, ()
 
 
-def _work_of_request(conn: sqlite3.Connection, request_id: int) -> list[Work]:
-    """Return the prompt of a request that is still to be answered; nothing where it is not."""
+def _work_of_requests(conn: sqlite3.Connection, request_ids: Sequence[int]) -> list[Work]:
+    """Return the prompts of requests that are still to be answered; nothing where none is."""
     rows = conn.execute(
-        "SELECT prompts.id, limit_id, 1, state = 'leased',"
-        " pending + leased + succeeded + failed, provider, served_at_ms"
-        " FROM requests JOIN prompts ON prompts.id = requests.prompt_id"
+        "SELECT prompts.id, limit_id, sum(state = 'pending' OR state = 'leased'),"
+        " sum(state = 'leased'), pending + leased + succeeded + failed, provider, served_at_ms"
+        " FROM json_each(?) CROSS JOIN requests ON requests.id = value"
+        " JOIN prompts ON prompts.id = requests.prompt_id"
         " JOIN tallies ON tallies.prompt_id = prompts.id"
-        " WHERE requests.id = ? AND state IN ('pending', 'leased')",
-        (request_id,),
+        " WHERE state = 'pending' OR state = 'leased' GROUP BY prompts.id",
+        (json.dumps(request_ids),),
     )
     return list(map(Work._make, rows))
 

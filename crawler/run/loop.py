@@ -286,7 +286,7 @@ class Loop:
         if self._own_clock:
             # In the transaction that shows the run: from then on the file is not idle.
             self._clock = steady_clock(agree_offset_ms(conn, boot_id(), since_boot_ms(), wall_ms()))
-        if self._options.selection.request_id is None and (wrong := recount_in_passing(conn)):
+        if self._options.selection.request_ids is None and (wrong := recount_in_passing(conn)):
             self._log.warning("tallies_recounted", prompts=wrong)
         now_ms = self._started_at_ms = self._ticked_at_ms = self._clock()
         whose = (os.getpid(), socket.gethostname(), version("quotacrawl"))

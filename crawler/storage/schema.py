@@ -30,7 +30,7 @@ _PLAIN_COLUMN = (
     r"""(\w++|"[^"]+") *+(TEXT|INTEGER|INT|REAL|BLOB|NUMERIC|ANY)?+"""
     r"""( NOT NULL)?+( DEFAULT ([-+]?[\d.]++|NULL|'[^']*+'))?+"""
 )
-_READ_BY_US = ("request_details",)
+_READ_BY_US = ("request_details", "list_details")
 """Views of ours that our own commands read; the others are for people, who may change them."""
 _PLAIN_COLUMNS = re.compile(
     rf"\s*,\s*{_PLAIN_COLUMN}(\s*,\s*{_PLAIN_COLUMN})*\s*|({_PLAIN_COLUMN}\s*,\s*)+", re.IGNORECASE

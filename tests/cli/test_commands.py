@@ -109,7 +109,8 @@ class TestAdd:
         ran = asked("add", "list.csv", "--prompt", "p")
         assert ran.err == (
             "1 added to p version 1 (scripted, scripted), 1 known already\n"
-            "1 known with other fields: kept, or filled in where there was none\n"
+            "1 known with other fields: kept, or filled in where there was none; to take those of"
+            " the list: --update\n"
         )
         gloss = [('{"gloss": "new"}',)]
         assert rows(asked, "SELECT fields FROM words WHERE text = 'a'") == gloss
@@ -178,19 +179,22 @@ class TestPrompt:
         ],
     )
     def test_what_shapes_an_answer_makes_a_version(self, asked, other):
-        assert asked("prompt", "add", "p", *other).err.startswith("p version 2 added\n")
+        assert told(asked("prompt", "add", "p", *other), 2)[2].startswith("crawler prompt edit p ")
+        assert asked("prompt", "edit", "p", *other).err.startswith("p version 2: ")
         listed = json.loads(asked("prompt", "list", "--json").out)
         assert [(row["version"], row["current"]) for row in listed] == [(1, False), (2, True)]
 
-    def test_a_new_version_is_asked_about_the_same_words(self, asked):
+    def test_a_new_version_is_asked_about_what_has_no_answer(self, asked):
         assert asked("run", "--limit", "1").code == Exit.WORK_LEFT
-        ran = asked("prompt", "add", "p", *SCRIPTED, "Define {word}")
-        assert ran.err == "p version 2 added\n2 words are asked about again\n"
+        ran = asked("prompt", "edit", "p", "--template", "Define {word}")
+        assert ran.err.endswith(
+            "\n1 word waits for it. 1 answer of other versions stays and is stale (ask again:"
+            " crawler retry --stale)\n"
+        )
         assert asked("run").code == Exit.DONE
-        assert rows(asked, "SELECT version, word FROM results ORDER BY 1, request_id") == [
-            (1, "b"),
-            (2, "b"),
-            (2, "a"),
+        assert rows(asked, "SELECT version, word, stale FROM results ORDER BY 1") == [
+            (1, "b", 1),
+            (2, "a", 0),
         ]
 
     def test_going_back_to_a_version_asks_only_what_it_lacks(self, asked):
@@ -285,7 +289,7 @@ class TestPrompt:
         )
 
     def test_the_list_marks_the_current_ones(self, asked):
-        asked("prompt", "add", "p", *SCRIPTED, "Define {word}")
+        asked("prompt", "edit", "p", *SCRIPTED, "Define {word}")
         lines = asked("prompt", "list").out.splitlines()
         assert [line.split()[:3] for line in lines[1:]] == [["p", "1", "scripted"], ["*", "p", "2"]]
 
@@ -332,20 +336,20 @@ class TestRun:
     def test_a_new_version_is_told_with_the_way_back(self, asked):
         assert asked("run").code == Exit.DONE
         ran = crawler_terminal("run", "--model", "other one", "--limit", "1")
-        first = ran.out.replace("\n    ", " ").splitlines()[0]  # as it is wrapped
-        version, again, back = first.split("; ")
-        assert version == "p version 2 (scripted, other one)"
-        assert again == "2 words are asked about again"
-        command = back.removeprefix("back: crawler ")
-        assert command == "run --prompt p --provider scripted --model scripted"
-        ran = asked(*command.split())
+        first, waiting = ran.out.replace("\n    ", " ").splitlines()[:2]  # as they are wrapped
+        version, undo = first.split("; ")
+        assert version == "p version 2: model scripted → other one"
+        assert waiting.startswith("0 words wait for it. 2 answers of other versions stay and are")
+        command = ("run", "--prompt", "p", "--model", "scripted")
+        ran = asked(*command)
         assert ran.code == Exit.DONE
         changed = json.loads(ran.err.splitlines()[0])
         assert (changed["event"], changed["version"]) == ("prompt_changed", 1)
-        assert changed["back"].endswith('--model "other one"')
-        assert changed["words"] == 0, "all have their answers"
-        assert rows(asked, "SELECT count(*) FROM attempts") == [(3,)]
-        assert "prompt_changed" not in asked(*command.split()).err
+        assert changed["back"] == "crawler prompt edit p --to 2"
+        assert (changed["words"], changed["stale"]) == (0, 0), "all have their answers"
+        assert rows(asked, "SELECT count(*) FROM attempts") == [(2,)]
+        assert "prompt_changed" not in asked(*command).err
+        assert undo == "undo: crawler prompt edit p --to 1"
 
     def test_only_one_prompt(self, asked):
         asked("prompt", "add", "q", *SCRIPTED, "Of {word}")
@@ -470,7 +474,7 @@ class TestExitCodes:
     def test_words_that_lack_a_field_are_the_words_fault(self, asked, tmp_path):
         (tmp_path / "list.csv").write_text("word,gloss\nc,x\n")
         asked("add", "list.csv", "--prompt", "p")
-        asked("prompt", "add", "p", *SCRIPTED, "{word}: {gloss}")
+        asked("prompt", "edit", "p", "--template", "{word}: {gloss}")
         assert asked("run").code == Exit.SOME_FAILED
 
     def test_on_a_terminal_what_has_to_be_mended_is_not_to_be_run_again(self, asked, tmp_path):
@@ -598,6 +602,8 @@ class TestStatus:
                 "failed": 0,
                 "cancelled": 0,
                 "current": True,
+                "removed": 0,
+                "stale": 0,
             }
         ]
         [limit] = found["limits"]

@@ -96,7 +96,7 @@ def filled(tmp_path, plain):
 
 TRIGGERS = (
     "responses_never_change",
-    "words_keep_their_fields",
+    "words_change_by_revisions",
     "prompts_are_immutable",
     "attempts_end_once",
 )

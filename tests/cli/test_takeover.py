@@ -26,7 +26,8 @@ ADD = ("prompt", "add", "p", "--template", "About {word}")
 
 
 def by_command(db, provider, model):
-    assert crawler("--db", db, *ADD, "--provider", provider, "--model", model).code == 0
+    change = ("prompt", "edit", "p", "--provider", provider, "--model", model)
+    assert crawler("--db", db, *change).code == 0
 
 
 def by_run(db, provider, model):
@@ -101,7 +102,7 @@ def test_a_limit_that_is_there_stays_as_it_is(db):
 def test_a_limit_that_a_person_names_takes_nothing_over(db):
     do(db, "limit", "openai", "--per-minute", "60")
     options = ("--provider", "openai", "--model", "b", "--limit", "mine")
-    assert crawler("--db", db, *ADD, *options).code == 0
+    assert crawler("--db", db, "prompt", "edit", "p", *options).code == 0
     assert rows(db, SET, "mine")[0][1] is None
 
 

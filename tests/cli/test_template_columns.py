@@ -57,22 +57,22 @@ def test_before_there_is_a_list_what_it_needs_is_told(do, template, told_too):
 def test_a_column_that_no_word_has_is_refused_where_there_are_words(do, tmp_path, name, hint):
     do("prompt", "add", "p", *SCRIPTED, "{word}")
     do("add", "list.csv")
-    ran = do("prompt", "add", "p", *SCRIPTED, f"{{word}} {{{name}}}")
+    ran = do("prompt", "edit", "p", *SCRIPTED, f"{{word}} {{{name}}}")
     what, cause, said = told(ran, Exit.USAGE)
     assert what.startswith(f"no word has {{{name}}}")
     assert cause == "the lists have word, Part of speech, Level"
     assert said.startswith(hint)
     assert rows(tmp_path / "crawl.db", "SELECT count(*) FROM prompts") == [(1,)]
-    ran = do("prompt", "add", "p", *SCRIPTED, f"{{word}}[[ {{{name}}}]]")
+    ran = do("prompt", "edit", "p", *SCRIPTED, f"{{word}}[[ {{{name}}}]]")
     assert f"no word has {{{name}}}: what is in [[ … ]]" in ran.err
-    assert do("prompt", "add", "p", *SCRIPTED, "{word} {Level}").err.startswith("p version 3")
+    assert do("prompt", "edit", "p", *SCRIPTED, "{word} {Level}").err.startswith("p version 3")
 
 
 def test_a_list_whose_column_differs_by_case_is_told_with_what_to_write(do):
     do("prompt", "add", "p", *SCRIPTED, "{word} at {level}")
     _, cause, hint = told(do("add", "list.csv"), Exit.USAGE)
     assert cause.startswith("the list has Part of speech, Level: prompt 'p' needs level")
-    assert hint == "write {Level} in the template (crawler prompt add)"
+    assert hint == "write {Level} in the template (crawler prompt edit)"
 
 
 def test_words_listed_with_another_prompt_count(do):
@@ -80,4 +80,4 @@ def test_words_listed_with_another_prompt_count(do):
     do("add", "list.csv", "--prompt", "p")
     do("prompt", "add", "q", *SCRIPTED, "On {word}")
     do("add", "cat", "--prompt", "q")
-    assert do("prompt", "add", "q", *SCRIPTED, "{word} at {Level}").code == Exit.DONE
+    assert do("prompt", "edit", "q", *SCRIPTED, "{word} at {Level}").code == Exit.DONE

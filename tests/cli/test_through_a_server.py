@@ -269,15 +269,16 @@ class TestFalseValues:
 
     def test_parameters_are_kept_apart(self, do):
         values = ["0", "false", "", "null", '"0"', "0.0", "[]", "{}"]
-        for value in values:
-            add_prompt(do, "{word}", f"x={value}")
-        add_prompt(do, "{word}")
+        add_prompt(do, "{word}", f"x={values[0]}")
+        for value in values[1:]:
+            assert do("prompt", "edit", "p", "--param", f"x={value}").code == Exit.DONE
+        assert do("prompt", "edit", "p", "--unset-param", "x").code == Exit.DONE
         found = json.loads(do("prompt", "list", "--json").out)
         assert [row["version"] for row in found] == list(range(1, len(values) + 2))
         known = [json.dumps(row["params"]) for row in found]
         shown = ["0", "false", '""', "null", '"0"', "0.0", "[]", "{}"]
         assert known == [*(f'{{"x": {value}}}' for value in shown), "{}"]
-        add_prompt(do, "{word}", "x=0")
+        assert do("prompt", "edit", "p", "--param", "x=0").code == Exit.DONE
         assert "  x = 0\n" in do("prompt", "show", "p").out
         assert json.loads(do("prompt", "list", "--json").out)[0]["current"] is True
 

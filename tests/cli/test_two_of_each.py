@@ -51,59 +51,63 @@ def limits(do):
 
 
 def another_version(do, *more):
-    """Make another version of `p`, about the same words."""
-    return good(do("prompt", "add", "p", *SCRIPTED, "On {word}", "--limit", "one", *more))
+    """Make another version of `p`: it asks what waits."""
+    return good(do("prompt", "edit", "p", *SCRIPTED, "On {word}", "--limit", "one", *more))
 
 
 class TestVersions:
     def test_what_was_cancelled_of_an_old_version_is_not_asked_again(self, do):
         do("cancel", "a", "--prompt", "p")
         another_version(do)
-        assert do("retry", "--cancelled").err == "0 cancelled requests are pending again\n"
-        assert states("p")["a"] == "cancelled"
-        assert "a" not in states("p", 2), "nor by the new one"
+        assert (states("p"), set(states("p", 2))) == ({"a": "cancelled"}, {"b", "c"})
+        assert do("run").code == Exit.DONE
+        assert states("p") == {"a": "cancelled"}
+        assert do("retry", "--cancelled").err == "1 cancelled request is pending again\n"
+        assert states("p", 2)["a"] == "pending", "the new one asks it, where somebody says so"
 
     def test_what_has_failed_under_an_old_version_is_not_asked_again(self, do):
         another_version(do, *BLOCKED)
         assert do("run", "--prompt", "p").code == Exit.SOME_FAILED
-        good(do("prompt", "add", "p", *SCRIPTED, "About {word}", "--limit", "one"))
-        assert do("retry").err == "0 failed requests are pending again\n"
-        assert set(states("p", 2).values()) == {"failed"}
+        good(do("prompt", "edit", "p", "--to", "1"))
         assert good(do("run")).code == Exit.DONE, "what failed is no failure of today"
+        assert set(states("p", 2).values()) == {"failed"}
+        assert do("retry").err == "3 failed requests are pending again\n"
+        assert set(states("p").values()) == {"pending"}, "the new one asks it"
 
     def test_a_cancel_of_all_leaves_the_old_version_as_it_is(self, do):
         another_version(do)
         assert do("cancel", "--all").err == "6 pending requests are cancelled\n"
-        assert set(states("p").values()) == {"pending"}
+        assert states("p") == {}, "what waited is the new one's"
         assert set(states("p", 2).values()) == {"cancelled"}
 
     def test_only_the_current_one_is_asked(self, do):
         good(do("run", "--prompt", "p", "--limit", "9"))
         another_version(do)
+        good(do("add", "d", "--prompt", "p"))
         good(do("run"))
         assert set(states("p").values()) == {"succeeded"}
-        assert set(states("p", 2).values()) == {"succeeded"}
+        assert states("p", 2) == {"d": "succeeded"}
         counts = "SELECT version, count(*) FROM results WHERE prompt = 'p' GROUP BY 1"
-        assert rows("crawl.db", counts) == [(1, 3), (2, 3)]
+        assert rows("crawl.db", counts) == [(1, 3), (2, 1)]
 
     def test_the_status_counts_the_current_ones(self, do):
         good(do("run"))
         another_version(do)
         now = json.loads(do("status", "--json").out)
-        assert now["unfinished"] == 3
+        assert now["unfinished"] == 0
         shown = {(row["prompt"], row["version"]): row for row in now["prompts"]}
         assert {key: row["current"] for key, row in shown.items()} == {
             ("p", 1): False,
             ("p", 2): True,
             ("q", 1): True,
         }
-        assert (shown["p", 1]["succeeded"], shown["p", 2]["pending"]) == (3, 3)
+        assert (shown["p", 1]["succeeded"], shown["p", 2]["pending"]) == (3, 0)
         assert "3 succeeded, and no longer asked" in do("status").out
 
-    def test_an_export_is_of_the_current_one(self, do):
+    def test_an_export_is_of_all_that_was_answered(self, do):
         good(do("run"))
         another_version(do)
-        assert do("export", "--prompt", "p").err == "0 of 3 words have an answer\n"
+        assert do("export", "--prompt", "p").err == "3 of 3 words have an answer\n"
         found = do("export", "--prompt", "q", "--format", "jsonl").out.splitlines()
         assert [json.loads(line)["word"] for line in found] == [*"bcd"]
         assert {json.loads(line)["prompt"] for line in found} == {"q"}
@@ -111,6 +115,7 @@ class TestVersions:
     def test_a_word_tells_of_all_of_them(self, do):
         good(do("run"))
         another_version(do)
+        good(do("retry", "--stale", "--prompt", "p"))
         found = json.loads(do("show", "b", "--json").out)
         known = [(row["prompt"], row["version"], row["state"], row["number"]) for row in found]
         assert known == [
@@ -157,7 +162,7 @@ class TestPrompts:
 
     def test_a_retry_is_of_the_prompt_that_is_named(self, do):
         another_version(do, *BLOCKED)
-        good(do("prompt", "add", "q", *SCRIPTED, "On {word}", "--limit", "two", *BLOCKED))
+        good(do("prompt", "edit", "q", *SCRIPTED, "On {word}", "--limit", "two", *BLOCKED))
         assert do("run").code == Exit.SOME_FAILED
         assert do("retry", "--prompt", "q", "b", "c").err == "2 failed requests are pending again\n"
         assert states("q", 2) == {"b": "pending", "c": "pending", "d": "failed"}
@@ -169,7 +174,7 @@ class TestPrompts:
         assert set(states("p").values()) == {"pending"}
 
     def test_one_that_fails_is_told_beside_one_that_does_not(self, do):
-        good(do("prompt", "add", "q", *SCRIPTED, "On {word}", "--limit", "two", *BLOCKED))
+        good(do("prompt", "edit", "q", *SCRIPTED, "On {word}", "--limit", "two", *BLOCKED))
         assert do("run", "--prompt", "p").code == Exit.DONE
         assert do("run").code == Exit.SOME_FAILED
         failed = rows("crawl.db", "SELECT word, prompt, version FROM failures ORDER BY 1")
@@ -263,7 +268,7 @@ class TestLimits:
     def test_another_model_and_a_pace_mean_the_limit_of_what_is_asked_of_it(self, do):
         """The list of words stays as it is, and so does its limit."""
         do("cancel", "--all", "--prompt", "q")
-        good(do("prompt", "add", "q", *SCRIPTED, "Of {word}", "--model", "m", "--limit", "one"))
+        good(do("prompt", "edit", "q", *SCRIPTED, "Of {word}", "--model", "m", "--limit", "one"))
         good(do("prompt", "add", "word-list", *SCRIPTED, "{word}", "--limit", "lists"))
         good(do("run", "--model", "other", "--per-minute", "60"))
         per_minute = {name: row["per_minute"] for name, row in limits(do).items()}
@@ -306,7 +311,7 @@ def test_a_call_that_may_take_no_time_is_refused(do):
 @pytest.mark.parametrize("most", ["1", "2"])
 def test_a_word_may_fail_as_often_as_is_said(do, most):
     failing = ("--param", 'errors={"transient": 1}')
-    good(do("prompt", "add", "p", *SCRIPTED, "On {word}", "--limit", "one", *failing))
+    good(do("prompt", "edit", "p", *SCRIPTED, "On {word}", "--limit", "one", *failing))
     do("cancel", "--all")
     good(do("add", "z", "--prompt", "p"))
     assert do("run", "--max-failures", most).code == Exit.SOME_FAILED
@@ -339,6 +344,7 @@ def test_where_nobody_has_ever_run_the_status_says_no_time(do):
 def test_each_version_of_a_prompt_has_a_paragraph_of_its_own(do):
     good(do("run", "--prompt", "p"))
     another_version(do)
+    good(do("retry", "--stale"))
     good(do("run", "--prompt", "p"))
     paragraphs = good(do("show", "a")).out.strip().split("\n\n")
     heads = [text.splitlines()[0] for text in paragraphs if " · " in text.splitlines()[0]]

@@ -99,17 +99,18 @@ def test_one_is_told_as_one_and_nothing_is_not_told(do):
     assert do("add", "a", "b", "--prompt", "p").err == f"1 added {target}, 1 known already\n"
     assert do("pause", "one").err == "one is paused; go on with crawler resume one\n"
     assert do("pause").err == "everything is paused; go on with crawler resume\n"
-    new = ("prompt", "add", "p", "--limit", "one", *SCRIPTED)
-    assert "2 words are asked about again" in do(*new, "Of {word}").err
+    new = ("prompt", "edit", "p", "--limit", "one", *SCRIPTED)
+    assert do(*new, "Of {word}").err.endswith("\n2 words wait for it\n")
     do("cancel", "a")
-    assert do(*new, "On {word}").err.endswith("\n1 word is asked about again\n")
+    assert do(*new, "On {word}").err.endswith("\n1 word waits for it\n")
 
 
 def test_an_old_version_without_words_has_no_line(do):
-    do("prompt", "add", "p", *SCRIPTED, "Of {word}", "--limit", "one")
+    do("prompt", "edit", "p", *SCRIPTED, "Of {word}", "--limit", "one")
     do("prompt", "add", "a", *SCRIPTED, "Of {word}", "--limit", "one")
     do("add", "w", "--prompt", "p")
-    do("prompt", "add", "p", *SCRIPTED, "On {word}", "--limit", "one")
+    do("run", "--prompt", "p")
+    do("prompt", "edit", "p", *SCRIPTED, "On {word}", "--limit", "one")
     heads = [line.split(" (")[0] for line in do("status").out.splitlines()]
     assert heads[:3] == ["a version 1", "p version 2", "p version 3"]
 
@@ -134,7 +135,7 @@ def test_a_call_in_flight_is_shown_as_that(do):
 
 def test_the_failed_are_requests_too(do):
     bad = ("On {word}", "--limit", "one", "--param", 'errors={"blocked": 1}')
-    do("prompt", "add", "p", *SCRIPTED, *bad)
+    do("prompt", "edit", "p", *SCRIPTED, *bad)
     do("add", "w", "v", "--prompt", "p")
     assert do("run").code == Exit.SOME_FAILED
     assert "2 requests, 0 succeeded, 2 failed, 0 in flight, 0 pending" in do("status").out

@@ -21,6 +21,13 @@ BREAKS = {
     "failures_are_its_own": ["UPDATE requests SET failures = 2 WHERE id = 2"],
     "waits_for_a_cause": ["UPDATE requests SET due_at_ms = 5 WHERE id = 9"],
     "cancelling_was_in_flight": ["UPDATE requests SET cancelling = 1 WHERE id = 9"],
+    "one_stands": ["INSERT INTO requests (word_id, prompt_id, state) VALUES (1, 1, 'succeeded')"],
+    "off_the_list_is_not_asked": ["UPDATE requests SET removed_at_ms = 1 WHERE id = 9"],
+    "superseded_by_another": ["UPDATE requests SET superseded = 1 WHERE id = 1"],
+    "replaces_an_answer": ["UPDATE requests SET replaces = 3 WHERE id = 9"],
+    "asked_by_the_current": ["UPDATE tallies SET pending = 1 WHERE prompt_id = 1"],
+    "revisions_without_gaps": ["UPDATE words SET revision = 2 WHERE id = 1"],
+    "changed_was_asked": ["UPDATE requests SET changed = 1 WHERE id = 1"],
     "words_can_be_read": ["UPDATE words SET fields = '{gone}' WHERE id = 1"],
     "one_open": [
         "UPDATE attempts SET finished_at_ms = NULL, outcome = NULL WHERE request_id = 2",
@@ -33,6 +40,9 @@ BREAKS = {
         "UPDATE attempts SET outcome = 'blocked' WHERE request_id = 1 AND number = 1"
     ],
     "response_has_text": ["UPDATE responses SET text = ''"],
+    "mark_has_answer": [
+        "INSERT INTO reviews (request_id, mark, by, at_ms) VALUES (3, 'bad', 'me', 1)"
+    ],
     "draft_has_attempt": ["UPDATE drafts SET request_id = 1, number = 1"],
     "ends_after_start": ["UPDATE attempts SET started_at_ms = started_at_ms + 1 WHERE number = 1"],
     "open_has_run": ["UPDATE runs SET ended_at_ms = started_at_ms + 1000000, reason = 'died'"],
@@ -76,10 +86,18 @@ MORE = [
     ("tallies_agree", "DELETE FROM tallies"),
     ("views_are_there", "UPDATE prompt_views SET prompt = 'q'"),
     ("words_can_be_read", "UPDATE words SET fields = '[]' WHERE id = 1"),
+    ("off_the_list_is_not_asked", "UPDATE requests SET superseded = 1 WHERE id = 9"),
+    ("revisions_without_gaps", "INSERT INTO revisions VALUES (1, 1, 'a', NULL, NULL, 1)"),
+    ("revisions_without_gaps", "UPDATE attempts SET revision = 2"),
+    ("off_the_list_is_not_asked", "UPDATE requests SET removed_at_ms = 1 WHERE state = 'leased'"),
+    ("replaces_an_answer", "UPDATE requests SET replaces = 1 WHERE id = 9"),
+    ("replaces_an_answer", "UPDATE requests SET replaces = 99 WHERE id = 9"),
+    ("tallies_agree", "UPDATE requests SET removed_at_ms = 1 WHERE id = 1"),
+    ("tallies_agree", "UPDATE requests SET superseded = 1 WHERE id = 1"),
 ]
 MORE += [
     ("tallies_agree", f"UPDATE tallies SET {state} = {state} + 1")
-    for state in ("leased", "succeeded", "failed", "cancelled")
+    for state in ("leased", "succeeded", "failed", "cancelled", "removed")
 ]
 
 
@@ -205,7 +223,8 @@ def unprotect(conn):
     conn.execute("PRAGMA foreign_keys = OFF")
     conn.execute("PRAGMA ignore_check_constraints = ON")
     things = conn.execute(
-        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger' OR sql LIKE '%UNIQUE INDEX%'"
+        "SELECT type, name FROM sqlite_schema WHERE type = 'trigger'"
+        " OR sql LIKE '%UNIQUE INDEX%' AND name <> 'requests_of_word'"
     ).fetchall()
     for kind, name in things:
         conn.execute(f"DROP {kind.split()[-1]} {name}")

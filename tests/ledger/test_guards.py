@@ -151,6 +151,21 @@ REFUSED = [
     "INSERT INTO requests (word_id, prompt_id, failures) VALUES (7, 1, 1)",
     "INSERT INTO requests (word_id, prompt_id, cancelling) VALUES (7, 1, 2)",
     "INSERT OR REPLACE INTO requests (id, word_id, prompt_id) VALUES (5, 7, 1)",
+    "INSERT INTO requests (word_id, prompt_id, superseded) VALUES (7, 1, 1)",
+    "INSERT INTO requests (word_id, prompt_id, removed_at_ms) VALUES (7, 1, 1)",
+    "INSERT INTO requests (word_id, prompt_id, replaces) VALUES (7, 1, 1)",
+    "INSERT INTO requests (word_id, prompt_id, replaces) VALUES (7, 1, 99)",
+    "INSERT INTO requests (word_id, prompt_id, replaces) VALUES (2, 3, 2)",
+    "UPDATE requests SET superseded = 1 WHERE id = 6",
+    "UPDATE requests SET superseded = 1 WHERE id = 3",
+    "UPDATE requests SET superseded = 2 WHERE id = 1",
+    "UPDATE requests SET removed_at_ms = 1 WHERE id = 6",
+    "UPDATE requests SET removed_at_ms = 1 WHERE id = 3",
+    "UPDATE requests SET removed_at_ms = 'soon' WHERE id = 1",
+    "UPDATE requests SET replaces = 1 WHERE id = 7",
+    "UPDATE requests SET place = 9 WHERE id = 7",
+    "UPDATE requests SET prompt_id = 3 WHERE id = 6",
+    "UPDATE requests SET removed_at_ms = 1, state = 'pending' WHERE id = 2",
     "UPDATE requests SET attempts = -1 WHERE id = 7",
     "UPDATE requests SET failures = -1 WHERE id = 6",
     "UPDATE requests SET failures = 2 WHERE id = 6",
@@ -258,6 +273,11 @@ ALLOWED = [
     "INSERT INTO requests (word_id, prompt_id) VALUES (1, 3)",
     "UPDATE requests SET failures = 0 WHERE id = 6",
     "UPDATE requests SET cancelling = 1 WHERE id = 3",
+    "UPDATE requests SET cancelling = 1, removed_at_ms = 1 WHERE id = 3",
+    "UPDATE requests SET removed_at_ms = 1 WHERE id = 1",
+    "UPDATE requests SET superseded = 1 WHERE id = 1",
+    "UPDATE requests SET superseded = 1 WHERE id = 2",
+    "INSERT INTO requests (word_id, prompt_id, replaces) VALUES (1, 3, 1)",
     f"UPDATE attempts SET finished_at_ms = {NOW_MS}, outcome = 'denied' WHERE request_id = 3",
     "UPDATE attempts SET started_at_ms = 5 WHERE request_id = 3",
     "INSERT INTO responses (request_id, number, text) VALUES (3, 1, '0')",
@@ -327,6 +347,63 @@ def test_each_change_of_a_state_is_counted_for_its_prompt(conn, change, counted)
     assert conn.execute(f"{columns} WHERE prompt_id = 2").fetchall() == others
 
 
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [
+        (["removed_at_ms = 1 WHERE id = 1"], (1, 3, 0, 1, 0, 1)),
+        (["removed_at_ms = 1 WHERE id = 2", "removed_at_ms = 2 WHERE id = 2"], (1, 3, 1, 0, 0, 1)),
+        (
+            ["removed_at_ms = 1 WHERE id = 2", "removed_at_ms = NULL WHERE id = 2"],
+            (1, 3, 1, 1, 0, 0),
+        ),
+        (
+            ["state = 'cancelled' WHERE id = 6", "removed_at_ms = 1 WHERE id = 6"],
+            (0, 3, 1, 1, 0, 1),
+        ),
+        (["cancelling = 1, removed_at_ms = 1 WHERE id = 3"], (1, 3, 1, 1, 0, 0)),
+        (
+            ["cancelling = 1, removed_at_ms = 1 WHERE id = 3", "state = 'failed' WHERE id = 3"],
+            (1, 2, 1, 1, 0, 1),
+        ),
+        (["superseded = 1 WHERE id = 1"], (1, 3, 0, 1, 0, 0)),
+        (["superseded = 1 WHERE id = 1", "superseded = 0 WHERE id = 1"], (1, 3, 1, 1, 0, 0)),
+        (["removed_at_ms = 1 WHERE id = 1", "superseded = 1 WHERE id = 1"], (1, 3, 0, 1, 0, 0)),
+        (
+            ["cancelling = 1, superseded = 1 WHERE id = 3", "state = 'cancelled' WHERE id = 3"],
+            (1, 2, 1, 1, 0, 0),
+        ),
+    ],
+)
+def test_what_leaves_the_list_is_counted_apart_once_it_has_ended(conn, changes, counted):
+    columns = "SELECT pending, leased, succeeded, failed, cancelled, removed FROM tallies"
+    assert conn.execute(columns).fetchone() == (1, 3, 1, 1, 0, 0)
+    for change in changes:
+        conn.execute(f"UPDATE requests SET {change}")
+    assert conn.execute(columns).fetchone() == counted
+
+
+@pytest.mark.parametrize("mark", ["removed_at_ms = 1", "superseded = 1"])
+@pytest.mark.parametrize("state", ["pending", "leased"])
+def test_what_is_off_the_list_is_not_asked(conn, mark, state):
+    conn.execute(f"UPDATE requests SET {mark} WHERE id = 2")
+    with pytest.raises(sqlite3.IntegrityError, match=r"not asked|not a legal"):
+        leased(conn, 2, 2) if state == "leased" else conn.execute(
+            "UPDATE requests SET state = 'pending' WHERE id = 2"
+        )
+
+
+def test_what_was_never_asked_goes_on_to_another_version(conn):
+    conn.execute(f"{PROMPT} ('q', 2, 'x', 's', 'm', '{{}}', 2, 0, 1)")
+    conn.execute("UPDATE requests SET prompt_id = 4 WHERE id = 7")
+    assert conn.execute(
+        "SELECT prompt_id, pending FROM tallies WHERE prompt_id > 1"
+    ).fetchall() == [
+        (2, 0),
+        (3, 0),
+        (4, 1),
+    ]
+
+
 def test_a_success_is_counted_when_it_has_its_response(conn):
     conn.execute("INSERT INTO responses (request_id, number, text) VALUES (3, 1, 'text')")
     conn.execute("UPDATE requests SET state = 'succeeded' WHERE id = 3")
@@ -337,7 +414,7 @@ def test_a_success_is_counted_when_it_has_its_response(conn):
 def test_a_new_prompt_begins_with_counts_of_its_own(conn):
     conn.execute(f"{PROMPT} ('n', 1, 't', 's', 'm', '{{}}', 1, 1, 1)")
     assert conn.execute("SELECT * FROM tallies WHERE prompt_id = 4").fetchall() == [
-        (4, 0, 0, 0, 0, 0, 0.25, 250.0, 0)
+        (4, 0, 0, 0, 0, 0, 0.25, 250.0, 0, 0)
     ]
 
 

@@ -17,12 +17,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from crawler.ledger import control, intake
+from crawler.ledger import standing as standings
 from crawler.ledger import turn as turns
 from crawler.ledger.budget import Allowance
 from crawler.ledger.check import check
 from crawler.ledger.finish import end_run, released
 from crawler.ledger.turn import turn
 from crawler.policy import Policy
+from crawler.protocol import Word
 from crawler.quota.state import WINDOW_MS
 from crawler.states import Outcome
 from tests.conftest import PROFILE, Ledger
@@ -32,12 +34,19 @@ MAX_FAILURES = 2
 OUTAGE_AFTER = 5
 AUDIT_EVERY = 1 if PROFILE == "long" else 5
 WORDS = st.sampled_from("abcdefghijklmnop")
+TEXTS = ["About {word}", "On {word}", "Of {word}"]
 SOME = st.integers(0, 1_000)
 REACHED: Counter[str] = Counter()
 """How often each rule was followed, and each of the rare things happened."""
 TO_REACH = {
     "add: known words",
     "add: new words",
+    "add: what is removed stays so",
+    "add: what was removed is typed",
+    "ask_again: by another version",
+    "ask_again: the answer before counts",
+    "ask_again: what has failed",
+    "ask_again: still in flight",
     "cancel: in flight",
     "cancel: pending",
     "come_to_an_end",
@@ -49,14 +58,21 @@ TO_REACH = {
     "finish: gate closed",
     "finish: gate opened",
     "finish: in an outage",
+    "finish: carried to a newer version",
     "finish: of an old version",
+    "finish: removed in flight",
     "hold_up: released",
     "late_answer",
     "retry: cancelled",
     "retry: failed",
     "retry: still in flight",
+    "remove: answered",
+    "remove: in flight",
+    "remove: pending",
+    "supersede: an answer stands again",
     "supersede: back to an old version",
-    "supersede: new requests",
+    "supersede: carried on",
+    "supersede: carried on after an attempt",
     "turn: fixed",
     "turn: gate closed",
     "turn: learns",
@@ -76,15 +92,26 @@ def reached(what):
     event(what)
 
 
-@dataclass
+@dataclass(eq=False)
 class Request:
-    """What the model knows of a word and a prompt."""
+    """What the model knows of one asking about a word."""
 
+    word: str
+    version: int
     state: str = "pending"
     attempts: int = 0
     failures: int = 0
     cancelling: bool = False
     due_at_ms: int = 0
+    superseded: bool = False
+    removed: bool = False
+    replaces: "Request | None" = None
+
+    @property
+    def on_record(self):
+        facts = (self.word, self.version, self.state, self.attempts, self.failures)
+        replaced = (self.replaces.version, self.replaces.attempts) if self.replaces else None
+        return (*facts, self.cancelling, self.superseded, self.removed, replaced)
 
 
 @dataclass
@@ -93,7 +120,7 @@ class Open:
 
     run: int
     lease: object
-    version: int
+    request: Request
 
 
 @dataclass
@@ -129,7 +156,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.ledger.random.randint = lambda low, high: low
         self.conn = self.ledger.conn
-        self.model: dict[tuple[int, str], Request] = {}
+        self.model: list[Request] = []
         self.versions = [self.ledger.prompt.id]
         self.runs = [self.ledger.run_id, self.ledger.start_run()]
         self.open: list[Open] = []
@@ -151,15 +178,25 @@ class LedgerMachine(RuleBasedStateMachine):
     # What a program does.
 
     @precondition(lambda self: len(self._pending()) < 8)
-    @rule(words=st.lists(WORDS, min_size=1, max_size=8))
-    def add(self, words):
-        asked = {word for version, word in self.model if version == self.version}
-        known = {word for _, word in self.model}
-        added = self.ledger.add(words)
-        assert added == (len(set(words) - known), len(set(words) - asked), 0)
+    @rule(words=st.lists(WORDS, min_size=1, max_size=8), typed=st.booleans())
+    def add(self, words, *, typed=False):
+        known = {request.word for request in self.model}
+        removed = [one for one in self._standing() if one.removed and one.word in words]
+        rows = [Word(word, {}) for word in words]
+        now_ms = self.ledger.now_ms
+        added = intake.add_words(self.conn, self.version, rows, now_ms, typed=typed)
+        new = [word for word in dict.fromkeys(words) if word not in known]
+        assert added == (len(new), len(new), 0, len(removed))
         reached("add: new words" if added.words else "add: known words")
-        for word in words:
-            self.model.setdefault((self.version, word), Request())
+        self.model += [Request(word, self.version) for word in new]
+        if removed:
+            reached("add: what was removed is typed" if typed else "add: what is removed stays so")
+        for request in removed if typed else ():
+            request.removed = request.cancelling = False
+            if request.state == "cancelled":
+                request.state, request.failures, request.due_at_ms = "pending", 0, 0
+        if removed and typed:
+            self._carry_on()
 
     @rule(which=st.integers(0, 1), budget=st.sampled_from([12, 12, 12, 0, 1, 5]))
     def turn(self, which, budget):
@@ -216,7 +253,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert self.ledger.turn(*ends, run_id=run, budget=0).late == 0
         reached("hold_up: released")
         for lease in leases:
-            self.model[self.version, lease.word].state = "pending"
+            self._of(lease.word).state = "pending"
         self.open = [entry for entry in self.open if entry.lease not in leases]
 
     @precondition(lambda self: self.open)
@@ -276,9 +313,11 @@ class LedgerMachine(RuleBasedStateMachine):
                 assert cause is None
         if before is not None and cause is None:
             reached("finish: gate opened")
-        if entry.version != self.version:
+        request = entry.request
+        if request.version != self.version:
             reached("finish: of an old version")
-        request = self.model[entry.version, lease.word]
+        if request.removed:
+            reached("finish: removed in flight")
         if outcome is Outcome.TRANSIENT:
             request.due_at_ms = self.ledger.now_ms + (facts["retry_after_ms"] or 0)
         server = outcome is Outcome.TRANSIENT and facts["retry_after_ms"] != 0
@@ -292,7 +331,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def die(self, which):
         lost = self._ended(which, self.runs[1 - which], Outcome.ABANDONED)
         for entry in lost:
-            self._judge(self.model[entry.version, entry.lease.word], Outcome.ABANDONED)
+            self._judge(entry.request, Outcome.ABANDONED)
         if lost:
             reached("die: with calls in flight")
 
@@ -300,7 +339,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def end(self, which):
         left = self._ended(which, self.runs[which], Outcome.INTERRUPTED)
         for entry in left:
-            self._again(self.model[entry.version, entry.lease.word])
+            self._again(entry.request)
         if left:
             reached("end: with calls in flight")
 
@@ -328,17 +367,19 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model)
     @rule(some=SOME)
     def cancel(self, some):
-        self._cancel(*sorted(self.model)[some % len(self.model)])
+        self._cancel(self.model[some % len(self.model)])
 
     @precondition(lambda self: self.open)
     @rule(some=SOME)
     def cancel_in_flight(self, some):
         entry = self.open[some % len(self.open)]
-        self._cancel(entry.version, entry.lease.word)
+        self._cancel(entry.request)
 
-    def _cancel(self, version, word):
-        control.cancel(self.conn, [version], [control.word_id(self.conn, word)])
-        request = self.model[version, word]
+    def _cancel(self, request):
+        if request.superseded:
+            return
+        word_id = control.word_id(self.conn, request.word)
+        control.cancel(self.conn, [request.version], [word_id])
         if request.state == "pending":
             request.state = "cancelled"
             reached("cancel: pending")
@@ -348,7 +389,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(state=st.sampled_from(["failed", "cancelled"]))
     def retry(self, state):
-        mine = [request for (at, _), request in self.model.items() if at == self.version]
+        mine = [
+            request
+            for request in self._standing()
+            if request.version == self.version and not request.removed
+        ]
         if state == "cancelled":
             for request in mine:
                 if request.state == "leased":
@@ -366,12 +411,106 @@ class LedgerMachine(RuleBasedStateMachine):
     def change_their_mind(self, some):
         """Somebody cancels what is in flight, and takes that back."""
         entry = self.open[some % len(self.open)]
-        if entry.version == self.version:
-            self._cancel(entry.version, entry.lease.word)
+        if entry.request.version == self.version:
+            self._cancel(entry.request)
             self.retry("cancelled")
 
+    @precondition(lambda self: self.model)
+    @rule(some=SOME, count=st.integers(1, 3), state=st.sampled_from(["", "succeeded"]))
+    def remove(self, some, count, state):
+        standing = [one for one in self._standing() if state in one.state] or self._standing()
+        self._remove({one.word: one for one in (standing * 2)[some % len(standing) :][:count]})
+
+    def _remove(self, chosen):
+        ids = self._ids(chosen)
+        before = [one for one in chosen.values() if not one.removed]
+        done = standings.remove(self.conn, ids, self.ledger.now_ms)
+        in_flight = [one for one in chosen.values() if one.state == "leased"]
+        assert done == (len(before), len(in_flight))
+        for request in before:
+            request.removed = True
+            if request.state == "leased":
+                request.cancelling = True
+                reached("remove: in flight")
+            elif request.state == "pending":
+                request.state = "cancelled"
+                reached("remove: pending")
+            elif request.state == "succeeded":
+                reached("remove: answered")
+
+    @precondition(lambda self: len(self._pending()) < 8)
+    @rule(some=SOME, count=st.integers(1, 3))
+    def ask_again(self, some, count):
+        standing = self._standing()
+        self._ask_again({one.word: one for one in (standing * 2)[some % len(standing) :][:count]})
+
+    def _ask_again(self, chosen):
+        asked = standings.ask_again(self.conn, self.version, self._ids(chosen))
+        again = 0
+        for request in chosen.values():
+            if request.removed or request.state == "pending":
+                continue
+            if request.state == "leased":
+                request.cancelling = False
+                reached("ask_again: still in flight")
+                continue
+            again += 1
+            if request.version == self.version and request.state != "succeeded":
+                request.state, request.failures, request.due_at_ms = "pending", 0, 0
+                reached("ask_again: what has failed")
+            else:
+                self._replace(request)
+        assert asked == again
+
+    def _ids(self, words):
+        rows = [standings.standing_requests(self.conn, self.version, [word]) for word in words]
+        return [request.id for [request] in rows]
+
+    def _replace(self, request):
+        """Have the current version ask in the place of what has ended."""
+        request.superseded = True
+        answered = request if request.state == "succeeded" else request.replaces
+        self.model.append(Request(request.word, self.version, replaces=answered))
+        if answered:
+            reached("ask_again: the answer before counts")
+        if request.version != self.version:
+            reached("ask_again: by another version")
+
+    def _carry_on(self):
+        """Have the current version ask what is pending under others."""
+        for request in self._standing():
+            if request.state != "pending" or request.version == self.version:
+                continue
+            if request.attempts:
+                request.state = "cancelled"
+                self._replace(request)
+                reached("supersede: carried on after an attempt")
+            else:
+                request.version = self.version
+                reached("supersede: carried on")
+
+    def _let_answers_stand(self):
+        for request in self._standing():
+            mine = [
+                one
+                for one in self.model
+                if one.superseded
+                and (one.word, one.version, one.state) == (request.word, self.version, "succeeded")
+            ]
+            if not mine or request.removed or request.state == "leased":
+                continue
+            newest = mine[-1]
+            if request.state == "pending":
+                if request.replaces is not newest:
+                    continue
+                request.state = "cancelled"
+            elif request.version == self.version:
+                continue
+            request.superseded, newest.superseded = True, False
+            reached("supersede: an answer stands again")
+
     @precondition(lambda self: self.open)
-    @rule(text=st.sampled_from(["About {word}", "On {word}", "Of {word}"]))
+    @rule(text=st.sampled_from(TEXTS))
     def supersede(self, text):
         old = self.version
         spec = intake.PromptSpec("p", text, "scripted", "m", {})
@@ -383,16 +522,37 @@ class LedgerMachine(RuleBasedStateMachine):
             self.versions.append(prompt.id)
         elif prompt.id != old:
             reached("supersede: back to an old version")
-        words = {
-            word
-            for (version, word), request in self.model.items()
-            if version == old and request.state != "cancelled" and not request.cancelling
-        }
-        lacking = words - {word for version, word in self.model if version == prompt.id}
-        assert control.supersede(self.conn, old, prompt.id) == len(lacking)
-        self.model |= {(prompt.id, word): Request() for word in lacking}
-        if lacking:
-            reached("supersede: new requests")
+        if prompt.id != old:
+            self._carry_on()
+            if not new:
+                self._let_answers_stand()
+
+    @precondition(lambda self: self.open)
+    @rule(some=SOME, what=st.sampled_from(["in flight", "remove"]))
+    def regret(self, some, what):
+        """What is in flight is removed, or is answered and then removed."""
+        request = self.open[some % len(self.open)].request
+        facts = {"retry_after_ms": None, "tokens": 9, "truncated": False, "daily": False}
+        if what == "in flight":
+            self._remove({request.word: request})
+            self._finish_and_compare(some, Outcome.INTERRUPTED, **facts)
+            return
+        self._finish_and_compare(some, Outcome.SUCCEEDED, **facts)
+        self._remove({request.word: request})
+
+    @precondition(lambda self: self._answered() and len(self._pending()) < 8)
+    @rule(some=SOME, nth=st.integers(0, 1))
+    def there_and_back(self, some, nth):
+        """Somebody edits the prompt, has some words asked again, and takes that back."""
+        before = self.ledger.prompt.template
+        answered = {one.word: one for one in self._answered()[:3]}
+        texts = [text for text in TEXTS if text != before]
+        self.supersede(texts[nth])
+        self._ask_again(answered)
+        self.turn(some % 2, 12)
+        if self.open:
+            self.finish_several(Outcome.SUCCEEDED, 2)
+        self.supersede(before)
 
     @rule(pause_ms=st.sampled_from([0, 0, 0, None, 5_000, 70_000]))
     def pause_or_resume(self, pause_ms):
@@ -461,7 +621,7 @@ class LedgerMachine(RuleBasedStateMachine):
             finished = [self.ledger.finish(entry.lease, Outcome.SUCCEEDED) for entry in mine]
             self.ledger.turn(*finished, run_id=run, budget=0)
         for entry in self.open:
-            self._judge(self.model[entry.version, entry.lease.word], Outcome.SUCCEEDED)
+            self._judge(entry.request, Outcome.SUCCEEDED)
         self.open = []
         for _ in range(20):
             self.ledger.now_ms += 1_000_000
@@ -470,20 +630,34 @@ class LedgerMachine(RuleBasedStateMachine):
                 entry = self.open.pop()
                 finish = self.ledger.finish(entry.lease, Outcome.SUCCEEDED)
                 self.ledger.turn(finish, run_id=entry.run, budget=0)
-                self._judge(self.model[entry.version, entry.lease.word], Outcome.SUCCEEDED)
+                self._judge(entry.request, Outcome.SUCCEEDED)
         assert self._pending() == []
         reached("come_to_an_end")
 
     @invariant()
     def they_agree(self):
         rows = self.conn.execute(
-            "SELECT prompt_id, text, state, attempts, failures, cancelling"
-            " FROM requests JOIN words ON words.id = word_id"
+            "SELECT text, requests.prompt_id, requests.state, requests.attempts, requests.failures,"
+            " requests.cancelling, requests.superseded, requests.removed_at_ms IS NOT NULL,"
+            " old.prompt_id, old.attempts FROM requests JOIN words ON words.id = requests.word_id"
+            " LEFT JOIN requests AS old ON old.id = requests.replaces"
         )
-        assert {(version, text): tuple(rest) for version, text, *rest in rows} == {
-            key: (request.state, request.attempts, request.failures, request.cancelling)
-            for key, request in self.model.items()
-        }
+        known = Counter(
+            (*rest, None if replaced[0] is None else replaced)
+            for *rest, replaced in ((*row[:-2], row[-2:]) for row in rows)
+        )
+        assert known == Counter(request.on_record for request in self.model)
+        self._answers_agree()
+
+    def _answers_agree(self):
+        """Of each word the newest answer counts, until it is removed."""
+        shown = self.conn.execute("SELECT word, version FROM results").fetchall()
+        expected = []
+        for request in self._standing():
+            answered = request if request.state == "succeeded" else request.replaces
+            if answered and not request.removed:
+                expected.append((request.word, self.versions.index(answered.version) + 1))
+        assert sorted(shown) == sorted(expected)
 
     @invariant()
     def the_audit_is_clean_now_and_then(self):
@@ -499,11 +673,25 @@ class LedgerMachine(RuleBasedStateMachine):
     def version(self):
         return self.ledger.prompt.id
 
+    def _answered(self):
+        return [
+            one
+            for one in self._standing()
+            if one.state == "succeeded" and one.version == self.version and not one.removed
+        ]
+
+    def _standing(self):
+        return [request for request in self.model if not request.superseded]
+
+    def _of(self, word):
+        [request] = [request for request in self._standing() if request.word == word]
+        return request
+
     def _pending(self):
         return [
-            word
-            for (version, word), request in self.model.items()
-            if version == self.version
+            request.word
+            for request in self._standing()
+            if request.version == self.version
             and request.state == "pending"
             and request.due_at_ms <= self.ledger.now_ms
         ]
@@ -516,12 +704,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _leased(self, run, leases):
         for lease in leases:
-            request = self.model[self.version, lease.word]
+            request = self._of(lease.word)
             assert request.state == "pending"
             request.state = "leased"
             request.attempts += 1
             assert lease.number == request.attempts
-            self.open.append(Open(run, lease, self.version))
+            self.open.append(Open(run, lease, request))
             self.limit.starts[lease.request_id, lease.number] = self.ledger.now_ms
 
     def _in_window(self):
@@ -593,6 +781,9 @@ class LedgerMachine(RuleBasedStateMachine):
             reached("finish: cancelled in flight")
         request.state = "cancelled" if request.cancelling else "pending"
         request.cancelling = False
+        if request.state == "pending" and request.version != self.version:
+            reached("finish: carried to a newer version")
+            self._carry_on()
 
 
 EXAMPLES, STEPS = {"long": (10_000, 100), "mutation": (15, 50)}.get(PROFILE, (200, 50))

@@ -14,6 +14,7 @@ from crawler.cli.export_forms import columns as export_columns
 from crawler.errors import CrawlerError, Exit
 from crawler.ledger import intake
 from crawler.ledger.prompt_views import put_view, view_name
+from crawler.ledger.standing import ask_again
 from crawler.protocol import Call, ProviderError, Word
 from crawler.providers.answers.check import examine
 from crawler.providers.function import Function
@@ -49,6 +50,7 @@ def view_names(ledger):
         "failures",
         "progress",
         "request_details",
+        "list_details",
         "throughput_per_minute",
         "limit_history",
     }
@@ -112,6 +114,8 @@ def test_a_view_follows_the_current_version(ledger):
     put(ledger, "q", NOTES)
     answer(ledger, "abate", '{"definition": "old"}')
     put(ledger, "q", {"type": "object", "properties": {"gloss": {}}})
+    assert ledger.conn.execute("SELECT * FROM q").fetchall() == [], "it has no such field"
+    ask_again(ledger.conn, ledger.prompt.id, [1])
     answer(ledger, "abate", '{"gloss": "new"}')
     assert ledger.conn.execute("SELECT word, gloss, version FROM q").fetchall() == [
         ("abate", "new", 2)
@@ -121,6 +125,18 @@ def test_a_view_follows_the_current_version(ledger):
     put(ledger, "q")
     assert view_names(ledger) == set()
     assert ledger.row("SELECT count(*) FROM prompt_views") == (0,)
+
+
+def test_a_view_shows_the_answers_of_all_versions_with_its_schema(ledger):
+    put(ledger, "q", NOTES)
+    answer(ledger, "abate", '{"definition": "old"}')
+    put(ledger, "q", NOTES, model="m2")
+    answer(ledger, "zeal", '{"definition": "new"}')
+    shown = "SELECT word, definition, version, model FROM q"
+    assert ledger.conn.execute(shown).fetchall() == [
+        ("abate", "old", 1, "m"),
+        ("zeal", "new", 2, "m2"),
+    ]
 
 
 def test_another_order_of_properties_is_another_version(ledger):

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from crawler.ledger import control, intake
+from crawler.ledger import control, intake, standing
 from crawler.protocol import Word
 from crawler.states import Outcome
 from tests.ledger.several import Several
@@ -132,6 +132,10 @@ def test_results_tell_of_the_attempt_that_brought_the_answer(told):
             "finish_reason": "MAX_TOKENS",
             "model_version": "m-2",
             "truncated": 1,
+            "stale": 0,
+            "key": None,
+            "review": None,
+            "note": None,
         },
         {
             "word": "b",
@@ -153,6 +157,10 @@ def test_results_tell_of_the_attempt_that_brought_the_answer(told):
             "finish_reason": "STOP",
             "model_version": "m-1",
             "truncated": 0,
+            "stale": 0,
+            "key": None,
+            "review": None,
+            "note": None,
         },
         {
             "word": "ähm",
@@ -169,11 +177,15 @@ def test_results_tell_of_the_attempt_that_brought_the_answer(told):
             "started_at": "2001-09-09T01:47:42.000Z",
             "finished_at": "2001-09-09T01:47:44.750Z",
             "word_id": 1,
-            "request_id": 9,
+            "request_id": 8,
             "tokens_thought": None,
             "finish_reason": None,
             "model_version": None,
             "truncated": 0,
+            "stale": 0,
+            "key": None,
+            "review": None,
+            "note": None,
         },
     ]
 
@@ -220,15 +232,15 @@ def test_failures_tell_of_the_last_attempt(told):
 
 
 def test_progress_counts_every_request_of_every_version(told):
-    counted = ("requests", "pending", "leased", "succeeded", "failed", "cancelled")
+    counted = ("requests", "pending", "leased", "succeeded", "failed", "cancelled", "removed")
     named = ("prompt", "version", "provider", "model")
     found = rows(told, "SELECT * FROM progress ORDER BY prompt, version")
     assert [list(row) for row in found] == [[*named, *counted]] * 4
     assert [tuple(row.values()) for row in found] == [
-        ("p", 1, "scripted", "m", 7, 1, 0, 2, 2, 2),
-        ("q", 1, "scripted", "m", 0, 0, 0, 0, 0, 0),
-        ("q", 2, "scripted", "m", 2, 1, 0, 1, 0, 0),
-        ("r", 1, "scripted", "m", 0, 0, 0, 0, 0, 0),
+        ("p", 1, "scripted", "m", 7, 1, 0, 2, 2, 2, 0),
+        ("q", 1, "scripted", "m", 0, 0, 0, 0, 0, 0, 0),
+        ("q", 2, "scripted", "m", 2, 1, 0, 1, 0, 0, 0),
+        ("r", 1, "scripted", "m", 0, 0, 0, 0, 0, 0, 0),
     ]
 
 
@@ -312,7 +324,7 @@ def test_a_prompts_own_view_shows_values_that_are_false_as_they_are(told):
             "version": 2,
             "finished_at": "2001-09-09T01:47:44.750Z",
             "word_id": 1,
-            "request_id": 9,
+            "request_id": 8,
         }
     ]
 
@@ -323,8 +335,8 @@ def test_a_prompts_own_view_tells_of_the_attempt_that_brought_the_answer(told):
     assert again.number == 2
     told.now_ms += 1_250
     told.turn(told.finish(again, Outcome.SUCCEEDED, text='{"number": 2}'), budget=0)
-    found = told.row("SELECT word, number, finished_at, request_id FROM q ORDER BY 4")
-    assert found == ("z", 2, "2001-09-09T01:48:46.000Z", 8)
+    found = told.row("SELECT word, number, finished_at, request_id FROM q ORDER BY 4 DESC")
+    assert found == ("z", 2, "2001-09-09T01:48:46.000Z", 9)
 
 
 def test_two_prompts_have_a_view_each_of_their_own_answers(told):
@@ -386,3 +398,28 @@ def test_a_failure_of_an_older_version_is_marked(ledger):
     spec = intake.PromptSpec(ledger.prompt.name, "Of {word}", "scripted", "m", {})
     intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
     assert ledger.row("SELECT current FROM failures") == (0,)
+
+
+def test_results_show_the_newest_answer_of_what_is_on_the_list(ledger):
+    def answered(text):
+        (lease,) = ledger.turn().leases
+        ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED, text=text), budget=0)
+
+    def shown():
+        columns = "word, text, version, stale, request_id"
+        return ledger.conn.execute(f"SELECT {columns} FROM results").fetchall()
+
+    ledger.add("a")
+    answered("old")
+    standing.ask_again(ledger.conn, ledger.prompt.id, [1])
+    assert shown() == [("a", "old", 1, 0, 1)], "it counts until the new one is there"
+    answered("new")
+    assert shown() == [("a", "new", 1, 0, 2)]
+    spec = intake.PromptSpec(ledger.prompt.name, "Of {word}", "scripted", "m", {})
+    intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
+    assert shown() == [("a", "new", 1, 1, 2)]
+    assert standing.remove(ledger.conn, [2], ledger.now_ms) == (1, 0)
+    assert shown() == []
+    assert ledger.row("SELECT sum(succeeded), sum(removed) FROM progress") == (0, 1)
+    assert standing.bring_back(ledger.conn, ledger.prompt.id, ["a"]) == 1
+    assert shown() == [("a", "new", 1, 1, 2)]

@@ -536,20 +536,20 @@ class TestPause:
         assert ledger.row("SELECT paused_at_ms, paused_until_ms FROM limits") == (None, None)
 
 
-def test_an_old_version_that_is_current_again_keeps_what_it_had(ledger):
+def test_an_edited_prompt_asks_only_what_has_no_answer_and_is_edited_back_at_no_cost(ledger):
     def version(text):
-        old = intake.current_prompt(ledger.conn, "p")
         spec = intake.PromptSpec("p", text, "scripted", "m", {})
         new, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
-        return new, control.supersede(ledger.conn, old.id, new.id)
+        return new, intake.waiting_words(ledger.conn, new.id)
 
     ledger.add("ab")
-    first, _ = ledger.turn().leases
+    first, second = ledger.turn().leases
     ledger.turn(ledger.finish(first, Outcome.SUCCEEDED), budget=0)
     new, words = version("On {word}")
-    assert (new.version, words) == (2, 2)
-    assert [lease.word for lease in ledger.turn().leases] == ["a", "b"]
+    assert (new.version, words) == (2, 0), "a is answered, and b is in flight"
+    ledger.turn(ledger.finish(second, Outcome.INTERRUPTED), budget=0)
+    assert [lease.call.prompt for lease in ledger.turn().leases] == ["On b"], "it is carried on"
     back, words = version("About {word}")
     assert (back.id, back.version, back.current, words) == (1, 1, True, 0)
-    assert ledger.turn().unfinished == 1, "b is still in flight"
+    assert ledger.row("SELECT word, version, stale FROM results") == ("a", 1, 0)
     assert ledger.row("SELECT sum(current), count(*) FROM prompts") == (1, 2)

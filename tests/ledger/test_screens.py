@@ -7,6 +7,7 @@ from crawler.ledger.budget import Allowance
 from crawler.ledger.intake import add_words, prompts
 from crawler.ledger.results import field_names, last_answered, last_ended, timeline
 from crawler.ledger.runs import LastEnd, last_end, start_run
+from crawler.ledger.standing import ask_by
 from crawler.ledger.status import LimitStatus, Progress, Status, status
 from crawler.ledger.turn import turn
 from crawler.ledger.why import why_not
@@ -152,6 +153,7 @@ def test_which_version_was_last_answered(ledger):
 
     def answered(prompt):
         add_words(ledger.conn, prompt.id, [Word("a", {})], ledger.now_ms)
+        ask_by(ledger.conn, prompt.id, ["a"])
         (lease,) = ledger.turn().leases
         ledger.turn(ledger.finish(lease, Outcome.SUCCEEDED), budget=0)
 

@@ -249,7 +249,7 @@ class TestControl:
         spec = intake.PromptSpec("p", "Of {word}", "scripted", "m", {})
         new, _ = intake.put_prompt(ledger.conn, spec, ledger.limit_id, 2)
 
-        assert control.supersede(ledger.conn, ledger.prompt.id, new.id) == 1
+        assert intake.waiting_words(ledger.conn, new.id) == 1
         assert [lease.word for lease in ledger.turn().leases] == ["wanted"]
 
     def test_what_was_rejected_is_asked_again_where_somebody_says_so(self, ledger):
@@ -382,9 +382,9 @@ def test_fields_are_kept_as_they_came_and_a_word_without_gets_them(ledger):
         rows = [Word(word, fields) for word, fields in words.items()]
         return intake.add_words(ledger.conn, ledger.prompt.id, rows, ledger.now_ms)
 
-    assert add(a={"gloss": "über"}, b={}) == (2, 2, 0)
-    assert add(a={"gloss": "other"}, b={"gloss": "late"}, c={}) == (1, 1, 2)
-    assert add(a={"gloss": "über"}, b={}, c={}) == (0, 0, 0)
+    assert add(a={"gloss": "über"}, b={}) == (2, 2, 0, 0)
+    assert add(a={"gloss": "other"}, b={"gloss": "late"}, c={}) == (1, 1, 2, 0)
+    assert add(a={"gloss": "über"}, b={}, c={}) == (0, 0, 0, 0)
     rows = ledger.conn.execute("SELECT text, fields FROM words ORDER BY id").fetchall()
     assert rows == [("a", '{"gloss": "über"}'), ("b", '{"gloss": "late"}'), ("c", None)]
 
@@ -578,7 +578,7 @@ def test_one_request_waits_for_its_turn_under_the_limit(ledger):
     ledger.add("abcd")
     ledger.fix(2)
     assert len(ledger.turn().leases) == 2
-    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_id=4))
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_ids=(4,)))
     waiting = turns.turn(ledger.conn, alone, [], TEN)
     assert (waiting.leases, waiting.unfinished) == ([], 1)
     ledger.now_ms = waiting.wake_at_ms
@@ -610,7 +610,7 @@ def test_a_retry_forgets_the_answers_that_were_cut_off_before_it(ledger):
 
 def test_a_request_that_waits_is_not_asked_before_its_time_when_it_is_asked_alone(ledger):
     ledger.add("ab")
-    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_id=1))
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_ids=(1,)))
     [lease] = turns.turn(ledger.conn, alone, [], TEN).leases
     failed = ledger.finish(lease, Outcome.TRANSIENT, retry_after_ms=30_000)
     waiting = turns.turn(ledger.conn, alone, [failed], TEN)

@@ -300,25 +300,24 @@ def test_the_time_of_a_file_is_that_of_its_newest_start_under_any_limit(both):
 def test_calls_that_share_a_prompt_name_but_no_version_share_the_limit(both):
     old = both.q
     new = both.put("q", "Of {word}!", limit="other")
-    assert control.supersede(both.conn, old.id, new.id) == 5
+    assert intake.waiting_words(both.conn, new.id) == 5
     control.set_concurrency(both.conn, "other", 3)
     leases = both.turn().leases
     assert by_prompt(leases) == {1: [*"abcde"], 3: [*"klm"]}, "r was there before that version"
     assert both.turn().unfinished == 15, "the old version of q is nobody's work any more"
-    assert set(both.state_of(old).values()) == {"pending"}
+    assert both.state_of(old) == {}, "what waited is asked by the new version"
 
 
 def test_a_status_counts_the_current_versions_alone(both):
-    """An old version has one of each: answered, failed, and still pending."""
+    """An old version has what has ended: answered or failed. What was pending is the new one's."""
     one, two = (lease for lease in both.turn(budget=7).leases if lease.prompt_id == both.q.id)
     ends = both.finish(one, Outcome.SUCCEEDED), both.finish(two, Outcome.BLOCKED)
     both.turn(*ends, budget=0)
-    new = both.put("q", "Of the {word}", limit="other")
-    control.supersede(both.conn, both.q.id, new.id)
+    both.put("q", "Of the {word}", limit="other")
     now = status(both.conn, 600, both.now_ms)
     old = next(row for row in now.progress if not row.current)
-    assert (old.prompt, old.succeeded, old.failed, old.pending) == ("q", 1, 1, 3)
-    assert (now.succeeded, now.failed, now.unfinished) == (0, 0, 15)
+    assert (old.prompt, old.succeeded, old.failed, old.pending) == ("q", 1, 1, 0)
+    assert (now.succeeded, now.failed, now.unfinished) == (0, 0, 13)
 
 
 def test_a_status_tells_of_a_backoff_under_its_own_limit(both):

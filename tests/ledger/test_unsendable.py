@@ -58,7 +58,7 @@ def test_thousands_of_them_are_failed_in_turns_of_a_bounded_length(ledger):
 
 def test_a_field_that_is_no_json_is_told(ledger):
     prompt_id = needy(ledger, [Word("w", {"gloss": "g"})])
-    ledger.conn.execute("DROP TRIGGER words_keep_their_fields")
+    ledger.conn.execute("DROP TRIGGER words_change_by_revisions")
     ledger.conn.execute("UPDATE words SET fields = '{broken}'")
     assert ledger.turn().leases == []
     (reason,) = ledger.row("SELECT reason FROM failures")

@@ -57,12 +57,15 @@ def test_cancelled(ledger):
     assert why(ledger).code == "next"
 
 
-def test_superseded_whoever_is_at_work(ledger):
+def test_what_waits_is_asked_by_the_newest_version_and_what_was_asked_again_has_ended(ledger):
     ledger.add("a")
     spec = intake.PromptSpec("p", "Of {word}", "scripted", "m", {})
     intake.put_prompt(ledger.conn, spec, ledger.limit_id, ledger.now_ms)
-    assert why(ledger).code == "superseded"
-    assert why(ledger, alive=()).code == "superseded"
+    assert why(ledger).code == "next"
+    ledger.turn(ledger.finish(*ledger.turn().leases, Outcome.TRANSIENT), budget=0)
+    intake.make_current(ledger.conn, ledger.prompt.id)
+    assert why(ledger).code == "cancelled"
+    assert why(ledger, request_id=2).code == "next"
 
 
 def refused(ledger, outcome, reason, *, times, ends_as, **facts):
@@ -113,8 +116,8 @@ def test_not_selected(ledger):
 
     assert code_beside({"prompt": "other"}) == "not_selected"
     assert code_beside({"prompt": "p"}) == "next"
-    assert code_beside({"request_id": 2}) == "not_selected"
-    assert code_beside({"request_id": 2}, 2) == "next"
+    assert code_beside({"request_ids": [2]}) == "not_selected"
+    assert code_beside({"request_ids": [2]}, 2) == "next"
     assert code_beside({"prompt_ids": [7]}) == "not_selected"
     assert code_beside({"prompt_ids": [1]}) == "next"
 
@@ -262,7 +265,7 @@ def test_another_limit_holds_nothing_back(ledger):
 def test_it_agrees_with_a_turn_for_one_request(ledger):
     ledger.add("ab")
     ledger.fix(1)
-    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_id=2))
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_ids=(2,)))
     assert why(ledger, 2).code == "next"
     assert [lease.word for lease in turn(ledger.conn, alone, [], Allowance(9)).leases] == ["b"]
     assert why(ledger, 1).code == "per_minute"

@@ -148,9 +148,9 @@ def test_a_broken_page_is_found_and_the_rest_is_asked(path):
     assert "ok     params_can_be_read" in ran.out
 
 
-def test_what_an_earlier_version_has_left_does_not_keep_a_run_waiting(path):
-    change = ("prompt", "add", "p", "--template", "now {word}", "--provider", "scripted")
-    assert crawler("--db", path, *change).code == Exit.DONE  # the old version keeps its rows
+def test_what_is_carried_to_another_version_keeps_no_run_waiting(path):
+    change = ("prompt", "edit", "p", "--template", "now {word}")
+    assert crawler("--db", path, *change).code == Exit.DONE
     edit(path, "UPDATE requests SET due_at_ms = -5 WHERE prompt_id = 2")
     ran = crawler("--db", path, "run", "--deadline", "60s")
     assert rows(path, "SELECT reason FROM runs") == [("stuck",)], ran

@@ -130,8 +130,8 @@ def test_a_run_for_one_request_ends_as_that_one_did(answer, reason):
             others = {"a": ProviderError(Outcome.BLOCKED, "no"), "b": Answer("x")}
             provider = Played(lambda call: others.get(call.word, answer))
             for request_id in (1, 2):
-                await crawled(store, provider, selection=Selection(request_id=request_id))
-            ending = await crawled(store, provider, selection=Selection(request_id=3))
+                await crawled(store, provider, selection=Selection(request_ids=(request_id,)))
+            ending = await crawled(store, provider, selection=Selection(request_ids=(3,)))
             assert (ending.reason, ending.unfinished) == (reason, 0)
             assert provider.words == [*"abc"]
 

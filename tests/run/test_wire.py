@@ -263,7 +263,7 @@ def test_a_run_is_on_record_with_who_it_is():
         ({"max_calls": 3}, {"max_calls": 3}),
         ({"selection": Selection(prompt="p")}, {"prompt": "p"}),
         ({"selection": Selection(prompt_ids=(1,))}, {"prompt_ids": [1]}),
-        ({"selection": Selection(request_id=1)}, {"request_id": 1}),
+        ({"selection": Selection(request_ids=(1,))}, {"request_ids": [1]}),
         (
             {"purse": {"budget": 9e9, "price_in": 2.0, "price_out": 3.0}},
             {"budget": 9e9, "price_in": 2.0, "price_out": 3.0},

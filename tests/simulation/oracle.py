@@ -55,6 +55,7 @@ class Oracle:
             if finding.broken:
                 self.broken.append(f"{finding.name}: {finding.examples}")
         self._look_at_responses()
+        self._look_at_results()
         self._look_at_calls()
 
     def look_at_end(self) -> None:
@@ -103,6 +104,13 @@ class Oracle:
                 self.broken.append(f"the response to {request_id} is none to call {number}")
         self._responses = now
 
+    def _look_at_results(self) -> None:
+        """Require that each word on a list has one answer where it was ever answered."""
+        lacking = self.ask(f"{_ANSWERED} EXCEPT SELECT word, prompt, 1 FROM results")
+        self.broken += [f"{word} has no answer of {prompt}" for word, prompt, _ in lacking]
+        twice = self.ask("SELECT word, prompt FROM results GROUP BY 1, 2 HAVING count(*) > 1")
+        self.broken += [f"{word} has two answers of {prompt}" for word, prompt in twice]
+
     def _look_at_calls(self) -> None:
         calls: dict[Key, tuple[int, str | None, str | None]] = {
             (request_id, number): rest
@@ -135,6 +143,11 @@ class Oracle:
             self._conn.close()
 
 
+_ANSWERED = """
+SELECT text, name, max(superseded = 0 AND requests.removed_at_ms IS NULL) AS listed
+FROM requests JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id
+GROUP BY word_id, name HAVING max(state = 'succeeded') = 1 AND listed = 1
+"""
 _ENDS = """
 SELECT text, state, outcome, failures,
        (SELECT coalesce(sum(truncated), 0) FROM attempts WHERE request_id = requests.id),

@@ -9,16 +9,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from crawler.ledger import control, intake
+from crawler.ledger import control, intake, items, reviews, standing
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.limits import put_limit
+from crawler.ledger.selectors import Selectors, chosen
 from crawler.protocol import Word
 from crawler.states import RequestState
 from crawler.storage.database import writing
 from tests.simulation.machine import Machine
 from tests.simulation.service import Service
 
-DEEDS = {"add": 2, "pause": 1, "resume": 1, "limit": 2, "cancel_word": 1, "retry": 1}
+DEEDS = {
+    "add": 2,
+    "pause": 1,
+    "resume": 1,
+    "limit": 2,
+    "cancel_word": 1,
+    "retry": 1,
+    "remove": 1,
+    "type": 1,
+    "ask_again": 1,
+    "edit": 1,
+    "correct": 1,
+    "mark": 1,
+}
 """And how often."""
 LIMITS = (None, 12, 20, 30, 30)
 
@@ -81,3 +95,38 @@ class People:
     def _retry(self, conn: sqlite3.Connection) -> None:
         states = [self._chance.choice([RequestState.FAILED, RequestState.CANCELLED])]
         control.retry(conn, self._prompts, None, states)
+
+    def _remove(self, conn: sqlite3.Connection) -> None:
+        standing.remove(conn, self._some(conn)[1], self._machine.wall_ms())
+
+    def _ask_again(self, conn: sqlite3.Connection) -> None:
+        standing.ask_again(conn, *self._some(conn))
+
+    def _type(self, conn: sqlite3.Connection) -> None:
+        prompt_id = self._chance.choice(self._prompts)
+        words = conn.execute("SELECT text FROM words WHERE id % 3 = 0").fetchall()
+        standing.bring_back(conn, prompt_id, [word for (word,) in words])
+
+    def _edit(self, conn: sqlite3.Connection) -> None:
+        nth = self._chance.randrange(len(self._prompts))
+        template = self._chance.choice(["About {word}", "On {word}", "Of {word}[[ {level}]]"])
+        spec = intake.PromptSpec("pq"[nth], template, "scripted", "m", {})
+        limit_id = put_limit(conn, "quota", 1)
+        self._prompts[nth] = intake.put_prompt(conn, spec, limit_id, self._machine.wall_ms())[0].id
+
+    def _correct(self, conn: sqlite3.Connection) -> None:
+        words = conn.execute("SELECT text FROM words WHERE id % 3 = 1").fetchall()
+        fields = {"level": self._chance.choice(["A", "B", ""])}
+        rows = [Word(word, fields) for (word,) in words]
+        items.revised(conn, rows, ["level"], self._machine.wall_ms())
+
+    def _mark(self, conn: sqlite3.Connection) -> None:
+        mark = self._chance.choice(["good", "bad", "none"])
+        reviews.review(conn, self._some(conn)[1], mark, None, "me", self._machine.wall_ms())
+
+    def _some(self, conn: sqlite3.Connection) -> tuple[int, list[int]]:
+        """Return a prompt and some of the requests on its list."""
+        prompt_id = self._chance.choice(self._prompts)
+        listed = chosen(conn, prompt_id, Selectors())
+        start = self._chance.randrange(max(1, len(listed)))
+        return prompt_id, [request.id for request in listed[start : start + 3]]

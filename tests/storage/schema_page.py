@@ -43,8 +43,15 @@ HEAD = """\
 """
 
 SECTIONS = {
-    "What is asked": ["words", "prompts", "prompt_views", "prompt_columns"],
-    "What became of it": ["requests", "attempts", "responses", "drafts", "tallies"],
+    "What is asked": [
+        "words",
+        "revisions",
+        "key_columns",
+        "prompts",
+        "prompt_views",
+        "prompt_columns",
+    ],
+    "What became of it": ["requests", "attempts", "responses", "reviews", "drafts", "tallies"],
     "Who asks": ["runs", "clocks"],
     "Quotas": ["limits", "limit_changes"],
     "The file": ["migrations", "owners"],
@@ -52,6 +59,7 @@ SECTIONS = {
         "results",
         "failures",
         "request_details",
+        "list_details",
         "progress",
         "throughput_per_minute",
         "limit_history",

@@ -289,7 +289,7 @@ DEEP = "[" * 100_000 + "]" * 100_000
 def test_what_is_nested_without_end_is_told(ours, value, column, where):
     change(
         ours,
-        "DROP TRIGGER prompts_are_immutable; DROP TRIGGER words_keep_their_fields;"
+        "DROP TRIGGER prompts_are_immutable; DROP TRIGGER words_change_by_revisions;"
         "UPDATE runs SET ended_at_ms = NULL, reason = NULL;"
         f"UPDATE {column} = '{{\"x\": {value}}}'",
     )

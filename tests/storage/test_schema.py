@@ -20,6 +20,9 @@ LANDED = {
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
+    "0013_items.sql": "de12b1b67873aa236813d4024fc32c814bcdfa92b95f276896351445c8b42943",
+    "0014_revisions.sql": "1be40ead1587b163f1dacd9edee738105fad4bd8f313cb71a9360c87a6f47d0c",
+    "0015_reviews.sql": "690d2f2869f07d2c1be9ca9b682640446d0100e02c45f248707498fe9793a1f5",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"

@@ -1,0 +1,115 @@
+"""What tells the rows of a list apart: its word, or the columns that `--key` names.
+
+Rule: rows that are equal in all columns are one. Rows with one key that differ are refused, with
+the ways out: nothing of a list is dropped without a word.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import click
+
+from crawler.cli.terminal import printable
+from crawler.errors import CrawlerError, Exit, quoted
+from crawler.ledger.items import key_of
+from crawler.lists.tables import DEFAULT_COLUMN
+from crawler.protocol import KeyedWord, Word
+
+EXAMPLES = 3
+
+
+class Key(NamedTuple):
+    """The columns that tell the rows of a list apart."""
+
+    columns: Sequence[str]
+    """Empty: the word alone."""
+    word: str
+    """The column of the word."""
+    is_asked: bool
+    """It was named now; else it is that of the file, and lists without these columns have none."""
+
+
+def read_key(named: str | None, stored: Sequence[str], column: str | None) -> Key:
+    """Return the key that is named, or that of the file."""
+    columns = [name.strip() for name in named.split(",")] if named else list(stored)
+    if named and not all(columns):
+        raise click.BadParameter(f"{named!r} is not COLUMN,COLUMN", param_hint="--key")
+    return Key(columns, column or DEFAULT_COLUMN, bool(named))
+
+
+def keyed(words: Iterable[Word | None], key: Key) -> Iterator[Word | None]:
+    """Yield the words with their keys. Raises CrawlerError for a column that no word has."""
+    missing = set(key.columns) - {key.word}
+    for word in words:
+        if word is None or not key.columns:
+            yield word
+            continue
+        missing -= word.fields.keys()
+        if key.is_asked or missing.isdisjoint(key.columns):
+            parts = [
+                word.text if name == key.word else word.fields.get(name, "") for name in key.columns
+            ]
+            yield KeyedWord(word.text, word.fields, key_of(parts))
+        else:
+            yield word
+    if key.is_asked and missing:
+        raise _no_column(min(missing))
+
+
+def require_alike(words: Iterable[Word], key: Key) -> None:
+    """Refuse words that stand in several rows that differ. Raises CrawlerError."""
+    rows: dict[str, list[Word]] = defaultdict(list)
+    for word in words:
+        known = rows[word.identity]
+        if word.fields and word.fields not in [other.fields for other in known]:
+            known.append(word)
+    several = [known for known in rows.values() if len(known) > 1]
+    if several:
+        raise _differ(several, key)
+
+
+def _differ(several: Sequence[Sequence[Word]], key: Key) -> CrawlerError:
+    telling = _telling(several)
+    shown = "; ".join(
+        f"{printable(known[0].text)}: "
+        + " and ".join(printable(word.fields.get(telling[0], "")) or "none" for word in known[:2])
+        for known in several[:EXAMPLES]
+    )
+    one = len(several) == 1
+    columns = [*(key.columns or [key.word]), *telling]
+    sources: Sequence[str] = click.get_current_context().params.get("sources", ())
+    command = " ".join(["crawler add", *map(quoted, sources)])
+    return CrawlerError(
+        f"{len(several)} {'word stands' if one else 'words stand'} in several rows that differ;"
+        " none was added",
+        f"in {printable(telling[0])}, for example: {shown}",
+        f"{command} --key {quoted(','.join(columns))} asks about each of them;"
+        f" {command} --keep-first about the first row of each",
+        Exit.USAGE,
+    )
+
+
+def _telling(several: Sequence[Sequence[Word]]) -> list[str]:
+    """Return columns that tell the rows apart: one that does it alone, or all that differ."""
+    names = dict.fromkeys(name for known in several for word in known for name in word.fields)
+    differing = [
+        name
+        for name in names
+        if any(len({word.fields.get(name, "") for word in known}) > 1 for known in several)
+    ]
+    for name in differing:
+        if all(
+            len({word.fields.get(name, "") for word in known}) == len(known) for known in several
+        ):
+            return [name]
+    return differing
+
+
+def _no_column(name: str) -> CrawlerError:
+    return CrawlerError(
+        f"there is no column {printable(name)!r}",
+        "no row of the list has anything in it",
+        "name the columns as the first row of the list has them: --key word,pos",
+        Exit.USAGE,
+    )

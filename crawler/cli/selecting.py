@@ -1,0 +1,188 @@
+"""Selectors as they are typed: WORD…, @FILE, -, --failed, --stale, --state, --first, --prompt.
+
+Rule: every command that is about words takes them from here, and they mean the same in each. A
+selector that hits nothing changes nothing.
+"""
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import click
+
+from crawler.cli.options import MOST, found
+from crawler.cli.terminal import printable
+from crawler.errors import CrawlerError, Exit, quoted
+from crawler.ledger.intake import Prompt, current_prompt, prompts
+from crawler.ledger.items import typed_key
+from crawler.ledger.selectors import Chosen, Selectors, chosen, nearest, unknown
+from crawler.lists.words import as_added
+from crawler.states import RequestState
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+STATES = {"in-flight": RequestState.LEASED, **{state.value: state for state in RequestState}}
+"""The states as they are typed; `leased` is what they are called in SQL."""
+
+
+class Selected(NamedTuple):
+    """Words of a prompt's list."""
+
+    prompt: Prompt
+    """Its current version."""
+    requests: list[Chosen]
+
+    @property
+    def ids(self) -> list[int]:
+        """The requests' ids."""
+        return [request.id for request in self.requests]
+
+    def count(self, state: RequestState) -> int:
+        """Return how many of them are in a state."""
+        return sum(request.state is state for request in self.requests)
+
+
+class Typed(NamedTuple):
+    """What a person has typed."""
+
+    names: Sequence[str]
+    """Of prompts; empty: every current one."""
+    selectors: Selectors
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing was said of which words."""
+        return self.selectors == Selectors()
+
+
+def selector_options(command: _Command) -> _Command:
+    """Give a command the selectors, and the prompts that they are of: see `typed`."""
+    named = click.option("--prompt", "prompts", multiple=True, metavar="NAME", help="Of this one.")
+    return named(answer_options(command))
+
+
+def answer_options(command: _Command) -> _Command:
+    """Give a command the selectors that are options."""
+    options = (
+        click.option("--state", "states", metavar="S,…", help=f"{', '.join(list(STATES)[:-1])}."),
+        click.option("--failed", is_flag=True, help="Those that have failed."),
+        click.option("--stale", is_flag=True, help="Whose prompt or fields have changed since."),
+        click.option("--bad", is_flag=True, help="Whose answer is marked bad."),
+        click.option(
+            "--review", type=click.Choice(["good", "bad", "none"]), help="As crawler mark has it."
+        ),
+        click.option(
+            "--first", type=click.IntRange(1, MOST), metavar="N", help="In the list's order."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def typed(
+    words: Sequence[str],
+    prompts: Sequence[str],
+    states: str | None,
+    first: int | None,
+    review: Literal["good", "bad", "none"] | None,
+    *,
+    failed: bool,
+    stale: bool,
+    bad: bool,
+) -> Typed:
+    """Return what was typed, with the words of files and of standard input. Raises CrawlerError."""
+    named = list(_read_states(states))
+    if failed:
+        named.append(RequestState.FAILED)
+    asked = None if not words else list(dict.fromkeys(_words(words)))
+    marked: Literal["good", "bad", "none"] | None = "bad" if bad else review
+    return Typed(prompts, Selectors(asked, tuple(dict.fromkeys(named)), stale, marked, first))
+
+
+def selected(conn: sqlite3.Connection, asked: Typed) -> list[Selected]:
+    """Return the words that are meant, by prompt. Raises CrawlerError where a word is not known."""
+    names = [found(current_prompt(conn, name), name) for name in asked.names]
+    of = names or [row for row in prompts(conn) if row.current and not row.removed]
+    selectors = asked.selectors
+    if selectors.words is not None:
+        selectors = selectors._replace(words=_known(conn, selectors.words))
+    return [Selected(prompt, chosen(conn, prompt.id, selectors)) for prompt in of]
+
+
+def _known(conn: sqlite3.Connection, words: Sequence[str]) -> list[str]:
+    """Return words by their text or key; a key of several parts is typed as it is shown.
+
+    Raises CrawlerError where one is not known.
+    """
+    others = set(unknown(conn, words))
+    known = [(typed_key(word) or word) if word in others else word for word in words]
+    if unknown(conn, known):
+        lacking = [word for word, key in zip(words, known, strict=True) if unknown(conn, [key])]
+        raise unknown_word(conn, lacking)
+    return known
+
+
+def unknown_word(conn: sqlite3.Connection, lacking: Sequence[str]) -> CrawlerError:
+    """Return the error for words that are in no list."""
+    word = lacking[0]
+    near = nearest(conn, word)
+    more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    return CrawlerError(
+        f"there is no word {printable(word)!r}{more}",
+        "it has not been added to this database; nothing was changed"
+        + (f"; the nearest is {printable(near)}" if near else ""),
+        f"crawler add {quoted(word)}",
+        Exit.USAGE,
+    )
+
+
+def _read_states(states: str | None) -> Iterable[RequestState]:
+    for name in states.split(",") if states else ():
+        if name.strip() not in STATES:
+            raise click.BadParameter(
+                f"{name.strip()!r} is none of {', '.join(list(STATES)[:-1])}", param_hint="--state"
+            )
+        yield STATES[name.strip()]
+
+
+def _words(arguments: Sequence[str]) -> Iterable[str]:
+    for argument in arguments:
+        if argument == "-":
+            yield from _lines(sys.stdin.buffer.read(), "standard input")
+        elif argument.startswith("@") and len(argument) > 1:
+            yield from _lines(_content(argument[1:]), argument[1:])
+        else:
+            argument.encode()  # raises UnicodeEncodeError: no word is like that
+            yield as_added(argument)
+
+
+def _content(name: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except (OSError, ValueError) as error:
+        raise CrawlerError(
+            f"the words of {name} can't be read", str(error), "check the path after @", Exit.USAGE
+        ) from error
+
+
+def _lines(content: bytes, name: str) -> Iterable[str]:
+    """Yield the words of a file, one a line. Raises CrawlerError where there is none."""
+    try:
+        lines = [as_added(line) for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise CrawlerError(
+            f"the words of {name} can't be read",
+            f"it is not UTF-8 text ({error.reason})",
+            "write one word a line, in UTF-8",
+            Exit.USAGE,
+        ) from error
+    if not any(lines):
+        raise CrawlerError(
+            f"there is no word in {name}",
+            "a selection that is empty changes nothing; a query before the pipe may have failed",
+            "one word a line",
+            Exit.USAGE,
+        )
+    yield from filter(None, lines)

@@ -1,0 +1,70 @@
+"""`rename` and `add --update`: a list is mended, and nothing is paid for twice."""
+
+import json
+
+import pytest
+
+from crawler.errors import Exit
+from tests.program import crawler, told
+
+
+@pytest.fixture
+def do(tmp_path, monkeypatch):
+    """A list with levels, and its answers."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CRAWLER_DB", raising=False)
+    asked = ("--template", "Define {word} at {level}", "--provider", "scripted")
+    crawler("prompt", "add", "define", *asked)
+    (tmp_path / "list.csv").write_text("word,level,note\nseperate,B1,x\nlead,B2,y\n")
+    crawler("add", "list.csv")
+    assert crawler("run").code == Exit.DONE
+    yield crawler
+    assert crawler("check").code == Exit.DONE
+
+
+def exported():
+    rows = map(json.loads, crawler("export", "--format", "jsonl").out.splitlines())
+    return [(row["word"], row["fields"], row["stale"]) for row in rows]
+
+
+def test_a_word_is_renamed_and_back(do):
+    assert do("rename", "seperate", "separate").err == (
+        "seperate is separate now; its answer is stale (ask again: crawler retry separate)."
+        " Undo: crawler rename separate seperate\n"
+    )
+    assert exported()[0] == ("separate", {"level": "B1", "note": "x"}, True)
+    assert do("rename", "separate", "seperate").err == (
+        "separate is seperate now. Undo: crawler rename seperate separate\n"
+    )
+    assert exported()[0] == ("seperate", {"level": "B1", "note": "x"}, False)
+    assert told(do("rename", "seperate", "lead"), Exit.USAGE)[0] == (
+        "there is a word 'lead' already"
+    )
+    assert told(do("rename", "seperat", "x"), Exit.USAGE)[1].endswith("the nearest is seperate")
+    assert do("rename", "seperate", " ").code == Exit.USAGE
+
+
+def test_a_corrected_list_makes_stale_what_its_columns_have_changed(do, tmp_path):
+    (tmp_path / "new.csv").write_text("word,level\nseperate,A2\nlead,B2\nnew,C1\n")
+    preview = do("add", "-n", "new.csv", "--update").err
+    assert "1 would change" in preview
+    assert do("add", "new.csv", "--update").err == (
+        "1 added to define version 1 (scripted, scripted), 2 known already\n"
+        "1 word changed; 1 answer is stale (ask again: crawler retry --stale)\n"
+    )
+    assert exported() == [
+        ("seperate", {"level": "A2", "note": "x"}, True),
+        ("lead", {"level": "B2", "note": "y"}, False),
+    ]
+    assert "word changed" not in do("add", "new.csv", "--update").err
+    assert "1 pending; 1 stale" in do("status").out
+    do("retry", "--stale")
+    do("run")
+    assert [stale for *_, stale in exported()] == [False, False, False]
+    assert do("sql", "select count(*) as n from attempts").out == "n\n4\n"
+
+
+def test_without_it_a_known_word_stays_as_it_is(do, tmp_path):
+    (tmp_path / "new.csv").write_text("word,level\nlead,C2\n")
+    assert "1 known with other fields: kept" in do("add", "new.csv").err
+    assert exported()[1] == ("lead", {"level": "B2", "note": "y"}, False)

@@ -1,0 +1,93 @@
+"""Rows of a list that have one word: one item, several, or a list that has to say what is meant."""
+
+import csv
+import io
+
+import pytest
+
+from crawler.errors import Exit
+from tests.program import crawler, rows, told
+
+LEMMAS = "lemma,pos,gloss\nbank,noun,money\nbank,noun,river\nzeal,noun,zest\nbank,verb,tilt\n"
+
+
+@pytest.fixture
+def do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CRAWLER_DB", raising=False)
+    asked = ("--template", "Define {word}: {pos}", "--provider", "scripted")
+    crawler("prompt", "add", "senses", *asked)
+    (tmp_path / "lemmas.csv").write_text(LEMMAS)
+    yield crawler
+    assert crawler("check").code == Exit.DONE
+
+
+def items():
+    return rows("crawl.db", "SELECT text, fields FROM words ORDER BY id")
+
+
+def test_rows_that_differ_are_refused_with_the_ways_out(do):
+    what, cause, hint = told(do("add", "lemmas.csv", "--column", "lemma"), Exit.USAGE)
+    assert what == "1 word stands in several rows that differ; none was added"
+    assert cause == "in gloss, for example: bank: money and river"
+    assert hint == (
+        "crawler add lemmas.csv --key lemma,gloss asks about each of them;"
+        " crawler add lemmas.csv --keep-first about the first row of each"
+    )
+    assert items() == []
+    assert told(do("add", "-n", "lemmas.csv", "--column", "lemma"), Exit.USAGE)[0] == what
+
+
+def test_each_way_out_works(do):
+    ran = do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    assert ran.err == "4 added to senses version 1 (scripted, scripted)\n"
+    assert [text for text, _ in items()] == ["bank", "bank", "zeal", "bank"]
+    assert do("run").code == Exit.DONE
+    shown = list(csv.DictReader(io.StringIO(do("export").out)))
+    assert [(row["key"], row["gloss"]) for row in shown] == [
+        ("bank/noun/money", "money"),
+        ("bank/noun/river", "river"),
+        ("zeal/noun/zest", "zest"),
+        ("bank/verb/tilt", "tilt"),
+    ]
+
+
+def test_the_first_of_each_is_taken_where_that_is_said(do):
+    ran = do("add", "lemmas.csv", "--column", "lemma", "--keep-first")
+    assert ran.err == (
+        "2 added to senses version 1 (scripted, scripted)\n2 repeated in the list: bank\n"
+    )
+    assert items()[0] == ("bank", '{"pos": "noun", "gloss": "money"}')
+
+
+def test_the_key_is_kept_for_the_lists_to_come(do, tmp_path):
+    key = ("--column", "lemma", "--key", "lemma,pos,gloss")
+    do("add", "lemmas.csv", *key)
+    (tmp_path / "more.csv").write_text(f"{LEMMAS}bank,verb,rely\n")
+    assert do("add", "more.csv", "--column", "lemma").err.startswith("1 added to senses")
+    (tmp_path / "fixed.csv").write_text("lemma,pos,gloss,level\nbank,noun,money,B1\n")
+    assert "1 word changed" in do("add", "fixed.csv", "--column", "lemma", "--update").err
+    (tmp_path / "plain.csv").write_text("word,pos\nword,noun\n")
+    assert do("add", "plain.csv").err.startswith("1 added to senses")
+    assert rows("crawl.db", "SELECT count(*) FROM words WHERE key IS NULL") == [(1,)]
+
+
+def test_a_text_that_several_have_selects_all_and_a_key_selects_one(do):
+    do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    assert do("remove", "bank/noun/river").err.startswith("1 word removed from senses;")
+    assert do("remove", "bank").err.startswith("2 words removed from senses;")
+    assert do("add", "bank").err.endswith("3 on the list again, with what was answered\n")
+    assert rows("crawl.db", "SELECT count(*) FROM words") == [(4,)], "bank is no new word"
+    assert told(do("retry", "bank/noun/x"), Exit.USAGE)[0] == "there is no word 'bank/noun/x'"
+
+
+def test_rows_that_are_equal_are_one(do, tmp_path):
+    (tmp_path / "list.csv").write_text("word,pos\na,noun\nb,noun\na,noun\n")
+    assert do("add", "list.csv").err.endswith("1 repeated in the list: a\n")
+    assert len(items()) == 2
+
+
+def test_a_column_that_is_not_there_is_told(do):
+    ran = do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,sense")
+    assert told(ran, Exit.USAGE)[0].startswith("there is no column 'sense'")
+    assert items() == []
