@@ -501,9 +501,9 @@ class LedgerMachine(RuleBasedStateMachine):
                 continue
             newest = mine[-1]
             if request.state == "pending":
-                if request.replaces is not newest:
+                if request.replaces not in mine:
                     continue
-                request.state = "cancelled"
+                newest, request.state = request.replaces, "cancelled"
             elif request.version == self.version:
                 continue
             request.superseded, newest.superseded = True, False
@@ -545,10 +545,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def there_and_back(self, some, nth):
         """Somebody edits the prompt, has some words asked again, and takes that back."""
         before = self.ledger.prompt.template
-        answered = {one.word: one for one in self._answered()[:3]}
+        words = [one.word for one in self._answered()[:3]]
         texts = [text for text in TEXTS if text != before]
         self.supersede(texts[nth])
-        self._ask_again(answered)
+        self._ask_again({word: self._of(word) for word in words})
         self.turn(some % 2, 12)
         if self.open:
             self.finish_several(Outcome.SUCCEEDED, 2)
