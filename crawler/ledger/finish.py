@@ -13,7 +13,7 @@ from crawler.ledger.evidence import is_worn_out, judged
 from crawler.ledger.limits import Limit, told
 from crawler.ledger.pacing import Ended, Lesson, cut_off, is_busy, learned
 from crawler.ledger.runs import Scope
-from crawler.ledger.standing import carry_on
+from crawler.ledger.standing import carry_on, let_answers_stand
 from crawler.ledger.tokens import learn_tokens
 from crawler.ledger.window import ledger_time_ms
 from crawler.policy import verdict
@@ -310,8 +310,10 @@ def _next_state(
         " WHERE id = ?",
         (state, failures, due_at_ms, no_answers, finish.request_id),
     )
-    if state is RequestState.PENDING and spent.current_id != spent.prompt_id:
-        carry_on(conn, spent.current_id)  # its prompt was edited while it was in flight
+    if spent.current_id != spent.prompt_id:  # its prompt was edited while it was in flight
+        let_answers_stand(conn, spent.current_id, [finish.request_id])
+        if state is RequestState.PENDING:
+            carry_on(conn, spent.current_id)
     if finish.text:
         # It was paid for. Nobody should have to ask again to see what was wrong with it.
         conn.execute(

@@ -111,8 +111,8 @@ def make_current(conn: sqlite3.Connection, prompt_id: int) -> None:
             "UPDATE prompts SET current = 0 WHERE name = ? AND current = 1", (prompt.name,)
         )
         conn.execute("UPDATE prompts SET current = 1 WHERE id = ?", (prompt_id,))
-        carry_on(conn, prompt_id)
         let_answers_stand(conn, prompt_id)
+        carry_on(conn, prompt_id)
     put_view(conn, prompt.name, prompt_id, prompt.params)
 
 

@@ -113,22 +113,34 @@ def carry_on(conn: sqlite3.Connection, prompt_id: int) -> int:
     return carried
 
 
-def let_answers_stand(conn: sqlite3.Connection, prompt_id: int) -> int:
+def let_answers_stand(
+    conn: sqlite3.Connection, prompt_id: int, request_ids: Sequence[int] | None = None
+) -> int:
     """Let the answers of a version stand that others have replaced; return how many.
 
-    To be called when it is the current one again, and asks what the others were still to ask: that
-    is cancelled where it has been answered by this version.
+    To be called for the version that is asked from now on, before it carries on: what another one
+    was still to ask is cancelled where this one has answered it, and what is in flight goes on.
+
+    ``request_ids``: only in the place of these standing requests; None: of all.
     """
     known = json.dumps(versions(conn, prompt_id))
+    by_answer = (
+        "requests AS mine INDEXED BY requests_superseded JOIN requests AS standing"
+        " INDEXED BY requests_of_word ON standing.word_id = mine.word_id"
+    )
+    by_id = (
+        "json_each(:ids) CROSS JOIN requests AS standing ON standing.id = json_each.value"
+        " CROSS JOIN requests AS mine INDEXED BY requests_superseded"
+        " ON mine.word_id = standing.word_id"
+    )
     pairs = conn.execute(
-        "SELECT standing.id, max(mine.id) FROM requests AS mine INDEXED BY requests_superseded"
-        " JOIN requests AS standing INDEXED BY requests_of_word ON standing.word_id = mine.word_id"
-        " AND standing.superseded = 0 AND standing.prompt_id IN (SELECT value FROM json_each(?1))"
-        " WHERE mine.superseded = 1 AND mine.prompt_id = ?2 AND mine.state = 'succeeded'"
-        " AND standing.removed_at_ms IS NULL AND CASE standing.state WHEN 'leased' THEN 0"
-        " WHEN 'pending' THEN standing.replaces = mine.id ELSE standing.prompt_id <> ?2 END"
-        " GROUP BY standing.id",
-        (known, prompt_id),
+        f"SELECT standing.id, max(mine.id) FROM {by_answer if request_ids is None else by_id}"
+        " AND standing.superseded = 0"
+        " AND standing.prompt_id IN (SELECT value FROM json_each(:known))"
+        " WHERE mine.superseded = 1 AND mine.prompt_id = :own AND mine.state = 'succeeded'"
+        " AND standing.removed_at_ms IS NULL AND standing.state <> 'leased'"
+        " AND standing.prompt_id <> :own GROUP BY standing.id",
+        {"known": known, "own": prompt_id, "ids": json.dumps(request_ids)},
     ).fetchall()
     others = [standing for standing, _ in pairs]
     _each(
@@ -169,10 +181,16 @@ def bring_back(conn: sqlite3.Connection, prompt_id: int, texts: Iterable[str]) -
     ids = removed_requests(conn, prompt_id, texts)
     if not ids:
         return 0
+    current_id = versions(conn, prompt_id)[0]
     _each(conn, "UPDATE requests SET removed_at_ms = NULL WHERE id = ?", ids)
-    _each(conn, f"UPDATE requests SET {_AFRESH} WHERE id = ? AND state = 'cancelled'", ids)
+    let_answers_stand(conn, current_id, ids)
+    _each(
+        conn,
+        f"UPDATE requests SET {_AFRESH} WHERE id = ? AND state = 'cancelled' AND superseded = 0",
+        ids,
+    )
     _each(conn, "UPDATE requests SET cancelling = 0 WHERE id = ? AND state = 'leased'", ids)
-    carry_on(conn, versions(conn, prompt_id)[0])
+    carry_on(conn, current_id)
     return len(ids)
 
 

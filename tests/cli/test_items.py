@@ -170,6 +170,42 @@ def test_an_edit_is_undone_at_no_cost(do):
     assert exported()[0] == ("abate", "succeeded", "2", "")
 
 
+def asked():
+    return crawler("sql", "select count(*) as n from attempts").out
+
+
+def test_a_version_that_has_answered_does_not_ask_again_after_two_edits(do):
+    edit()
+    do("retry", "gost")
+    do("run")
+    edit("Of {word}")
+    do("retry", "gost")
+    before = asked()
+    assert do("prompt", "edit", "define", "--to", "1").err.endswith("\n0 words wait for it\n")
+    do("run")
+    assert asked() == before
+    assert exported()[1] == ("gost", "succeeded", "1", "")
+
+
+def test_what_is_on_the_list_again_has_the_answer_of_the_version_that_is_asked(do):
+    edit()
+    do("retry", "gost")
+    do("run")
+    do("remove", "gost")
+    do("prompt", "edit", "define", "--to", "1")
+    do("add", "gost")
+    assert exported()[1] == ("gost", "succeeded", "1", "")
+    do("prompt", "edit", "define", "--to", "2")
+    do("retry", "zeal")
+    do("remove", "zeal")
+    do("prompt", "edit", "define", "--to", "1")
+    do("add", "zeal")
+    before = asked()
+    do("run")
+    assert asked() == before
+    assert exported()[2] == ("zeal", "succeeded", "1", "")
+
+
 def test_a_prompt_is_not_changed_by_adding_another_of_its_name(do):
     what, cause, hint = told(
         do("prompt", "add", "define", "--template", "On {word}", "--provider", "scripted"), 2

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from crawler.ledger import intake, items
+from crawler.ledger import intake, items, standing
 from crawler.ledger.check import check
 from crawler.protocol import KeyedWord, Word
 from crawler.states import Outcome
@@ -156,3 +156,17 @@ def test_items_of_one_text_are_told_apart_by_their_keys(ledger):
     assert items.identities(ledger.conn, "banc") == [items.key_of(["banc", "verb"])]
     assert ledger.row("SELECT text, key FROM revisions") == ("bank", verb)
     assert items.parts_of_key(verb) == ["bank", "verb"]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.INTERRUPTED, Outcome.TRANSIENT, Outcome.BLOCKED])
+def test_a_call_that_an_edit_has_overtaken_leaves_the_answer_of_the_version_before(ledger, outcome):
+    add(ledger, "a")
+    answer(ledger, text="of 1")
+    put(ledger, "On {word}")
+    standing.ask_again(ledger.conn, ledger.prompt.id, [1])
+    (flying,) = ledger.turn().leases
+    put(ledger, "About {word}")
+    ledger.now_ms += 10**9
+    assert ledger.turn(ledger.finish(flying, outcome)).leases == []
+    assert ledger.row("SELECT text, version, stale FROM results") == ("of 1", 1, 0)
+    assert [finding for finding in check(ledger.conn) if finding.broken] == []

@@ -192,10 +192,12 @@ class LedgerMachine(RuleBasedStateMachine):
         if removed:
             reached("add: what was removed is typed" if typed else "add: what is removed stays so")
         for request in removed if typed else ():
-            request.removed = request.cancelling = False
+            request.removed = False
+            request.cancelling = request.cancelling and request.state != "leased"
             if request.state == "cancelled":
                 request.state, request.failures, request.due_at_ms = "pending", 0, 0
         if removed and typed:
+            self._let_answers_stand(removed)
             self._carry_on()
 
     @rule(which=st.integers(0, 1), budget=st.sampled_from([12, 12, 12, 0, 1, 5]))
@@ -489,24 +491,21 @@ class LedgerMachine(RuleBasedStateMachine):
                 request.version = self.version
                 reached("supersede: carried on")
 
-    def _let_answers_stand(self):
-        for request in self._standing():
+    def _let_answers_stand(self, instead_of=None):
+        """Have answers of the current version stand: before it carries on with what is pending."""
+        for request in self._standing() if instead_of is None else instead_of:
             mine = [
                 one
                 for one in self.model
                 if one.superseded
                 and (one.word, one.version, one.state) == (request.word, self.version, "succeeded")
             ]
-            if not mine or request.removed or request.state == "leased":
+            ended = not (request.removed or request.superseded or request.state == "leased")
+            if not mine or not ended or request.version == self.version:
                 continue
-            newest = mine[-1]
             if request.state == "pending":
-                if request.replaces not in mine:
-                    continue
-                newest, request.state = request.replaces, "cancelled"
-            elif request.version == self.version:
-                continue
-            request.superseded, newest.superseded = True, False
+                request.state = "cancelled"
+            request.superseded, mine[-1].superseded = True, False
             reached("supersede: an answer stands again")
 
     @precondition(lambda self: self.open)
@@ -523,9 +522,8 @@ class LedgerMachine(RuleBasedStateMachine):
         elif prompt.id != old:
             reached("supersede: back to an old version")
         if prompt.id != old:
+            self._let_answers_stand()
             self._carry_on()
-            if not new:
-                self._let_answers_stand()
 
     @precondition(lambda self: self.open)
     @rule(some=SOME, what=st.sampled_from(["in flight", "remove"]))
@@ -771,6 +769,7 @@ class LedgerMachine(RuleBasedStateMachine):
             request.state = "succeeded"
         elif outcome in FINAL or spent:
             request.state, request.cancelling = "failed", False
+            self._let_answers_stand([request])
             if spent:
                 reached("finish: failed too often")
         else:
@@ -781,6 +780,7 @@ class LedgerMachine(RuleBasedStateMachine):
             reached("finish: cancelled in flight")
         request.state = "cancelled" if request.cancelling else "pending"
         request.cancelling = False
+        self._let_answers_stand([request])
         if request.state == "pending" and request.version != self.version:
             reached("finish: carried to a newer version")
             self._carry_on()
