@@ -41,14 +41,18 @@ WHERE prompt_id IN (SELECT own.id FROM prompts AS own JOIN prompts AS other USIN
 UPDATE requests SET state = 'cancelled' WHERE superseded = 1 AND state = 'pending';
 UPDATE requests SET cancelling = 1 WHERE superseded = 1 AND state = 'leased';
 UPDATE requests
-SET replaces = (SELECT old.id FROM prompts AS own JOIN prompts AS other USING (name)
-                JOIN requests AS old INDEXED BY requests_superseded
-                  ON old.word_id = requests.word_id AND old.prompt_id = other.id
-                 AND old.superseded = 1
-                WHERE own.id = requests.prompt_id AND old.state = 'succeeded'
-                ORDER BY other.version DESC LIMIT 1)
-WHERE superseded = 0 AND state <> 'succeeded'
-  AND word_id IN (SELECT word_id FROM requests WHERE superseded = 1);
+SET replaces = answered.id, place = requests.id
+FROM (SELECT standing.id AS by_id,
+             (SELECT old.id FROM prompts AS own JOIN prompts AS other USING (name)
+              JOIN requests AS old INDEXED BY requests_superseded
+                ON old.word_id = standing.word_id AND old.prompt_id = other.id
+               AND old.superseded = 1
+              WHERE own.id = standing.prompt_id AND old.state = 'succeeded'
+              ORDER BY other.version DESC LIMIT 1) AS id
+      FROM requests AS standing
+      WHERE superseded = 0 AND state <> 'succeeded'
+        AND word_id IN (SELECT word_id FROM requests WHERE superseded = 1)) AS answered
+WHERE requests.id = by_id AND answered.id NOT NULL;
 UPDATE tallies
 SET succeeded = tallies.succeeded - gone.succeeded,
     failed    = tallies.failed    - gone.failed,

@@ -1,4 +1,4 @@
--- made of migrations eb8652f3
+-- made of migrations 22559709
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 

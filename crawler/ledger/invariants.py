@@ -88,11 +88,11 @@ _REQUESTS = (
     ),
     Invariant(
         "replaces_an_answer",
-        "what a request replaces is an answer about its word",
+        "what a request replaces is an answer about its word, and it has a place in the list",
         "SELECT 'request ' || new.id FROM requests AS new"
         " LEFT JOIN requests AS old ON old.id = new.replaces"
         " LEFT JOIN responses ON request_id = old.id WHERE new.replaces NOT NULL"
-        " AND (request_id IS NULL OR old.word_id <> new.word_id)",
+        " AND (request_id IS NULL OR old.word_id <> new.word_id OR new.place IS NULL)",
     ),
     Invariant(
         "asked_by_the_current",

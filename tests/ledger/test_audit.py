@@ -92,6 +92,7 @@ MORE = [
     ("off_the_list_is_not_asked", "UPDATE requests SET removed_at_ms = 1 WHERE state = 'leased'"),
     ("replaces_an_answer", "UPDATE requests SET replaces = 1 WHERE id = 9"),
     ("replaces_an_answer", "UPDATE requests SET replaces = 99 WHERE id = 9"),
+    ("replaces_an_answer", "UPDATE requests SET replaces = id WHERE id = 1"),
     ("tallies_agree", "UPDATE requests SET removed_at_ms = 1 WHERE id = 1"),
     ("tallies_agree", "UPDATE requests SET superseded = 1 WHERE id = 1"),
 ]

@@ -6,6 +6,8 @@ from unittest.mock import patch
 import pytest
 
 from crawler.ledger.check import check
+from crawler.ledger.reviews import review
+from crawler.ledger.selectors import Selectors, chosen
 from crawler.storage import upgrade
 
 BEFORE = 12
@@ -125,6 +127,11 @@ def test_of_several_versions_the_current_one_stands_and_every_answer_is_kept(old
         answered = current if own == "succeeded" else 3 - current if other == "succeeded" else None
         assert shown.get(word) == answered, (one, two)
         assert (word in viewed) == (answered == current)
+    of_stale = "SELECT standing_id FROM list_details WHERE stale = 1 ORDER BY place"
+    found = chosen(old, current, Selectors(is_stale=True))
+    assert [request.id for request in found] == [row for (row,) in old.execute(of_stale)] != []
+    assert review(old, [request.id for request in found], "bad", None, "me", 1) == len(found)
+    assert chosen(old, current, Selectors(review="bad")) == found
 
 
 def test_no_word_is_put_twice_on_the_list_of_a_version(old):
