@@ -129,8 +129,7 @@ def run(
         tell(line)
     require_reachable(planned)
     with writing(db, wall_ms()) as writer:
-        done = writer.run(_apply, name, provider, model, concurrency, per_minute)
-        selection = writer.run(_selection, name, asked)
+        done, selection = writer.run(_apply, name, provider, model, concurrency, per_minute, asked)
     report_changed(done)
     # From here on it is a running crawl; what only that needs is imported now.
     _import_structlog()
@@ -210,16 +209,18 @@ def _apply(
     model: str | None,
     concurrency: int | None,
     per_minute: int | None,
-) -> list[Changed]:
+    asked: Typed,
+) -> tuple[list[Changed], Selection]:
     """Write to the database what the options say, all of it or nothing.
 
-    Returns the prompts that have changed.
+    Returns the prompts that have changed, and what is to be asked.
     """
     done = [put_change(conn, change) for change in changes(conn, name, provider, model)]
-    asked = provider or model
-    chosen = [changed.new for changed in done] if asked else chosen_prompts(conn, name)
+    selection = _selection(conn, name, asked)
+    others = provider or model
+    chosen = [changed.new for changed in done] if others else chosen_prompts(conn, name)
     _set_limit(conn, chosen, concurrency, per_minute)
-    return done
+    return done, selection
 
 
 def _set_limit(

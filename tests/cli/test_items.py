@@ -279,3 +279,15 @@ def test_a_run_of_some_words_asks_no_others(do):
     assert told(do("run", "nobody"), Exit.USAGE)[0] == "there is no word 'nobody'"
     assert do("sql", "select count(*) as n from attempts").out == "n\n5\n"
     assert do("run", "--failed").code == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    "options", [("--model", "m2"), ("--per-minute", "7"), ("--concurrency", "3")]
+)
+def test_a_run_that_is_refused_has_changed_nothing(do, options):
+    def on_record():
+        return do("prompt", "list", "--json").out, do("limit", "--json").out
+
+    before = on_record()
+    assert told(do("run", "--prompt", "define", *options, "typo"), 2)[0].startswith("there is no w")
+    assert on_record() == before
