@@ -720,7 +720,8 @@ SELECT prompts.name     AS prompt,
        pending + leased + succeeded + failed + cancelled AS requests,
        pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
-JOIN tallies ON tallies.prompt_id = prompts.id;
+JOIN tallies ON tallies.prompt_id = prompts.id
+WHERE prompts.removed_at_ms IS NULL;
 
 -- Calls by the minute in which they started.
 CREATE VIEW throughput_per_minute AS

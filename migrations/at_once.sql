@@ -1,4 +1,4 @@
--- made of migrations 22559709
+-- made of migrations 8b74a148
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -407,7 +407,8 @@ SELECT prompts.name     AS prompt,
        pending + leased + succeeded + failed + cancelled AS requests,
        pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
-JOIN tallies ON tallies.prompt_id = prompts.id;
+JOIN tallies ON tallies.prompt_id = prompts.id
+WHERE prompts.removed_at_ms IS NULL;
 
 CREATE INDEX requests_changed ON requests (prompt_id, id) WHERE changed = 1;
 

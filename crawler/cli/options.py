@@ -238,15 +238,13 @@ def require_no_other(db: Path, name: str | None) -> None:
 def meant(conn: sqlite3.Connection, name: str | None) -> str:
     """Return the name of the prompt that is meant: the one that is named, or the only one there is.
 
-    Where there is none it is the built-in one. Raises CrawlerError where there are several.
+    Where there was never any it is the built-in one. Raises CrawlerError where there are several,
+    or all are removed.
     """
     if name is not None:
         return name
-    names = [
-        one.name
-        for one in prompts(conn)
-        if one.current and not one.removed and one.name != WORD_LIST
-    ]
+    known = [one for one in prompts(conn) if one.current and one.name != WORD_LIST]
+    names = [one.name for one in known if not one.removed]
     if len(names) > 1:
         raise CrawlerError(
             "it is not clear which prompt is meant",
@@ -254,6 +252,8 @@ def meant(conn: sqlite3.Connection, name: str | None) -> str:
             f"name one: {click.get_current_context().command_path} … --prompt {quoted(names[0])}",
             Exit.USAGE,
         )
+    if known and not names:
+        found(known[0], known[0].name)
     return names[0] if names else STUDY_NOTES
 
 

@@ -162,8 +162,12 @@ def _selection(conn: sqlite3.Connection, name: str | None, asked: Typed) -> Sele
     if asked.is_empty:
         return Selection(prompt=name)
     waiting = asked.selectors._replace(states=asked.selectors.states or (RequestState.PENDING,))
-    found = selected(conn, asked._replace(selectors=waiting))
-    ids = [request_id for of_prompt in found for request_id in of_prompt.ids]
+    ids = [
+        request.id
+        for prompt, requests in selected(conn, asked._replace(selectors=waiting))
+        if prompt.provider != "function"
+        for request in requests
+    ]
     if len(ids) > MOST_SELECTED:
         raise CrawlerError(
             f"{len(ids)} words are selected, and a run of some words asks {MOST_SELECTED} at most",

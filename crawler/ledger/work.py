@@ -92,7 +92,8 @@ def _work_of_requests(conn: sqlite3.Connection, request_ids: Sequence[int]) -> l
         " FROM json_each(?) CROSS JOIN requests ON requests.id = value"
         " JOIN prompts ON prompts.id = requests.prompt_id"
         " JOIN tallies ON tallies.prompt_id = prompts.id"
-        " WHERE state = 'pending' OR state = 'leased' GROUP BY prompts.id",
+        " WHERE (state = 'pending' OR state = 'leased') AND prompts.removed_at_ms IS NULL"
+        " GROUP BY prompts.id",
         (json.dumps(request_ids),),
     )
     return list(map(Work._make, rows))

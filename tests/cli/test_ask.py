@@ -99,6 +99,13 @@ def test_a_prompt_that_a_python_function_answers_is_read_and_not_asked_from_here
     ran = ask(db, "a", name="mine")
     assert (ran.code, ran.out) == (0, "a\n"), "what it has answered is read all the same"
     assert "not asked again" in ran.err
+    crawler("--db", db, "add", "a", "--prompt", "p")
+    crawler("--db", db, "retry", "a")
+    ran = crawler("--db", db, "run", "a", "c")
+    assert ran.code == 0, "as a run of all leaves out what a function answers"
+    asked = "SELECT text, name FROM attempts JOIN requests ON requests.id = request_id"
+    asked += " JOIN words ON words.id = word_id JOIN prompts ON prompts.id = prompt_id"
+    assert sorted(rows(db, asked)) == [("a", "mine"), ("a", "p")]
 
 
 def test_on_a_terminal_it_comes_in_pieces_and_moves_no_cursor(tmp_path):

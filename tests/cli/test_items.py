@@ -7,7 +7,7 @@ import json
 import pytest
 
 from crawler.errors import Exit
-from tests.program import crawler, told
+from tests.program import crawler, rows, told
 
 ASKED = ("--template", "About {word}", "--provider", "scripted")
 
@@ -76,6 +76,7 @@ def test_a_prompt_that_is_removed_is_not_asked_nor_shown_until_it_is_back(do):
     assert "other" not in do("status").out + do("prompt", "list").out
     assert do("run").code == Exit.DONE
     assert "other" not in do("sql", "select prompt from results").out
+    assert "other" not in do("sql", "select prompt from progress").out
     what, _, hint = told(do("export", "--prompt", "other"), Exit.USAGE)
     assert (what, hint) == ("the prompt 'other' is removed", "crawler prompt edit other --to 1")
     assert exported(), "the only one there is"
@@ -85,6 +86,15 @@ def test_a_prompt_that_is_removed_is_not_asked_nor_shown_until_it_is_back(do):
     do("prompt", "remove", "other")
     assert do("prompt", "add", "other", *ASKED).err == "other version 1 is the current one\n"
     assert exported("--prompt", "other") == [("abate", "succeeded", "1", "")]
+
+
+def test_where_the_only_prompt_is_removed_no_other_is_asked_in_its_place(do):
+    do("prompt", "remove", "define")
+    for args in (("ask", "abate"), ("add", "new"), ("export",)):
+        what, _, hint = told(do(*args), Exit.USAGE)
+        assert what == "the prompt 'define' is removed"
+        assert hint == "crawler prompt edit define --to 1"
+    assert rows("crawl.db", "SELECT name FROM prompts") == [("define",)]
 
 
 def test_an_answer_that_is_asked_again_counts_until_the_new_one_is_there(do):

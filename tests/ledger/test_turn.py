@@ -590,6 +590,15 @@ def test_one_request_waits_for_its_turn_under_the_limit(ledger):
     assert ledger.states()["c"] == "pending", "nobody asked for it"
 
 
+def test_a_prompt_that_is_removed_is_asked_no_more_by_a_run_of_some_words(ledger):
+    ledger.add("abc")
+    alone = dataclasses.replace(ledger.scope(), selection=Selection(request_ids=(1, 2, 3)))
+    [lease] = turns.turn(ledger.conn, alone, [], Allowance(1)).leases
+    intake.remove_prompt(ledger.conn, "p", ledger.now_ms)
+    left = turns.turn(ledger.conn, alone, [ledger.finish(lease, Outcome.SUCCEEDED)], TEN)
+    assert (left.leases, left.unfinished) == ([], 0)
+
+
 def test_a_retry_forgets_the_answers_that_were_cut_off_before_it(ledger):
     ledger.add(["word"])
 
