@@ -31,6 +31,8 @@ from crawler.template import Template
 PART = 100_000
 """Words a transaction: a running crawl waits for no more, and the log stays short. (The words come
 in any order, so each transaction writes most pages of their index.)"""
+CORRECTED = 5_000
+"""Words a transaction that corrects them."""
 PART_S = 4.0
 """For how long words of a pipe wait for others; whether they did is looked at every second."""
 TOLD_EVERY = 10
@@ -198,8 +200,11 @@ def add_parts(
                 words = counts.take(part)
                 check_fields(db, prompt.name, prompt.template, words)
                 if choice.update:
-                    more = writer.run(revised, words, columns_of(words), wall_ms())
-                    corrected = Corrected(*map(sum, zip(corrected, more, strict=True)))
+                    columns = columns_of(words)
+                    for nth in range(0, len(words), CORRECTED):
+                        some = words[nth : nth + CORRECTED]
+                        more = writer.run(revised, some, columns, wall_ms())
+                        corrected = Corrected(*map(sum, zip(corrected, more, strict=True)))
                 added = writer.run(add_words, prompt.id, words, wall_ms())
                 total = Added(*(a + b for a, b in zip(total, added, strict=True)))
                 done += 1

@@ -11,15 +11,16 @@ from typing import Any, NamedTuple
 import click
 
 from crawler.cli.options import changed_database_option
-from crawler.cli.selecting import Typed, selected, selector_options, typed
+from crawler.cli.selecting import Typed, changed_in_parts, selector_options, typed
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
+from crawler.ledger.intake import Prompt
 from crawler.ledger.selectors import Selectors, texts
 from crawler.ledger.standing import Removed, ask_again
 from crawler.ledger.standing import remove as take_off
 from crawler.states import RequestState
-from crawler.storage.database import require_database, writing
+from crawler.storage.database import Writer, require_database, writing
 
 NAMED = 5
 """Words that the way back names; of more it shows how it is written."""
@@ -57,7 +58,7 @@ def remove(words: Sequence[str], db: Path, **said: Any) -> None:
         raise click.UsageError("say which words: WORD…, @FILE, --failed, --state pending")
     require_database(db)
     with writing(db, wall_ms()) as writer:
-        gone = writer.run(_remove, asked, wall_ms())
+        gone = _remove(db, writer, asked)
     for prompt, removed, done in gone:
         back = " ".join(map(quoted, removed)) if len(removed) <= NAMED else "WORD…"
         tell(
@@ -70,13 +71,15 @@ def remove(words: Sequence[str], db: Path, **said: Any) -> None:
         tell("no word was removed: none is selected")
 
 
-def _remove(conn: sqlite3.Connection, asked: Typed, now_ms: int) -> list[_Gone]:
+def _remove(db: Path, writer: Writer, asked: Typed) -> list[_Gone]:
+    def off(conn: sqlite3.Connection, _: Prompt, ids: list[int]) -> Removed:
+        return take_off(conn, ids, wall_ms())
+
     gone = []
-    for prompt, requests in selected(conn, asked):
-        ids = [request.id for request in requests]
-        if ids:
-            named = texts(conn, ids[: NAMED + 1])
-            gone.append(_Gone(prompt.name, named, take_off(conn, ids, now_ms)))
+    for (prompt, requests), parts in changed_in_parts(db, writer, asked, off):
+        if requests:
+            named = writer.run(texts, [request.id for request in requests[: NAMED + 1]])
+            gone.append(_Gone(prompt.name, named, Removed(*map(sum, zip(*parts, strict=True)))))
     return gone
 
 
@@ -106,16 +109,13 @@ def retry(words: Sequence[str], db: Path, *, cancelled: bool, **said: Any) -> No
         asked = asked._replace(selectors=of_failed)
     require_database(db)
     with writing(db, wall_ms()) as writer:
-        again = writer.run(_ask_again, asked)
+        done = changed_in_parts(db, writer, asked, _ask_again)
+    again = [_Again(of.prompt.name, [one.state for one in of.requests]) for of, _ in done]
     _report(asked, again)
 
 
-def _ask_again(conn: sqlite3.Connection, asked: Typed) -> list[_Again]:
-    again = []
-    for prompt, requests in selected(conn, asked):
-        ask_again(conn, prompt.id, [request.id for request in requests])
-        again.append(_Again(prompt.name, [request.state for request in requests]))
-    return again
+def _ask_again(conn: sqlite3.Connection, prompt: Prompt, ids: list[int]) -> int:
+    return ask_again(conn, prompt.id, ids)
 
 
 def _report(asked: Typed, again: Sequence[_Again]) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import click
 
 from crawler.cli.options import changed_database_option
-from crawler.cli.selecting import Typed, selected, selector_options, typed
+from crawler.cli.selecting import changed_in_parts, selector_options, typed
 from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
+from crawler.ledger.intake import Prompt
 from crawler.ledger.reviews import Mark, review
 from crawler.ledger.selectors import Selectors, texts
 from crawler.storage.database import require_database, writing
@@ -43,18 +44,18 @@ def mark(as_what: Mark, words: Sequence[str], note: str | None, db: Path, **said
         raise click.UsageError("say which words: WORD…, @FILE, --stale, --bad, --first 20")
     require_database(db)
     with writing(db, wall_ms()) as writer:
-        marked, named = writer.run(_mark, asked, as_what, note)
+        by, now_ms = login(), wall_ms()
+
+        def mark_part(conn: sqlite3.Connection, _: Prompt, ids: list[int]) -> int:
+            return review(conn, ids, as_what, note, by, now_ms)
+
+        done = changed_in_parts(db, writer, asked, mark_part)
+        marked = sum(count for _, parts in done for count in parts)
+        ids = [request_id for of_prompt, _ in done for request_id in of_prompt.ids]
+        named = list(dict.fromkeys(writer.run(texts, ids[: NAMED + 1])))
     what = "unmarked" if as_what == "none" else f"marked {as_what}"
     told = f"{marked} {'answer' if marked == 1 else 'answers'} {what}"
     if marked and as_what != "none":
         back = " ".join(map(quoted, named)) if len(named) <= NAMED else "WORD…"
         told += f"; undo: crawler mark none {back}"
     tell(told)
-
-
-def _mark(
-    conn: sqlite3.Connection, asked: Typed, as_what: Mark, note: str | None
-) -> tuple[int, list[str]]:
-    ids = [request_id for chosen in selected(conn, asked) for request_id in chosen.ids]
-    marked = review(conn, ids, as_what, note, login(), wall_ms())
-    return marked, list(dict.fromkeys(texts(conn, ids[: NAMED + 1])))

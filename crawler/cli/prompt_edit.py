@@ -14,6 +14,7 @@ from crawler.answer_schema import SCHEMA
 from crawler.cli.columns import needed_columns
 from crawler.cli.definition import read_params, read_template
 from crawler.cli.options import changed_database_option, found, not_empty
+from crawler.cli.selecting import PART
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
@@ -30,9 +31,10 @@ from crawler.ledger.intake import (
     waiting_words,
 )
 from crawler.ledger.limits import put_limit
+from crawler.ledger.standing import answered_before, let_answers_stand
 from crawler.ledger.takeover import put_default_limit
 from crawler.providers import check_params, kind_of, model_for
-from crawler.storage.database import require_database, writing
+from crawler.storage.database import reading, require_database, writing
 
 
 class Edit(NamedTuple):
@@ -86,6 +88,11 @@ def edit(name: str, version: int | None, db: Path, **said: Any) -> None:
     require_database(db)
     with writing(db, wall_ms()) as writer:
         if version is not None:
+            prompt_id = writer.run(_version, name, version)
+            with reading(db) as conn:
+                replaced = answered_before(conn, prompt_id)
+            for nth in range(0, len(replaced), PART):  # a running crawl waits for no more
+                writer.run(let_answers_stand, prompt_id, replaced[nth : nth + PART])
             edited = writer.run(_go_back, name, version)
         else:
             edited = writer.run(_edit, name, changes)
@@ -171,19 +178,25 @@ def _edit(conn: sqlite3.Connection, name: str, changes: Edit) -> _Edited:
     return _edited(conn, old, new, notes)
 
 
-def _go_back(conn: sqlite3.Connection, name: str, version: int) -> _Edited:
-    known = {row.version: row for row in prompts(conn) if row.name == name}
-    old = next((row for row in known.values() if row.current), None)
-    if old is None or version not in known:
-        found(old, name)
+def _version(conn: sqlite3.Connection, name: str, version: int) -> int:
+    """Return the id of a version of a prompt. Raises CrawlerError."""
+    known = {row.version: row.id for row in prompts(conn) if row.name == name}
+    if version not in known:
+        found(current_prompt(conn, name), name)
         raise CrawlerError(
             f"{printable(name)} has no version {version}",
             f"its versions are {', '.join(map(str, known))}",
             "crawler prompt list",
             Exit.USAGE,
         )
-    make_current(conn, known[version].id)
-    return _edited(conn, old, prompt_by_id(conn, known[version].id))
+    return known[version]
+
+
+def _go_back(conn: sqlite3.Connection, name: str, version: int) -> _Edited:
+    old, prompt_id = current_prompt(conn, name), _version(conn, name, version)
+    assert old is not None
+    make_current(conn, prompt_id)
+    return _edited(conn, old, prompt_by_id(conn, prompt_id))
 
 
 def _edited(

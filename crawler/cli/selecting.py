@@ -20,8 +20,13 @@ from crawler.ledger.items import typed_key
 from crawler.ledger.selectors import Chosen, Selectors, chosen, nearest, unknown
 from crawler.lists.words import as_added
 from crawler.states import RequestState
+from crawler.storage.database import Writer, reading
+
+PART = 10_000
+"""Requests a transaction changes: it takes half a second."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Done = TypeVar("_Done")
 STATES = {"in-flight": RequestState.LEASED, **{state.value: state for state in RequestState}}
 """The states as they are typed; `leased` is what they are called in SQL."""
 
@@ -109,6 +114,36 @@ def selected(conn: sqlite3.Connection, asked: Typed) -> list[Selected]:
     if selectors.words is not None:
         selectors = selectors._replace(words=_known(conn, selectors.words))
     return [Selected(prompt, chosen(conn, prompt.id, selectors)) for prompt in of]
+
+
+def changed_in_parts(
+    db: Path,
+    writer: Writer,
+    asked: Typed,
+    change: Callable[[sqlite3.Connection, Prompt, list[int]], _Done],
+) -> list[tuple[Selected, list[_Done]]]:
+    """Change the words that are meant, in transactions for which a running crawl has to wait.
+
+    What each of them changes must be right by itself, whatever others have done before it. It gets
+    the version of the prompt that is then the current one. Raises CrawlerError, with nothing
+    changed, where a word is not known.
+    """
+    with reading(db) as conn:
+        meant = selected(conn, asked)
+
+    def changed(conn: sqlite3.Connection, name: str, ids: list[int]) -> _Done:
+        return change(conn, found(current_prompt(conn, name), name), ids)
+
+    return [
+        (
+            of_prompt,
+            [
+                writer.run(changed, of_prompt.prompt.name, of_prompt.ids[nth : nth + PART])
+                for nth in range(0, len(of_prompt.requests), PART)
+            ],
+        )
+        for of_prompt in meant
+    ]
 
 
 def _known(conn: sqlite3.Connection, words: Sequence[str]) -> list[str]:

@@ -43,6 +43,7 @@ class _Part(NamedTuple):
 
     source: str
     condition: str
+    order: str
 
 
 def chosen(conn: sqlite3.Connection, prompt_id: int, selectors: Selectors) -> list[Chosen]:
@@ -50,19 +51,47 @@ def chosen(conn: sqlite3.Connection, prompt_id: int, selectors: Selectors) -> li
 
     Of the first so many no more are read than that, where they are found in their order.
     """
+    known = versions(conn, prompt_id)
+    if selectors.words is not None:
+        found = _read(conn, [_named(known, selectors)], selectors)
+    else:
+        standing = [version for version in known if version in _with_requests(conn)]
+        found = _read(conn, _placed(known, standing, selectors), selectors)
+        is_full = selectors.first is not None and len(found) == selectors.first
+        before = f" AND requests.id < {found[-1].place}" if is_full else ""
+        found += _read(conn, _unplaced(known, standing, selectors, before), selectors)
+    found.sort(key=lambda row: row.place)
+    return [Chosen(row.id, RequestState(row.state)) for row in found[: selectors.first]]
+
+
+class _Found(NamedTuple):
+    id: int
+    state: str
+    place: int
+
+
+def _read(conn: sqlite3.Connection, parts: Iterable[_Part], selectors: Selectors) -> list[_Found]:
+    """Return what some questions find together, the first so many of it, in the list's order."""
     first = "" if selectors.first is None else f" LIMIT {selectors.first:d}"
     asked = " UNION ALL ".join(
-        "SELECT * FROM (SELECT requests.id AS id, state, coalesce(place, requests.id) AS place"
+        "SELECT * FROM (SELECT requests.id AS id, state, coalesce(place, requests.id) AS nth"
         f" FROM {source} WHERE superseded = 0 AND removed_at_ms IS NULL AND {condition}"
-        # Who stands in the place of another is few, and in an index of its own.
-        f" ORDER BY {'requests.id' if 'place IS NULL' in condition else 'place'}{first})"
-        for source, condition in _parts(versions(conn, prompt_id), selectors)
+        f" ORDER BY {order}{first})"
+        for source, condition, order in parts
     )
     rows = conn.execute(
-        f"SELECT DISTINCT id, state FROM ({asked or _NOTHING}) ORDER BY place{first}",
+        f"SELECT DISTINCT id, state, nth FROM ({asked or _NOTHING}) ORDER BY nth{first}",
         {"words": json.dumps(list(selectors.words or ())), "review": selectors.review},
     )
-    return [Chosen(request_id, RequestState(state)) for request_id, state in rows]
+    return list(map(_Found._make, rows))
+
+
+def _with_requests(conn: sqlite3.Connection) -> set[int]:
+    """Return the versions of prompts that have standing requests."""
+    rows = conn.execute(
+        "SELECT prompt_id FROM tallies WHERE pending + leased + succeeded + failed + cancelled > 0"
+    )
+    return {version for (version,) in rows}
 
 
 _NAMED = (
@@ -72,25 +101,38 @@ _NAMED = (
     " ON words.text = listed.value AND words.key NOT NULL"
 )
 """The words of a key or a text that is named: several items may have one text."""
-_NOTHING = "SELECT 0 AS id, '' AS state, 0 AS place WHERE 0"
+_NOTHING = "SELECT 0 AS id, '' AS state, 0 AS nth WHERE 0"
 
 
-def _parts(known: Sequence[int], selectors: Selectors) -> Iterator[_Part]:
-    """Yield what asks together for all that is meant, of the versions of a prompt."""
+def _wanted(known: Sequence[int], selectors: Selectors) -> str:
     states = " OR ".join(f"state = '{state}'" for state in selectors.states) or "1"
-    wanted = f"({states}){_of_answer(known[1:], selectors)}"
-    if selectors.words is not None:
-        source = (
-            f"({_NAMED}) AS named CROSS JOIN requests INDEXED BY requests_of_word"
-            " ON word_id = named.id"
-        )
-        yield _Part(source, f"prompt_id IN ({', '.join(map(str, known))}) AND {wanted}")
-        return
-    for version in known:
-        of_version = f"prompt_id = {version} AND {wanted}"
-        yield _Part("requests INDEXED BY requests_placed", f"place NOT NULL AND {of_version}")
+    return f"({states}){_of_answer(known[1:], selectors)}"
+
+
+def _named(known: Sequence[int], selectors: Selectors) -> _Part:
+    """Return what asks for the words that are named."""
+    source = (
+        f"({_NAMED}) AS named CROSS JOIN requests INDEXED BY requests_of_word ON word_id = named.id"
+    )
+    of_versions = f"prompt_id IN ({', '.join(map(str, known))})"
+    return _Part(source, f"{of_versions} AND {_wanted(known, selectors)}", "nth")
+
+
+def _placed(known: Sequence[int], standing: Sequence[int], selectors: Selectors) -> Iterator[_Part]:
+    """Yield what asks for those that stand in the place of others: they have an index."""
+    for version in standing:
+        condition = f"place NOT NULL AND prompt_id = {version} AND {_wanted(known, selectors)}"
+        yield _Part("requests INDEXED BY requests_placed", condition, "requests.place")
+
+
+def _unplaced(
+    known: Sequence[int], standing: Sequence[int], selectors: Selectors, before: str
+) -> Iterator[_Part]:
+    """Yield what asks for the others."""
+    for version in standing:
+        of_version = f"prompt_id = {version} AND {_wanted(known, selectors)}{before}"
         for source, found in _sources(selectors, is_current=version == known[0]):
-            yield _Part(source, f"place IS NULL AND {of_version} AND {found}")
+            yield _Part(source, f"place IS NULL AND {of_version} AND {found}", "requests.id")
 
 
 def _of_answer(older: Sequence[int], selectors: Selectors) -> str:

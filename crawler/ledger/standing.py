@@ -123,7 +123,26 @@ def let_answers_stand(
 
     ``request_ids``: only in the place of these standing requests; None: of all.
     """
-    known = json.dumps(versions(conn, prompt_id))
+    pairs = _answered_before(conn, prompt_id, request_ids)
+    others = [standing for standing, _ in pairs]
+    _each(
+        conn, "UPDATE requests SET state = 'cancelled' WHERE id = ? AND state = 'pending'", others
+    )
+    _each(conn, "UPDATE requests SET superseded = 1 WHERE id = ?", others)
+    return _each(
+        conn, "UPDATE requests SET superseded = 0 WHERE id = ?", [mine for _, mine in pairs]
+    )
+
+
+def answered_before(conn: sqlite3.Connection, prompt_id: int) -> list[int]:
+    """Return the standing requests in whose place `let_answers_stand` lets answers stand."""
+    return [standing for standing, _ in _answered_before(conn, prompt_id, None)]
+
+
+def _answered_before(
+    conn: sqlite3.Connection, prompt_id: int, request_ids: Sequence[int] | None
+) -> list[tuple[int, int]]:
+    """Return standing requests, each with the newest answer of a version that it has replaced."""
     by_answer = (
         "requests AS mine INDEXED BY requests_superseded JOIN requests AS standing"
         " INDEXED BY requests_of_word ON standing.word_id = mine.word_id"
@@ -133,23 +152,19 @@ def let_answers_stand(
         " CROSS JOIN requests AS mine INDEXED BY requests_superseded"
         " ON mine.word_id = standing.word_id"
     )
-    pairs = conn.execute(
+    return conn.execute(
         f"SELECT standing.id, max(mine.id) FROM {by_answer if request_ids is None else by_id}"
         " AND standing.superseded = 0"
         " AND standing.prompt_id IN (SELECT value FROM json_each(:known))"
         " WHERE mine.superseded = 1 AND mine.prompt_id = :own AND mine.state = 'succeeded'"
         " AND standing.removed_at_ms IS NULL AND standing.state <> 'leased'"
         " AND standing.prompt_id <> :own GROUP BY standing.id",
-        {"known": known, "own": prompt_id, "ids": json.dumps(request_ids)},
+        {
+            "known": json.dumps(versions(conn, prompt_id)),
+            "own": prompt_id,
+            "ids": json.dumps(request_ids),
+        },
     ).fetchall()
-    others = [standing for standing, _ in pairs]
-    _each(
-        conn, "UPDATE requests SET state = 'cancelled' WHERE id = ? AND state = 'pending'", others
-    )
-    _each(conn, "UPDATE requests SET superseded = 1 WHERE id = ?", others)
-    return _each(
-        conn, "UPDATE requests SET superseded = 0 WHERE id = ?", [mine for _, mine in pairs]
-    )
 
 
 def remove(conn: sqlite3.Connection, request_ids: Sequence[int], now_ms: int) -> Removed:

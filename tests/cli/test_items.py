@@ -2,11 +2,14 @@
 
 import csv
 import io
+import itertools
 import json
 
 import pytest
 
+from crawler.cli import prompt_edit, selecting
 from crawler.errors import Exit
+from crawler.storage import database
 from tests.program import crawler, rows, told
 
 ASKED = ("--template", "About {word}", "--provider", "scripted")
@@ -301,3 +304,51 @@ def test_a_run_that_is_refused_has_changed_nothing(do, options):
     before = on_record()
     assert told(do("run", "--prompt", "define", *options, "typo"), 2)[0].startswith("there is no w")
     assert on_record() == before
+
+
+@pytest.fixture
+def at_once(do, monkeypatch):
+    """Return a function that runs the program, and gives the most requests it changed at once."""
+    for module in (selecting, prompt_edit):
+        monkeypatch.setattr(module, "PART", 2)
+
+    def on_record():
+        return {
+            request_id: (state, superseded, removed, marks)
+            for request_id, state, superseded, removed, marks in rows(
+                "crawl.db",
+                "SELECT id, state, superseded, removed_at_ms,"
+                " (SELECT count(*) FROM reviews WHERE request_id = requests.id) FROM requests",
+            )
+        }
+
+    def run(*args):
+        seen = [on_record()]
+
+        def look(where):
+            if where == "after_commit":
+                seen.append(on_record())
+
+        with monkeypatch.context() as patched:
+            patched.setattr(database, "failpoint", look)
+            assert do(*args).code == Exit.DONE
+        assert seen[0] != seen[-1]
+        return max(
+            sum(after.get(request_id) != known for request_id, known in before.items())
+            for before, after in itertools.pairwise(seen)
+        )
+
+    return run
+
+
+def test_many_words_are_changed_in_transactions_for_which_a_crawl_has_to_wait(do, at_once):
+    do("add", *"abcdef")
+    do("run")
+    assert at_once("mark", "bad", "--state", "succeeded") == 2
+    assert at_once("retry", "--state", "succeeded") == 2
+    do("run")
+    edit()
+    assert at_once("retry", "--stale") == 2
+    do("run")
+    assert at_once("prompt", "edit", "define", "--to", "1") == 4, "an answer for another, twice"
+    assert at_once("remove", "--state", "succeeded") == 2

@@ -100,10 +100,21 @@ def test_the_mixture_has_of_everything(mixed):
     assert expected(mixed, bad._replace(states=("pending",)))
 
 
-@pytest.mark.parametrize("state", [(), (RequestState.PENDING,), (RequestState.FAILED,)])
-def test_the_first_of_many_cost_no_look_at_all(state):
+@pytest.mark.parametrize(
+    ("state", "versions"),
+    [
+        *itertools.product([(), (RequestState.PENDING,)], [1, 2, 4]),
+        ((RequestState.FAILED,), 1),
+    ],
+)
+def test_the_first_of_many_cost_no_look_at_all(state, versions):
     ledger = Several()
     ledger.ask(ledger.p, map(str, range(3_000)))
+    for version in range(1, versions):
+        control.cancel(ledger.conn, [ledger.p.id], None)
+        ids = [request.id for request in chosen(ledger.conn, ledger.p.id, Selectors())]
+        ledger.p = ledger.put("p", f"{version} {{word}}", limit="quota")
+        standing.ask_again(ledger.conn, ledger.p.id, ids)
     looked = 0
 
     def look():
