@@ -609,7 +609,7 @@ SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_o
        review, note
 FROM list_details
 WHERE text IS NOT NULL AND removed_at_ms IS NULL
-ORDER BY standing_id;
+ORDER BY place;
 
 -- The requests that have failed for good, and why; current is 0 where the prompt has a newer
 -- version.

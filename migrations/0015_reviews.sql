@@ -90,4 +90,4 @@ SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_o
        review, note
 FROM list_details
 WHERE text IS NOT NULL AND removed_at_ms IS NULL
-ORDER BY standing_id;   -- as the words were added, unless asked otherwise
+ORDER BY place;   -- as the words were added, unless asked otherwise

@@ -1,4 +1,4 @@
--- made of migrations 8b74a148
+-- made of migrations 395da51d
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -581,4 +581,4 @@ SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_o
        review, note
 FROM list_details
 WHERE text IS NOT NULL AND removed_at_ms IS NULL
-ORDER BY standing_id;
+ORDER BY place;

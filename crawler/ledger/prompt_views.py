@@ -135,7 +135,7 @@ def _definition(view: str, versions: list[int], fields: list[str], listed: list[
     return (
         f"CREATE VIEW {_quoted(view)} AS SELECT {selected} FROM list_details"
         f" WHERE removed_at_ms IS NULL AND prompt_id IN ({', '.join(map(str, versions))})"
-        " AND text IS NOT NULL ORDER BY standing_id"
+        " AND text IS NOT NULL ORDER BY place"
     )
 
 

@@ -116,6 +116,12 @@ def test_an_answer_that_is_asked_again_counts_until_the_new_one_is_there(do):
     assert do("show", "abate").out.count("succeeded after") == 2
 
 
+def test_what_is_asked_again_keeps_its_place_in_the_view_of_results(do):
+    do("retry", "abate")
+    do("run")
+    assert do("sql", "select word from results").out == "word\nabate\ngost\nzeal\n"
+
+
 def test_a_removed_word_is_not_asked_again_and_is_back_when_it_is_asked_about(do):
     do("remove", "gost")
     assert do("retry", "gost").err.startswith("nothing is asked again: none of these is on a list")

@@ -20,9 +20,9 @@ LANDED = {
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
-    "0013_items.sql": "a516f18fb2119130951fc8928a7b5e2c7583480d0c4664dcef699509e4b7872f",
-    "0014_revisions.sql": "1be40ead1587b163f1dacd9edee738105fad4bd8f313cb71a9360c87a6f47d0c",
-    "0015_reviews.sql": "690d2f2869f07d2c1be9ca9b682640446d0100e02c45f248707498fe9793a1f5",
+    "0013_items.sql": "16470655cd4da642f13db1c441c787d47ab1048d5d1980d9d7ed170e0cfe6479",
+    "0014_revisions.sql": "05b88d121c2159e97408bad3058368ca11427986d7e468ee7e25dff5c36e9ee5",
+    "0015_reviews.sql": "09c90df48ec314a388ecea3e595bf60a29057654bfb55fce788308eaa49df5af",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
