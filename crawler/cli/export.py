@@ -80,13 +80,14 @@ def export(
         prompt = found(current_prompt(conn, name), name)
         keyed = bool(key_columns(conn))
         table = columns(prompt, field_names(conn, prompt.id), keyed=keyed)
+        asked = typed((), (name,), **said)
+        some = None if asked.is_empty else selected(conn, asked)[0].ids
+        if target != "-" and some == []:
+            tell(f"none is selected; {target} was not written")
+            return
         with _target(target, db, force=force, binary=form not in TEXT_FORMS) as stream:
             tally = _Tally()
-            asked = typed((), (name,), **said)
-            if asked.is_empty:
-                found_rows = results(conn, prompt.id)
-            else:
-                found_rows = results_of(conn, selected(conn, asked)[0].ids)
+            found_rows = results(conn, prompt.id) if some is None else results_of(conn, some)
             rows = tally.counted(found_rows)
             everything = everything or bool(asked.selectors.states)
             chosen = (row for row in rows if everything or row.text is not None)

@@ -139,7 +139,7 @@ def _report(asked: Typed, again: Sequence[_Again]) -> None:
     if waiting:
         tell(f"{waiting} {'waits' if waiting == 1 else 'wait'} already")
     if not any(counts.values()) and not named:
-        tell("nothing is asked again: none of these is on a list; removed words: crawler add WORD")
+        tell("nothing is asked again: none is selected")
 
 
 _PENDING_AGAIN = (RequestState.FAILED, RequestState.CANCELLED)

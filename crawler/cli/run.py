@@ -161,10 +161,12 @@ def _selection(conn: sqlite3.Connection, name: str | None, asked: Typed) -> Sele
     """Return what a run is to ask: of the words that are meant those that wait."""
     if asked.is_empty:
         return Selection(prompt=name)
+    if asked.selectors.words is not None:
+        selected(conn, asked)
     waiting = asked.selectors._replace(states=asked.selectors.states or (RequestState.PENDING,))
     ids = [
         request.id
-        for prompt, requests in selected(conn, asked._replace(selectors=waiting))
+        for prompt, requests in selected(conn, asked._replace(selectors=waiting), must_hit=False)
         if prompt.provider != "function"
         for request in requests
     ]

@@ -106,14 +106,31 @@ def typed(
     return Typed(prompts, Selectors(asked, tuple(dict.fromkeys(named)), stale, marked, first))
 
 
-def selected(conn: sqlite3.Connection, asked: Typed) -> list[Selected]:
-    """Return the words that are meant, by prompt. Raises CrawlerError where a word is not known."""
+def selected(conn: sqlite3.Connection, asked: Typed, *, must_hit: bool = True) -> list[Selected]:
+    """Return the words that are meant, by prompt.
+
+    Raises CrawlerError where a word is not known, and where words are named and none is meant, if
+    one must be.
+    """
     names = [found(current_prompt(conn, name), name) for name in asked.names]
     of = names or [row for row in prompts(conn) if row.current and not row.removed]
     selectors = asked.selectors
     if selectors.words is not None:
         selectors = selectors._replace(words=_known(conn, selectors.words))
-    return [Selected(prompt, chosen(conn, prompt.id, selectors)) for prompt in of]
+    meant = [Selected(prompt, chosen(conn, prompt.id, selectors)) for prompt in of]
+    if must_hit and asked.selectors.words and not any(one.requests for one in meant):
+        raise _none_is_selected(asked.selectors.words)
+    return meant
+
+
+def _none_is_selected(words: Sequence[str]) -> CrawlerError:
+    return CrawlerError(
+        "none of these words is selected",
+        "they are off the list, or the options leave none of them; nothing was changed",
+        f"crawler show {quoted(words[0])}; what was removed is back with"
+        f" crawler add {quoted(words[0])}",
+        Exit.USAGE,
+    )
 
 
 def changed_in_parts(
@@ -174,7 +191,7 @@ def unknown_word(conn: sqlite3.Connection, lacking: Sequence[str]) -> CrawlerErr
 
 
 def _read_states(states: str | None) -> Iterable[RequestState]:
-    for name in states.split(",") if states else ():
+    for name in () if states is None else states.split(","):
         if name.strip() not in STATES:
             raise click.BadParameter(
                 f"{name.strip()!r} is none of {', '.join(list(STATES)[:-1])}", param_hint="--state"

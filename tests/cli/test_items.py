@@ -124,7 +124,7 @@ def test_what_is_asked_again_keeps_its_place_in_the_view_of_results(do):
 
 def test_a_removed_word_is_not_asked_again_and_is_back_when_it_is_asked_about(do):
     do("remove", "gost")
-    assert do("retry", "gost").err.startswith("nothing is asked again: none of these is on a list")
+    assert told(do("retry", "gost"), Exit.USAGE)[0] == "none of these words is selected"
     assert do("ask", "gost").out.startswith("Gost: ")
     assert len(exported()) == 3
     edit()
@@ -151,6 +151,45 @@ def test_a_word_that_is_not_there_changes_nothing_and_the_nearest_is_named(do):
     assert do("remove").code == Exit.USAGE
     assert do("remove", "--failed").err == "no word was removed: none is selected\n"
     assert do("retry", "--state", "pendign").code == Exit.USAGE
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("retry", "gost"),
+        ("mark", "bad", "gost"),
+        ("remove", "gost"),
+        ("run", "gost"),
+        ("remove", "abate", "--failed"),
+        ("run", "abate", "--failed"),
+    ],
+)
+def test_who_names_words_and_hits_none_is_told_so_by_the_exit_code(do, args):
+    do("remove", "gost")
+    before = do("sql", "select * from requests").out
+    what, cause, hint = told(do(*args), Exit.USAGE)
+    assert what == "none of these words is selected"
+    assert "nothing was changed" in cause
+    assert args[-1 if args[-1] == "gost" else 1] in hint
+    assert do("sql", "select * from requests").out == before
+
+
+def test_an_empty_state_is_an_error_and_selects_nothing(do):
+    do("add", "new")
+    for command in ("run", "retry", "remove", "export"):
+        assert do(command, "--state", "").code == Exit.USAGE
+    assert exported("--state", "pending") == [("new", "pending", "1", "")]
+
+
+def test_an_export_of_nothing_that_is_selected_leaves_no_file(do, tmp_path):
+    (tmp_path / "there.csv").write_text("mine\n")
+    for name in ("new.csv", "there.csv"):
+        ran = do("export", name, "--stale", "--force")
+        assert (ran.code, ran.out) == (0, "")
+        assert ran.err == f"none is selected; {name} was not written\n"
+    assert not (tmp_path / "new.csv").exists()
+    assert (tmp_path / "there.csv").read_text() == "mine\n"
+    assert exported("--stale") == []
 
 
 def test_an_edited_prompt_asks_what_waits_and_its_answers_are_stale(do):
