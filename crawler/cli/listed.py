@@ -11,19 +11,23 @@ from typing import Any, NamedTuple
 import click
 
 from crawler.cli.options import changed_database_option
-from crawler.cli.selecting import Typed, changed_in_parts, selector_options, typed
+from crawler.cli.selecting import (
+    NAMED,
+    Typed,
+    changed_in_parts,
+    command_for,
+    selector_options,
+    typed,
+)
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
 from crawler.ledger.intake import Prompt
-from crawler.ledger.selectors import Selectors, texts
+from crawler.ledger.selectors import Selectors, names
 from crawler.ledger.standing import Removed, ask_again
 from crawler.ledger.standing import remove as take_off
 from crawler.states import RequestState
 from crawler.storage.database import Writer, require_database, writing
-
-NAMED = 5
-"""Words that the way back names; of more it shows how it is written."""
 
 
 class _Gone(NamedTuple):
@@ -58,27 +62,30 @@ def remove(words: Sequence[str], db: Path, **said: Any) -> None:
         raise click.UsageError("say which words: WORD…, @FILE, --failed, --state pending")
     require_database(db)
     with writing(db, wall_ms()) as writer:
-        gone = _remove(db, writer, asked)
+        now_ms = wall_ms()
+        gone = _remove(db, writer, asked, now_ms)
     for prompt, removed, done in gone:
-        back = " ".join(map(quoted, removed)) if len(removed) <= NAMED else "WORD…"
-        tell(
-            f"{_count(done.requests, 'word')} removed from {printable(prompt)};"
-            f" undo: crawler add {back} --prompt {quoted(prompt)}"
-        )
+        undo = command_for("crawler add", removed, f"--prompt {quoted(prompt)}")
+        if len(removed) > NAMED:
+            name = prompt.replace("'", "''")
+            which = f"prompt = '{name}' AND removed_at_ms = {now_ms}"
+            which = quoted(f"SELECT word FROM list_details WHERE {which} ORDER BY place")
+            undo = f"crawler add, with each by its name; which they are: crawler sql {which}"
+        tell(f"{_count(done.requests, 'word')} removed from {printable(prompt)}; undo: {undo}")
         if done.in_flight:
             tell(f"{done.in_flight} in flight: an answer is kept, but it is not tried again")
     if not gone:
         tell("no word was removed: none is selected")
 
 
-def _remove(db: Path, writer: Writer, asked: Typed) -> list[_Gone]:
+def _remove(db: Path, writer: Writer, asked: Typed, now_ms: int) -> list[_Gone]:
     def off(conn: sqlite3.Connection, _: Prompt, ids: list[int]) -> Removed:
-        return take_off(conn, ids, wall_ms())
+        return take_off(conn, ids, now_ms)
 
     gone = []
     for (prompt, requests), parts in changed_in_parts(db, writer, asked, off):
         if requests:
-            named = writer.run(texts, [request.id for request in requests[: NAMED + 1]])
+            named = writer.run(names, [request.id for request in requests[: NAMED + 1]])
             gone.append(_Gone(prompt.name, named, Removed(*map(sum, zip(*parts, strict=True)))))
     return gone
 

@@ -4,6 +4,8 @@ Rule: every command that is about words takes them from here, and they mean the 
 selector that hits nothing changes nothing.
 """
 
+import os
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -22,6 +24,8 @@ from crawler.lists.words import as_added
 from crawler.states import RequestState
 from crawler.storage.database import Writer, reading
 
+NAMED = 20
+"""Words that the way back names."""
 PART = 10_000
 """Requests a transaction changes: it takes half a second."""
 
@@ -123,12 +127,24 @@ def selected(conn: sqlite3.Connection, asked: Typed, *, must_hit: bool = True) -
     return meant
 
 
+def command_for(verb: str, words: Sequence[str], options: str = "") -> str:
+    """Return a command about words, to be pasted: what might be read otherwise is after a --."""
+    named = " ".join(map(quoted, words))
+    is_plain = all(_PLAIN.fullmatch(word) and not os.path.lexists(word) for word in words)
+    parts = (verb, named, options) if is_plain else (verb, options, "--", named)
+    return " ".join(filter(None, parts))
+
+
+_PLAIN = re.compile(r"[^\W_][^/.]*")
+"""What is no option, no path and no name of a list."""
+
+
 def _none_is_selected(words: Sequence[str]) -> CrawlerError:
     return CrawlerError(
         "none of these words is selected",
         "they are off the list, or the options leave none of them; nothing was changed",
-        f"crawler show {quoted(words[0])}; what was removed is back with"
-        f" crawler add {quoted(words[0])}",
+        f"{command_for('crawler show', words[:1])}; what was removed is back with"
+        f" {command_for('crawler add', words[:1])}",
         Exit.USAGE,
     )
 
@@ -185,7 +201,7 @@ def unknown_word(conn: sqlite3.Connection, lacking: Sequence[str]) -> CrawlerErr
         f"there is no word {printable(word)!r}{more}",
         "it has not been added to this database; nothing was changed"
         + (f"; the nearest is {printable(near)}" if near else ""),
-        f"crawler add {quoted(word)}",
+        command_for("crawler add", [word]),
         Exit.USAGE,
     )
 

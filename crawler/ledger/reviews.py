@@ -3,11 +3,30 @@
 Rule: append-only. A mark belongs to an answer; the newest counts, and a new answer has none.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Mark = Literal["good", "bad", "none"]
+
+
+class Before(NamedTuple):
+    """An answer that counts, and its mark."""
+
+    standing_id: int
+    mark: Mark
+    note: str | None
+
+
+def marks(conn: sqlite3.Connection, request_ids: Sequence[int]) -> list[Before]:
+    """Return the answers that count of standing requests, in their order, with their marks."""
+    rows = conn.execute(
+        "SELECT standing_id, coalesce(review, 'none'), iif(review IS NULL, NULL, note)"
+        " FROM json_each(?) CROSS JOIN list_details ON standing_id = value WHERE text NOT NULL",
+        (json.dumps(list(request_ids)),),
+    )
+    return list(map(Before._make, rows))
 
 
 def review(

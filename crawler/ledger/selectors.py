@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
+from crawler.ledger.items import shown_key
 from crawler.ledger.standing import versions
 from crawler.states import RequestState
 
@@ -179,14 +180,14 @@ _FOUND_BY = {
 }
 
 
-def texts(conn: sqlite3.Connection, request_ids: Iterable[int]) -> list[str]:
-    """Return the words of requests, in their order."""
+def names(conn: sqlite3.Connection, request_ids: Iterable[int]) -> list[str]:
+    """Return the words of requests as a person names them, in their order."""
     rows = conn.execute(
-        "SELECT text FROM json_each(?) CROSS JOIN requests ON requests.id = value"
+        "SELECT text, words.key FROM json_each(?) CROSS JOIN requests ON requests.id = value"
         " CROSS JOIN words ON words.id = word_id",
         (json.dumps(list(request_ids)),),
     )
-    return [text for (text,) in rows]
+    return [shown_key(key) or text for text, key in rows]
 
 
 def unknown(conn: sqlite3.Connection, words: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import shlex
 
 import pytest
 
@@ -397,3 +398,58 @@ def test_many_words_are_changed_in_transactions_for_which_a_crawl_has_to_wait(do
     do("run")
     assert at_once("prompt", "edit", "define", "--to", "1") == 4, "an answer for another, twice"
     assert at_once("remove", "--state", "succeeded") == 2
+
+
+def pasted(ran):
+    """Run what a command says of how to undo it."""
+    _, _, undo = ran.err.partition("; undo: crawler ")
+    assert undo, ran
+    for command in undo.strip().split(" && crawler "):
+        assert crawler(*shlex.split(command)).code == Exit.DONE
+
+
+@pytest.mark.parametrize(
+    "words", [["-x"], ["and/or"], ["list.csv", "zeal"], [f"v{n}" for n in range(12)]]
+)
+def test_the_way_back_of_a_removal_can_be_pasted(do, words):
+    do("add", "--", *words)
+    do("add", "--", "other")
+    before = exported("--all")
+    ran = do("remove", "--", *words)
+    assert len(exported("--all")) == len(before) - len(words)
+    pasted(ran)
+    assert exported("--all") == before
+
+
+def test_a_removal_of_very_many_words_says_how_to_find_them(do):
+    words = [f"v{n}" for n in range(30)]
+    do("add", *words)
+    ran = do("remove", "--state", "pending")
+    assert "WORD" not in ran.err
+    _, _, asked = ran.err.partition("which they are: crawler ")
+    assert do(*shlex.split(asked)).out.split()[1:] == words
+
+
+def test_of_words_with_one_text_the_way_back_names_the_one_that_was_removed(do, tmp_path):
+    (tmp_path / "k.csv").write_text("word,pos\nbank,noun\nbank,verb\nbank,\n")
+    do("add", "k.csv", "--key", "word,pos")
+    do("remove", "bank/verb")
+    before = exported("--all")
+    pasted(do("remove", "bank/noun"))
+    assert exported("--all") == before
+
+
+def test_the_way_back_of_a_mark_is_the_mark_before_of_the_same_prompt(do):
+    do("prompt", "add", "other", *ASKED)
+    do("add", "abate", "zeal", "--prompt", "other")
+    do("run")
+    do("mark", "good", "abate", "--note", "it's fine")
+    do("mark", "bad", "zeal", "--prompt", "other")
+    marks = "select word, prompt, review, note from results"
+    before = do("sql", marks).out
+    ran = do("mark", "bad", "abate", "zeal", "--prompt", "define", "--note", "x")
+    assert do("sql", marks).out != before
+    pasted(ran)
+    assert do("sql", marks).out == before
+    pasted(do("mark", "none", "abate", "zeal"))
+    assert do("sql", marks).out == before

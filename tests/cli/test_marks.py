@@ -30,15 +30,19 @@ def marks():
 
 def test_a_mark_belongs_to_an_answer_and_the_newest_counts(do):
     ran = do("mark", "bad", "a", "b", "late", "--note", "says nothing")
-    assert ran.err == "2 answers marked bad; undo: crawler mark none a b late\n"
-    assert do("mark", "good", "b").err == "1 answer marked good; undo: crawler mark none b\n"
+    assert ran.err == "2 answers marked bad; undo: crawler mark none a b\n"
+    assert do("mark", "good", "b").err == (
+        '1 answer marked good; undo: crawler mark bad b --note "says nothing"\n'
+    )
     assert marks() == {
         "a": ("bad", "says nothing"),
         "b": ("good", ""),
         "c": ("", ""),
         "late": ("", ""),
     }
-    assert do("mark", "none", "--bad").err == "1 answer unmarked\n"
+    assert do("mark", "none", "--bad").err == (
+        '1 answer unmarked; undo: crawler mark bad a --note "says nothing"\n'
+    )
     assert marks()["a"] == ("", "")
     assert rows("crawl.db", "SELECT mark, by NOT NULL FROM reviews") == [
         ("bad", 1),
