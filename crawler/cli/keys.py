@@ -79,7 +79,7 @@ def _differ(several: Sequence[Sequence[Word]], key: Key) -> CrawlerError:
     one = len(several) == 1
     columns = [*(key.columns or [key.word]), *telling]
     sources: Sequence[str] = click.get_current_context().params.get("sources", ())
-    command = " ".join(["crawler add", *map(quoted, sources)])
+    command = " ".join(["crawler add", *map(quoted, sources), *_typed_options()])
     return CrawlerError(
         f"{len(several)} {'word stands' if one else 'words stand'} in several rows that differ;"
         " none was added",
@@ -88,6 +88,24 @@ def _differ(several: Sequence[Sequence[Word]], key: Key) -> CrawlerError:
         f" {command} --keep-first about the first row of each",
         Exit.USAGE,
     )
+
+
+def _typed_options() -> list[str]:
+    """Return the options of the command that say what is read, and for which prompt."""
+    said = click.get_current_context().params
+    named = [
+        f"--{option} {quoted(said[name])}"
+        for option, name in (
+            ("prompt", "name"),
+            ("column", "column"),
+            ("delimiter", "delimiter"),
+            ("encoding", "encoding"),
+        )
+        if said.get(name) is not None
+    ]
+    return named + [
+        f"--{option.replace('_', '-')}" for option in ("no_header", "update") if said.get(option)
+    ]
 
 
 def _telling(several: Sequence[Sequence[Word]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import changed_database_option
-from crawler.cli.selecting import unknown_word
+from crawler.cli.selecting import command_for, unknown_word
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
@@ -61,7 +61,7 @@ def _rename(conn: sqlite3.Connection, old: str, new: str) -> Corrected:
         raise CrawlerError(
             f"there is a word {printable(new)!r} already",
             "two words can't have one text; nothing was changed",
-            f"crawler remove {quoted(old)}",
+            f"{command_for('crawler add', [new])} && {command_for('crawler remove', [old])}",
             Exit.USAGE,
         )
     return give_another_text(conn, known[0], new, wall_ms())

@@ -41,6 +41,9 @@ def test_a_word_is_renamed_and_back(do):
         "there is a word 'lead' already"
     )
     assert told(do("rename", "seperat", "x"), Exit.USAGE)[1].endswith("the nearest is seperate")
+    do("remove", "lead")
+    hint = told(do("rename", "seperate", "lead"), Exit.USAGE)[2]
+    assert hint == "crawler add lead && crawler remove seperate"
     assert do("rename", "seperate", " ").code == Exit.USAGE
 
 

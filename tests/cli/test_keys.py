@@ -31,11 +31,14 @@ def test_rows_that_differ_are_refused_with_the_ways_out(do):
     assert what == "1 word stands in several rows that differ; none was added"
     assert cause == "in gloss, for example: bank: money and river"
     assert hint == (
-        "crawler add lemmas.csv --key lemma,gloss asks about each of them;"
-        " crawler add lemmas.csv --keep-first about the first row of each"
+        "crawler add lemmas.csv --column lemma --key lemma,gloss asks about each of them;"
+        " crawler add lemmas.csv --column lemma --keep-first about the first row of each"
     )
     assert items() == []
     assert told(do("add", "-n", "lemmas.csv", "--column", "lemma"), Exit.USAGE)[0] == what
+    how = ("--prompt", "senses", "--column", "lemma", "--delimiter", ",", "--update")
+    hint = told(do("add", "lemmas.csv", *how), Exit.USAGE)[2]
+    assert hint.startswith(f"crawler add lemmas.csv {' '.join(how)} --key lemma,gloss asks")
 
 
 def test_each_way_out_works(do):
