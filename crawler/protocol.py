@@ -7,7 +7,7 @@ process, by the nodes of a cluster, or as the lines of a batch job.
          -> executor -> Finish -> ledger
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from crawler.states import Outcome
@@ -29,22 +29,36 @@ class Word(NamedTuple):
         """What tells it from others."""
         return self.text if self.key is None else self.key
 
+    @property
+    def columns(self) -> Collection[str]:
+        """The other columns of its list, also those in which it has nothing."""
+        return self.fields.keys()
 
-class KeyedWord(Word):
-    """An item that several columns of its list tell from others."""
 
-    def __new__(cls, text: str, fields: Mapping[str, str], key: str) -> Self:
-        """Make one with a key: see `ledger.items.key_of`."""
+class Row(Word):
+    """An item of a list that has columns."""
+
+    def __new__(
+        cls, text: str, fields: Mapping[str, str], columns: Collection[str], key: str | None = None
+    ) -> Self:
+        """Make one; with a key if several columns tell it from others: `ledger.items.key_of`."""
         made = super().__new__(cls, text, fields)
+        made._columns = columns
         made._key = key
         return made
 
     @property
-    def key(self) -> str:
-        """What tells it from others."""
+    def key(self) -> str | None:
+        """What tells it from others; None: its text."""
         return self._key
 
-    _key: str
+    @property
+    def columns(self) -> Collection[str]:
+        """The other columns of its list, also those in which it has nothing."""
+        return self._columns
+
+    _columns: Collection[str]
+    _key: str | None
 
 
 class Call(NamedTuple):

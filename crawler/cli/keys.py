@@ -13,8 +13,9 @@ import click
 from crawler.cli.terminal import printable
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.items import key_of
+from crawler.lists.source import NOTHING_ADDED
 from crawler.lists.tables import DEFAULT_COLUMN
-from crawler.protocol import KeyedWord, Word
+from crawler.protocol import Row, Word
 
 EXAMPLES = 3
 
@@ -39,22 +40,29 @@ def read_key(named: str | None, stored: Sequence[str], column: str | None) -> Ke
 
 
 def keyed(words: Iterable[Word | None], key: Key) -> Iterator[Word | None]:
-    """Yield the words with their keys. Raises CrawlerError for a column that no word has."""
-    missing = set(key.columns) - {key.word}
+    """Yield the words with their keys; a list without the columns of the key has none.
+
+    Raises CrawlerError where the key is named, and a list lacks a column of it.
+    """
+    needed = set(key.columns) - {key.word}
+    is_found = not key.is_asked
     for word in words:
-        if word is None or not key.columns:
+        if not key.columns or not isinstance(word, Row):
             yield word
             continue
-        missing -= word.fields.keys()
-        if key.is_asked or missing.isdisjoint(key.columns):
-            parts = [
-                word.text if name == key.word else word.fields.get(name, "") for name in key.columns
-            ]
-            yield KeyedWord(word.text, word.fields, key_of(parts))
-        else:
+        lacking = needed.difference(word.columns)
+        if lacking and key.is_asked:
+            raise _no_column(min(lacking), word)
+        is_found = True
+        if lacking:
             yield word
-    if key.is_asked and missing:
-        raise _no_column(min(missing))
+            continue
+        parts = [
+            word.text if name == key.word else word.fields.get(name, "") for name in key.columns
+        ]
+        yield Row(word.text, word.fields, word.columns, key_of(parts))
+    if needed and not is_found:
+        raise _no_column(min(needed), None)
 
 
 def require_alike(words: Iterable[Word], key: Key) -> None:
@@ -124,10 +132,13 @@ def _telling(several: Sequence[Sequence[Word]]) -> list[str]:
     return differing
 
 
-def _no_column(name: str) -> CrawlerError:
+def _no_column(name: str, row: Word | None) -> CrawlerError:
     return CrawlerError(
-        f"there is no column {printable(name)!r}",
-        "no row of the list has anything in it",
-        "name the columns as the first row of the list has them: --key word,pos",
+        f"there is no column {printable(name)!r}{NOTHING_ADDED}",
+        f"the list of {printable(row.text)!r} has {', '.join(map(printable, row.columns))}"
+        if row and row.columns
+        else "the list has no other column than that of the word",
+        "name the columns as the first row of the list has them: --key word,pos; in JSON each"
+        " object needs all of them",
         Exit.USAGE,
     )

@@ -14,7 +14,7 @@ from crawler.lists.live import counted
 from crawler.lists.source import no_list
 from crawler.lists.tables import DEFAULT_COLUMN, find_column
 from crawler.lists.words import NO_FIELDS, word_of
-from crawler.protocol import Word
+from crawler.protocol import Row, Word
 
 LARGEST = 500_000_000
 """Characters of an array: it is read whole, unlike one object a line."""
@@ -108,7 +108,7 @@ def _word(value: Any, name: str, where: str, column: str | None) -> Iterator[Wor
     except CrawlerError as error:
         raise no_list(name, f"{where}: {error.what}: {error.cause}", error.hint) from error
     if word is not None:
-        yield word
+        yield Row(word.text, word.fields, list(value)) if isinstance(value, dict) else word
 
 
 def _as_text(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.source import no_list
 from crawler.lists.words import word_of
-from crawler.protocol import Word
+from crawler.protocol import Row, Word
 
 DEFAULT_COLUMN = "word"
 LONGEST_CELL = 1_000_000
@@ -48,6 +48,7 @@ def words_of_rows(
     """
     wordless, example = 0, 0
     titles, at = columns.titles, columns.word
+    others = [title for n, title in enumerate(titles) if n != at and title]
     for number, row in rows:
         if any(cell.strip() for cell in row[len(titles) :]):
             raise no_list(
@@ -63,7 +64,7 @@ def words_of_rows(
             if n != at and title and (cell := value.strip())
         }
         word = numbered(number, name, text, cells)
-        yield word
+        yield word and Row(word.text, word.fields, others)
         if word is None and cells:
             wordless, example = wordless + 1, example or number
     if wordless:

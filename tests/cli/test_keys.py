@@ -15,7 +15,7 @@ LEMMAS = "lemma,pos,gloss\nbank,noun,money\nbank,noun,river\nzeal,noun,zest\nban
 def do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("CRAWLER_DB", raising=False)
-    asked = ("--template", "Define {word}: {pos}", "--provider", "scripted")
+    asked = ("--template", "Define {word}[[: {pos}]]", "--provider", "scripted")
     crawler("prompt", "add", "senses", *asked)
     (tmp_path / "lemmas.csv").write_text(LEMMAS)
     yield crawler
@@ -93,4 +93,25 @@ def test_rows_that_are_equal_are_one(do, tmp_path):
 def test_a_column_that_is_not_there_is_told(do):
     ran = do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,sense")
     assert told(ran, Exit.USAGE)[0].startswith("there is no column 'sense'")
+    assert items() == []
+
+
+def test_a_list_has_the_key_of_the_file_by_its_header(do, tmp_path):
+    """Whatever its first rows lack: a list that is added again adds nothing."""
+    (tmp_path / "k.csv").write_text("lemma,pos\nbank,\nriver,noun\n")
+    key = ("--column", "lemma", "--key", "lemma,pos")
+    assert do("add", "k.csv", *key).err.startswith("2 added")
+    assert do("add", "k.csv", "--column", "lemma").err.startswith("0 added")
+    (tmp_path / "k.json").write_text('[{"lemma": "bank", "pos": null}, {"lemma": "x", "pos": "y"}]')
+    assert do("add", "k.json", "--column", "lemma").err.startswith("1 added")
+    assert do("add", "k.csv", "k.json", *key).err.startswith("0 added")
+    assert rows("crawl.db", "SELECT count(*), count(key) FROM words") == [(3, 3)]
+
+
+@pytest.mark.parametrize("name", ["short.csv", "short.jsonl"])
+def test_a_list_without_a_column_of_the_key_is_refused_where_that_is_named(do, tmp_path, name):
+    (tmp_path / "short.csv").write_text("lemma,gloss\nbank,money\n")
+    (tmp_path / "short.jsonl").write_text('{"lemma": "bank", "gloss": "x"}\n')
+    ran = do("add", "lemmas.csv", name, "--column", "lemma", "--key", "lemma,pos,gloss")
+    assert told(ran, Exit.USAGE)[0] == "there is no column 'pos', and nothing of it was added"
     assert items() == []

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from crawler.ledger import intake, items, standing
 from crawler.ledger.check import check
-from crawler.protocol import KeyedWord, Word
+from crawler.protocol import Row, Word
 from crawler.states import Outcome
 from tests.conftest import Ledger
 
@@ -143,8 +143,8 @@ def test_a_word_changes_by_a_revision_alone(ledger, statement):
 
 def test_items_of_one_text_are_told_apart_by_their_keys(ledger):
     rows = [
-        KeyedWord("bank", {"pos": "noun"}, items.key_of(["bank", "noun"])),
-        KeyedWord("bank", {"pos": "verb"}, items.key_of(["bank", "verb"])),
+        Row("bank", {"pos": "noun"}, ["pos"], items.key_of(["bank", "noun"])),
+        Row("bank", {"pos": "verb"}, ["pos"], items.key_of(["bank", "verb"])),
         Word("bank", {}),
     ]
     assert intake.add_words(ledger.conn, ledger.prompt.id, rows, 1) == (3, 3, 0, 0)
