@@ -28,15 +28,19 @@ class Key(NamedTuple):
     word: str
     """The column of the word."""
     is_asked: bool
-    """It was named now; else it is that of the file, and lists without these columns have none."""
+    """It was named now; else lists without these columns have none."""
+    is_stored: bool
+    """It is that of the file."""
 
 
 def read_key(named: str | None, stored: Sequence[str], column: str | None) -> Key:
-    """Return the key that is named, or that of the file."""
+    """Return the key that is named, or that of the file. Raises CrawlerError for another."""
     columns = [name.strip() for name in named.split(",")] if named else list(stored)
     if named and not all(columns):
         raise click.BadParameter(f"{named!r} is not COLUMN,COLUMN", param_hint="--key")
-    return Key(columns, column or DEFAULT_COLUMN, bool(named))
+    if stored and set(columns) != set(stored):
+        raise _other_key(stored, columns)
+    return Key(stored or columns, column or DEFAULT_COLUMN, bool(named), bool(stored))
 
 
 def keyed(words: Iterable[Word | None], key: Key) -> Iterator[Word | None]:
@@ -85,14 +89,16 @@ def _differ(several: Sequence[Sequence[Word]], key: Key) -> CrawlerError:
         for known in several[:EXAMPLES]
     )
     one = len(several) == 1
-    columns = [*(key.columns or [key.word]), *telling]
+    columns = ",".join([*(key.columns or [key.word]), *telling])
     sources: Sequence[str] = click.get_current_context().params.get("sources", ())
     command = " ".join(["crawler add", *map(quoted, sources), *_typed_options()])
     return CrawlerError(
         f"{len(several)} {'word stands' if one else 'words stand'} in several rows that differ;"
         " none was added",
         f"in {printable(telling[0])}, for example: {shown}",
-        f"{command} --key {quoted(','.join(columns))} asks about each of them;"
+        f"{command} --keep-first takes the first row of each"
+        if key.is_stored
+        else f"{command} --key {quoted(columns)} asks about each of them;"
         f" {command} --keep-first about the first row of each",
         Exit.USAGE,
     )
@@ -130,6 +136,17 @@ def _telling(several: Sequence[Sequence[Word]]) -> list[str]:
         ):
             return [name]
     return differing
+
+
+def _other_key(stored: Sequence[str], named: Sequence[str]) -> CrawlerError:
+    shown = printable(",".join(stored))
+    return CrawlerError(
+        "this file has another key; nothing was added",
+        f"its items are told apart by {shown}:"
+        f" with {printable(','.join(named))} known ones are new",
+        "leave --key out; for another key a database of its own: --db FILE",
+        Exit.USAGE,
+    )
 
 
 def _no_column(name: str, row: Word | None) -> CrawlerError:

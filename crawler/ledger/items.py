@@ -105,9 +105,10 @@ def key_columns(conn: sqlite3.Connection) -> list[str]:
 
 
 def put_key(conn: sqlite3.Connection, columns: Sequence[str]) -> None:
-    """Have the lists to come told apart by these columns."""
-    conn.execute("DELETE FROM key_columns")
-    conn.executemany("INSERT INTO key_columns (name) VALUES (?)", [(name,) for name in columns])
+    """Have the lists to come told apart by these columns, for good: a file has one key."""
+    if not key_columns(conn):
+        names = [(name,) for name in columns]
+        conn.executemany("INSERT INTO key_columns (name) VALUES (?)", names)
 
 
 def key_of(parts: Sequence[str]) -> str:

@@ -115,3 +115,22 @@ def test_a_list_without_a_column_of_the_key_is_refused_where_that_is_named(do, t
     ran = do("add", "lemmas.csv", name, "--column", "lemma", "--key", "lemma,pos,gloss")
     assert told(ran, Exit.USAGE)[0] == "there is no column 'pos', and nothing of it was added"
     assert items() == []
+
+
+def test_another_key_than_that_of_the_file_is_refused(do, tmp_path):
+    (tmp_path / "k.csv").write_text("lemma,pos,gloss\nbank,noun,money\nriver,noun,water\n")
+    lemmas = ("--column", "lemma", "--key")
+    do("add", "k.csv", *lemmas, "lemma,pos")
+    assert do("add", "k.csv", *lemmas, "pos, lemma").err.startswith("0 added"), "the same"
+    for dry in ((), ("-n",)):
+        what, cause, hint = told(do("add", *dry, "k.csv", *lemmas, "lemma,pos,gloss"), Exit.USAGE)
+        assert what == "this file has another key; nothing was added"
+        assert (
+            cause
+            == "its items are told apart by lemma,pos: with lemma,pos,gloss known ones are new"
+        )
+        assert hint == "leave --key out; for another key a database of its own: --db FILE"
+    assert do("add", "k.csv", "--column", "lemma").err.startswith("0 added")
+    (tmp_path / "two.csv").write_text("lemma,pos,gloss\nbank,noun,a\nbank,noun,b\n")
+    hint = told(do("add", "two.csv", "--column", "lemma"), Exit.USAGE)[2]
+    assert hint == "crawler add two.csv --keep-first takes the first row of each"
