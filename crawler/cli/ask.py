@@ -1,5 +1,6 @@
 """`crawler ask`: one word now, and its answer as it comes."""
 
+import sqlite3
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from crawler.cli.options import (
     prompt_option,
     require_no_other,
 )
+from crawler.cli.selecting import identity_meant
 from crawler.cli.terminal import moment, print_line, printable, printable_lines, tell
 from crawler.clock import wall_ms
 from crawler.errors import quoted
@@ -23,7 +25,7 @@ from crawler.ledger.intake import Prompt
 from crawler.ledger.results import answer
 from crawler.ledger.standing import bring_back
 from crawler.lists.words import word_of
-from crawler.protocol import Call, Word
+from crawler.protocol import Call, Row, Word
 from crawler.storage.database import writing
 
 
@@ -43,30 +45,39 @@ def ask(word: str, name: str | None, db: Path) -> None:
     require_no_other(db, name)
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
-        writer.run(bring_back, prompt.id, [given.text])
-        known = writer.run(answer, prompt.id, given.text)
+        meant = writer.run(_meant, given)
+        writer.run(bring_back, prompt.id, [meant.identity])
+        known = writer.run(answer, prompt.id, meant.identity)
         if known is None:
-            if writer.run(word_id, given.text) is None:
-                check_fields(db, prompt.name, prompt.template, [Word(given.text, {})])
-            request_id = writer.run(put_request, prompt, given, wall_ms())
+            if writer.run(word_id, meant.identity) is None:
+                check_fields(db, prompt.name, prompt.template, [meant])
+            request_id = writer.run(put_request, prompt, meant, wall_ms())
     if known is None:
-        _ask(db, prompt, given.text, request_id)
+        _ask(db, prompt, meant, request_id)
     else:
         print_line(printable_lines(known.text))
         stale = f"; stale: crawler retry {quoted(given.text)} asks again" if known.stale else ""
         tell(f"answered at {moment(known.finished_at_ms)}; not asked again{stale}")
 
 
-def _ask(db: Path, prompt: Prompt, word: str, request_id: int) -> None:
+def _meant(conn: sqlite3.Connection, given: Word) -> Word:
+    """Return the item that a person names by its text or its key. Raises CrawlerError."""
+    identity = identity_meant(conn, given.text, "crawler ask")
+    if identity in (None, given.text):
+        return given
+    return Row(given.text, {}, (), identity)
+
+
+def _ask(db: Path, prompt: Prompt, word: Word, request_id: int) -> None:
     """Ask, and print the answer; on a terminal as it comes. Raises CrawlerError if there is none.
 
     Elsewhere only the answer that is on record is printed: what failed before it is none.
     """
-    again = f"crawler ask {quoted(word)} --prompt {quoted(prompt.name)}"
-    asked = Asked(f"answer about {printable(word)!r}", again)
+    again = f"crawler ask {quoted(word.text)} --prompt {quoted(prompt.name)}"
+    asked = Asked(f"answer about {printable(word.text)!r}", again)
     reader = _Reader() if sys.stdout.isatty() else None
     try:
-        found = answer_one(db, prompt, word, request_id, asked, reader)
+        found = answer_one(db, prompt, word.identity, request_id, asked, reader)
     finally:
         if reader is not None:
             reader.end_line()

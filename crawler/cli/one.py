@@ -63,7 +63,7 @@ def put_request(conn: sqlite3.Connection, prompt: Prompt, word: Word, now_ms: in
             Exit.USAGE,
         )
     add_words(conn, prompt.id, [word], now_ms, typed=True)
-    return ask_for(conn, prompt.id, word.text)
+    return ask_for(conn, prompt.id, word.identity)
 
 
 def answer_one(

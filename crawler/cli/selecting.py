@@ -18,7 +18,7 @@ from crawler.cli.options import MOST, found
 from crawler.cli.terminal import printable
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.intake import Prompt, current_prompt, prompts
-from crawler.ledger.items import typed_key
+from crawler.ledger.items import identities, shown, typed_key
 from crawler.ledger.selectors import Chosen, Selectors, chosen, nearest, unknown
 from crawler.lists.words import as_added
 from crawler.states import RequestState
@@ -31,6 +31,8 @@ PART = 10_000
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Done = TypeVar("_Done")
+MEANT_TOLD = 5
+"""Items that an error names."""
 STATES = {"in-flight": RequestState.LEASED, **{state.value: state for state in RequestState}}
 """The states as they are typed; `leased` is what they are called in SQL."""
 
@@ -190,6 +192,25 @@ def _known(conn: sqlite3.Connection, words: Sequence[str]) -> list[str]:
         lacking = [word for word, key in zip(words, known, strict=True) if unknown(conn, [key])]
         raise unknown_word(conn, lacking)
     return known
+
+
+def identity_meant(conn: sqlite3.Connection, named: str, command: str) -> str | None:
+    """Return what tells the item from others that a text or a key names; None where there is none.
+
+    Raises CrawlerError where it names several: ``command`` is for one of them.
+    """
+    known = identities(conn, named)
+    if len(known) > 1:
+        names = sorted(map(shown, known))
+        more = ", …" if len(names) > MEANT_TOLD else ""
+        one = next((name for name in names if name != named), named)
+        raise CrawlerError(
+            f"{len(known)} words have the text {printable(named)!r}",
+            f"it is not clear which is meant: {', '.join(map(printable, names[:MEANT_TOLD]))}{more}",
+            f"{command} {quoted(one)}",
+            Exit.USAGE,
+        )
+    return known[0] if known else None
 
 
 def unknown_word(conn: sqlite3.Connection, lacking: Sequence[str]) -> CrawlerError:

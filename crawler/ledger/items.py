@@ -121,6 +121,11 @@ def shown_key(key: str | None) -> str:
     return "" if key is None else "/".join(map(_shown_part, parts_of_key(key)))
 
 
+def shown(identity: str) -> str:
+    """Return what tells an item from others as it is shown and typed."""
+    return shown_key(identity) if identity.startswith(KEY) else identity
+
+
 def typed_key(shown: str) -> str | None:
     """Return the key that was typed as it is shown; None where it is none."""
     parts = _PARTS.findall(f"{shown}/")

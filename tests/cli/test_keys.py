@@ -134,3 +134,20 @@ def test_another_key_than_that_of_the_file_is_refused(do, tmp_path):
     (tmp_path / "two.csv").write_text("lemma,pos,gloss\nbank,noun,a\nbank,noun,b\n")
     hint = told(do("add", "two.csv", "--column", "lemma"), Exit.USAGE)[2]
     assert hint == "crawler add two.csv --keep-first takes the first row of each"
+
+
+def test_a_key_is_asked_about_and_a_text_that_several_have_is_not(do):
+    do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    assert do("ask", "bank/noun/river").out.startswith("Bank: a word ")
+    assert do("ask", "bank/noun/river").err.startswith("answered at ")
+    assert do("ask", "zeal").out.startswith("Zeal: a word "), "only one is meant"
+    what, cause, hint = told(do("ask", "bank"), Exit.USAGE)
+    assert what == "3 words have the text 'bank'"
+    assert cause == (
+        "it is not clear which is meant: bank/noun/money, bank/noun/river, bank/verb/tilt"
+    )
+    assert hint == "crawler ask bank/noun/money"
+    do("remove", "bank/verb/tilt")
+    assert do("ask", "bank/verb/tilt").out.startswith("Bank: a word ")
+    assert rows("crawl.db", "SELECT count(*), count(key) FROM words") == [(4, 4)]
+    assert rows("crawl.db", "SELECT count(*) FROM attempts") == [(3,)]
