@@ -1,4 +1,4 @@
--- made of migrations 395da51d
+-- made of migrations dca26018
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -447,7 +447,10 @@ END;
 
 CREATE TRIGGER words_change_by_revisions BEFORE UPDATE OF text, fields, key, revision ON words
 WHEN (new.text <> old.text OR new.key IS NOT old.key OR new.revision <> old.revision
-      OR old.fields NOT NULL AND new.fields IS NOT old.fields)
+      OR new.fields IS NOT old.fields
+         AND (old.fields NOT NULL  -- what had none may get them until it is asked about
+              OR EXISTS (SELECT 1 FROM requests WHERE word_id = old.id AND superseded = 0 AND attempts > 0)
+              OR EXISTS (SELECT 1 FROM requests WHERE word_id = old.id AND superseded = 1 AND attempts > 0)))
  AND (new.revision <> old.revision + 1
       OR NOT EXISTS (SELECT 1 FROM revisions
                      WHERE word_id = old.id AND number = old.revision AND text = old.text

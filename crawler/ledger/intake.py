@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from crawler.answer_schema import SCHEMA
 from crawler.errors import CrawlerError, Exit, require_name
+from crawler.ledger.items import fill_in
 from crawler.ledger.json_columns import DEEPEST, fields_of, is_too_deep, json_object
 from crawler.ledger.prompt_views import drop_view, note_columns, put_view
 from crawler.ledger.repair import not_as_made
@@ -209,6 +210,14 @@ def prompts(conn: sqlite3.Connection) -> list[Prompt]:
     return _prompts(conn, "?", 1)
 
 
+_ASKED = " OR ".join(
+    "EXISTS (SELECT 1 FROM requests"
+    f" WHERE word_id = words.id AND superseded = {superseded} AND attempts > 0)"
+    for superseded in (0, 1)
+)
+"""A word has been sent."""
+
+
 def add_words(
     conn: sqlite3.Connection,
     prompt_id: int,
@@ -226,16 +235,19 @@ def add_words(
         for word in words
     ]
     (newest_id,) = conn.execute("SELECT coalesce(max(id), 0) FROM words").fetchone()
-    # A word that had no fields gets them; what it had it keeps, but it is counted.
+    # A word that had no fields gets them; what it had it keeps, but it is counted. What has been
+    # asked about gets them by a revision.
     counted = conn.executemany(
         f"INSERT INTO words (text, fields, key, added_at_ms) VALUES (?, ?, ?, {now_ms:d})"
         " ON CONFLICT (coalesce(key, text))"
-        " DO UPDATE SET fields = coalesce(fields, excluded.fields)"
+        f" DO UPDATE SET fields = iif(fields IS NULL AND NOT ({_ASKED}), excluded.fields, fields)"
         " WHERE excluded.fields IS NOT NULL AND fields IS NOT excluded.fields",
         rows,
     ).rowcount
     (last_id,) = conn.execute("SELECT coalesce(max(id), 0) FROM words").fetchone()
     new_words = last_id - newest_id
+    if counted > new_words:
+        fill_in(conn, words, now_ms)
     if new_words == len(rows):
         # Whoever is new has the newest ids: no need to look each of them up by its text.
         new_requests = conn.execute(

@@ -54,6 +54,14 @@ def revised(
     return done
 
 
+def fill_in(conn: sqlite3.Connection, words: Iterable[Word], now_ms: int) -> None:
+    """Give the fields of a list to known words that have none."""
+    for word in words:
+        item = _item(conn, word.identity) if word.fields else None
+        if item is not None and not item.fields:
+            _revise(conn, item, item.text, word.fields, now_ms)
+
+
 def corrections(conn: sqlite3.Connection, words: Iterable[Word], columns: Iterable[str]) -> int:
     """Return how many words `revised` would change."""
     return sum(1 for _ in _corrections(conn, words, list(columns)))

@@ -95,6 +95,23 @@ def test_what_is_in_flight_is_stale_if_it_was_sent_before_the_correction(ledger)
     assert ledger.conn.execute(sent).fetchall() == [(1, None), (1, None), (2, 2)]
 
 
+def test_fields_that_come_later_are_a_revision_once_the_word_has_been_asked(ledger):
+    put(ledger, "Define {word}[[ at {level}]].")
+    for word in ("answered", "flying", "failed", "waiting"):
+        add(ledger, word)
+    leases = {lease.word: lease for lease in ledger.turn(budget=3).leases}
+    ends = {"answered": Outcome.SUCCEEDED, "failed": Outcome.REJECTED}
+    ledger.turn(*(ledger.finish(leases[word], end) for word, end in ends.items()), budget=0)
+    for word in ("answered", "flying", "failed", "waiting"):
+        assert add(ledger, word, level="B2") == (0, 0, 1, 0)
+        assert add(ledger, word, level="B2") == (0, 0, 0, 0)
+        assert intake.recorded_fields(ledger.conn, word) == {"level": "B2"}
+    before = "SELECT words.text, revisions.fields FROM revisions JOIN words ON id = word_id"
+    assert set(ledger.conn.execute(before)) == {(word, None) for word in leases}
+    ledger.turn(ledger.finish(leases["flying"], Outcome.SUCCEEDED), budget=0)
+    assert stale(ledger) == {"answered": 1, "flying": 1}
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("12"), st.booleans()), max_size=12),
     st.sampled_from(["{word}", "{word}{x}", "{word}[[{x}{y}]]", "[[{z}]]{word}"]),
@@ -127,6 +144,7 @@ def test_stale_is_what_would_be_asked_otherwise_today(steps, template):
         "UPDATE words SET text = 'b', revision = 2 WHERE id = 1",
         "UPDATE words SET text = 'b', revision = 4 WHERE id = 1",
         "UPDATE words SET key = 'k' WHERE id = 1",
+        "UPDATE words SET fields = '{}' WHERE id = 2",
         "UPDATE revisions SET text = 'b'",
         "DELETE FROM revisions",
         "INSERT OR REPLACE INTO revisions SELECT 1, 1, 'x', NULL, NULL, 1",
@@ -135,6 +153,8 @@ def test_stale_is_what_would_be_asked_otherwise_today(steps, template):
 def test_a_word_changes_by_a_revision_alone(ledger, statement):
     add(ledger, "a", x="1")
     correct(ledger, "a", x="2")
+    add(ledger, "asked")
+    ledger.turn()
     before = list(ledger.conn.iterdump())
     with pytest.raises(sqlite3.IntegrityError):
         ledger.conn.execute(statement)
