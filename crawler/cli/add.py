@@ -14,7 +14,6 @@ from crawler.cli.adding import (
     Counts,
     add_parts,
     check_fields,
-    columns_of,
     meanwhile,
     parts_of,
     report_added,
@@ -146,9 +145,8 @@ def _put(
     counts.tell_look_alikes()
     report_added(prompt, counts.unique, added)
     counts.tell_repeated()
-    if corrected.words:
-        tell_corrected(corrected)
     if choice.update:
+        tell_corrected(corrected)
         added = added._replace(other_fields=0)
     _tell_known(added, back)
 
@@ -233,7 +231,7 @@ def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choic
                 prompt = current_prompt(conn, name)
                 known = known_words(conn, prompt.id if prompt else None, words)
                 if choice.update:
-                    changed += corrections(conn, words, columns_of(words))
+                    changed += corrections(conn, words)
             asked, others = asked + known[0], others + known[1]
     counts.tell_look_alikes()
     tell(

@@ -200,10 +200,8 @@ def add_parts(
                 words = counts.take(part)
                 check_fields(db, prompt.name, prompt.template, words)
                 if choice.update:
-                    columns = columns_of(words)
                     for nth in range(0, len(words), CORRECTED):
-                        some = words[nth : nth + CORRECTED]
-                        more = writer.run(revised, some, columns, wall_ms())
+                        more = writer.run(revised, words[nth : nth + CORRECTED], wall_ms())
                         corrected = Corrected(*map(sum, zip(corrected, more, strict=True)))
                 added = writer.run(add_words, prompt.id, words, wall_ms())
                 total = Added(*(a + b for a, b in zip(total, added, strict=True)))
@@ -245,11 +243,6 @@ def stopped_politely() -> Iterator[None]:
     finally:
         for number in asked:
             signal.signal(number, signal.SIG_DFL)
-
-
-def columns_of(words: Iterable[Word]) -> set[str]:
-    """Return the columns that a list has, but for that of the word."""
-    return {name for word in words for name in word.fields}
 
 
 def tell_corrected(corrected: Corrected) -> None:

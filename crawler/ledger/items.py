@@ -34,21 +34,13 @@ class _Item(NamedTuple):
     key: str | None
 
 
-def revised(
-    conn: sqlite3.Connection, words: Iterable[Word], columns: Iterable[str], now_ms: int
-) -> Corrected:
-    """Give known words the fields of a list; those of columns that it lacks stay as they are.
+def revised(conn: sqlite3.Connection, words: Iterable[Word], now_ms: int) -> Corrected:
+    """Give known words the fields of their list; those of columns that it lacks stay as they are.
 
-    Args:
-        conn: the ledger.
-        words: as the list has them; those that are not known are left to `add_words`.
-        columns: all columns of the list: where a word has nothing in one, it is empty.
-        now_ms: the file's time.
-
+    Words that are not known are left to `add_words`.
     """
-    columns = list(columns)
     done = Corrected(0, 0)
-    for word, item, fields in _corrections(conn, words, columns):
+    for word, item, fields in _corrections(conn, words):
         stale = _revise(conn, item, word.text, fields, now_ms)
         done = Corrected(done.words + 1, done.stale + stale)
     return done
@@ -62,19 +54,19 @@ def fill_in(conn: sqlite3.Connection, words: Iterable[Word], now_ms: int) -> Non
             _revise(conn, item, item.text, word.fields, now_ms)
 
 
-def corrections(conn: sqlite3.Connection, words: Iterable[Word], columns: Iterable[str]) -> int:
+def corrections(conn: sqlite3.Connection, words: Iterable[Word]) -> int:
     """Return how many words `revised` would change."""
-    return sum(1 for _ in _corrections(conn, words, list(columns)))
+    return sum(1 for _ in _corrections(conn, words))
 
 
 def _corrections(
-    conn: sqlite3.Connection, words: Iterable[Word], columns: Sequence[str]
+    conn: sqlite3.Connection, words: Iterable[Word]
 ) -> Iterable[tuple[Word, _Item, Mapping[str, str]]]:
     for word in words:
         item = _item(conn, word.identity)
         if item is None:
             continue
-        kept = {name: value for name, value in item.fields.items() if name not in columns}
+        kept = {name: value for name, value in item.fields.items() if name not in word.columns}
         known = {name: value for name, value in item.fields.items() if value}
         fields = {**kept, **word.fields}
         if {name: value for name, value in fields.items() if value} != known:

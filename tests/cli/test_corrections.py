@@ -71,3 +71,16 @@ def test_without_it_a_known_word_stays_as_it_is(do, tmp_path):
     (tmp_path / "new.csv").write_text("word,level\nlead,C2\n")
     assert "1 known with other fields: kept" in do("add", "new.csv").err
     assert exported()[1] == ("lead", {"level": "B2", "note": "y"}, False)
+
+
+def test_a_column_of_the_list_that_has_nothing_empties_a_field(do, tmp_path):
+    (tmp_path / "one.csv").write_text("word,note\nseperate,\n")
+    (tmp_path / "other.json").write_text('[{"word": "lead", "level": "C1"}]')
+    assert "2 would change" in do("add", "-n", "one.csv", "other.json", "--update").err
+    done = "0 added to define version 1 (scripted, scripted), 2 known already\n2 words changed;"
+    assert do("add", "one.csv", "other.json", "--update").err.startswith(done)
+    assert [fields for _, fields, _ in exported()] == [
+        {"level": "B1"},
+        {"level": "C1", "note": "y"},
+    ]
+    assert do("add", "one.csv", "--update").err.endswith("\n0 words changed\n")

@@ -24,8 +24,8 @@ def add(ledger, text, **fields):
 
 
 def correct(ledger, text, columns=None, **fields):
-    columns = fields if columns is None else columns
-    return items.revised(ledger.conn, [Word(text, fields)], columns, ledger.now_ms)
+    word = Word(text, fields) if columns is None else Row(text, fields, columns)
+    return items.revised(ledger.conn, [word], ledger.now_ms)
 
 
 def answer(ledger, **facts):

@@ -34,7 +34,7 @@ def mixed():
         for mark in ("bad", "good", "none", "bad"):
             review(ledger.conn, chance.sample(ids, 12), mark, None, "me", 1)
         fixes = [Word(word, {"level": template}) for word in chance.sample(words, 9)]
-        items.revised(ledger.conn, fixes, ["level"], 1)
+        items.revised(ledger.conn, fixes, 1)
         ledger.p = ledger.put("p", template, limit="quota")
     ids = [request.id for request in chosen(ledger.conn, ledger.p.id, Selectors())]
     standing.ask_again(ledger.conn, ledger.p.id, chance.sample(ids, 12))
@@ -42,7 +42,7 @@ def mixed():
     leases = ledger.turn(budget=8).leases
     ledger.turn(*(ledger.finish(lease, Outcome.SUCCEEDED) for lease in leases[:6]), budget=0)
     fixes = [Word(word, {"level": "new"}) for word in words[::2]]
-    items.revised(ledger.conn, fixes, ["level"], 1)
+    items.revised(ledger.conn, fixes, 1)
     ledger.ask(ledger.p, ["z", *words[:3]])
     fresh = (
         "SELECT standing_id FROM list_details WHERE prompt = 'p' AND text NOT NULL AND stale = 0"

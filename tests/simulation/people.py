@@ -118,7 +118,7 @@ class People:
         words = conn.execute("SELECT text FROM words WHERE id % 3 = 1").fetchall()
         fields = {"level": self._chance.choice(["A", "B", ""])}
         rows = [Word(word, fields) for (word,) in words]
-        items.revised(conn, rows, ["level"], self._machine.wall_ms())
+        items.revised(conn, rows, self._machine.wall_ms())
 
     def _mark(self, conn: sqlite3.Connection) -> None:
         mark = self._chance.choice(["good", "bad", "none"])
