@@ -200,7 +200,7 @@ def _check(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choice:
     with meanwhile(lambda: f"{count_of(checked, 'word')} checked so far"):
         for part in parts:
             choice.take(part)
-            check_fields(db, *asked, part)
+            check_fields(db, *asked, part, update=choice.update)
             checked += len(part)
 
 
@@ -224,7 +224,7 @@ def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choic
     for part in parts:
         choice.take(part)
         words = counts.take(part)
-        check_fields(db, name, template, words)
+        check_fields(db, name, template, words, update=choice.update)
         shown += words[: SHOWN - len(shown)]
         if db.exists():
             with reading(db) as conn:

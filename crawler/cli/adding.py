@@ -5,6 +5,7 @@ list again adds the rest. So when it ends early, it is told how many are in.
 """
 
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -149,19 +150,19 @@ def meanwhile(line: Callable[[], str]) -> Iterator[None]:
         teller.join()
 
 
-def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> None:
+def check_fields(
+    db: Path, name: str, template: str, words: Sequence[Word], *, update: bool = False
+) -> None:
     """Refuse words that lack a field which the prompt needs, here and on record.
 
-    Raises CrawlerError.
+    ``update``: what is on record of a column of the list counts no more. Raises CrawlerError.
     """
     needed = Template(template).required_names() - {"word"}
     lacking = [word for word in words if not needed <= word.fields.keys()] if needed else []
     if lacking and db.exists():
         with reading(db) as conn:
             lacking = [
-                word
-                for word in lacking
-                if not needed <= recorded_fields(conn, word.identity).keys()
+                word for word in lacking if not needed <= _fields_after(conn, word, update=update)
             ]
     if lacking:
         columns = list(dict.fromkeys(column for word in words for column in word.fields))
@@ -178,6 +179,12 @@ def check_fields(db: Path, name: str, template: str, words: Sequence[Word]) -> N
             else "add the column, or put that part of the template in [[ ]] to make it optional",
             Exit.USAGE,
         )
+
+
+def _fields_after(conn: sqlite3.Connection, word: Word, *, update: bool) -> set[str]:
+    """Return the fields that a word will have when it is added."""
+    known = recorded_fields(conn, word.identity).keys()
+    return word.fields.keys() | (known - set(word.columns)) if update else set(known)
 
 
 def add_parts(
@@ -198,7 +205,7 @@ def add_parts(
             for part in parts:
                 choice.take(part)
                 words = counts.take(part)
-                check_fields(db, prompt.name, prompt.template, words)
+                check_fields(db, prompt.name, prompt.template, words, update=choice.update)
                 if choice.update:
                     for nth in range(0, len(words), CORRECTED):
                         more = writer.run(revised, words[nth : nth + CORRECTED], wall_ms())

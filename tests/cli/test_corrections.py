@@ -84,3 +84,13 @@ def test_a_column_of_the_list_that_has_nothing_empties_a_field(do, tmp_path):
         {"level": "C1", "note": "y"},
     ]
     assert do("add", "one.csv", "--update").err.endswith("\n0 words changed\n")
+
+
+def test_a_field_that_the_template_needs_is_not_emptied(do, tmp_path):
+    (tmp_path / "less.csv").write_text("word,level\nlead,C2\nseperate,\n")
+    for dry in ((), ("-n",)):
+        what, cause, _ = told(do("add", *dry, "less.csv", "--update"), Exit.USAGE)
+        assert what == "1 of 2 words can't be asked about; none was added"
+        assert cause.endswith("needs level, which they have not, for example seperate")
+    assert [fields["level"] for _, fields, _ in exported()] == ["B1", "B2"]
+    assert do("add", "less.csv").err.startswith("0 added"), "it takes nothing away"

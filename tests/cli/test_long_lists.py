@@ -120,7 +120,7 @@ def test_that_nothing_is_in_is_told_too_when_a_long_list_is_interrupted(db, tmp_
     for module, added in ((sys.modules["crawler.cli.add"], ""), (adding, "added to p ")):
         with monkeypatch.context() as interrupting:
             # While it is checked, and while its first part is about to be added.
-            interrupting.setattr(module, "check_fields", lambda *_: signal.raise_signal(2))
+            interrupting.setattr(module, "check_fields", lambda *_, **__: signal.raise_signal(2))
             ran = crawler("--db", db, "add", long, "--prompt", "p")
         assert (ran.code, ran.err.strip()) == (Exit.WORK_LEFT, said.format(added))
     assert count(db) == 0
