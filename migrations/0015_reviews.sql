@@ -2,8 +2,9 @@
 
 -- The columns of which the key of an item is made, in their order; none: its text is.
 CREATE TABLE key_columns (
-    nth  INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    nth     INTEGER PRIMARY KEY,
+    name    TEXT    NOT NULL UNIQUE,
+    is_word INTEGER NOT NULL CHECK (is_word = 0 OR is_word = 1)  -- 1: that of the word itself
 ) STRICT;
 
 -- A mark belongs to an answer: a new one has none. The newest counts, and none takes it off.

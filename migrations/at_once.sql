@@ -1,4 +1,4 @@
--- made of migrations dca26018
+-- made of migrations c1f4833c
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -502,8 +502,9 @@ LEFT JOIN responses ON responses.request_id = requests.id
 LEFT JOIN drafts ON drafts.request_id = requests.id;
 
 CREATE TABLE key_columns (
-    nth  INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE
+    nth     INTEGER PRIMARY KEY,
+    name    TEXT    NOT NULL UNIQUE,
+    is_word INTEGER NOT NULL CHECK (is_word = 0 OR is_word = 1)  -- 1: that of the word itself
 ) STRICT;
 
 CREATE TABLE reviews (

@@ -36,7 +36,7 @@ from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, count_of
 from crawler.ledger.intake import Added, current_prompt, known_words
-from crawler.ledger.items import corrections, identities, key_columns, put_key
+from crawler.ledger.items import corrections, identities, key_columns
 from crawler.ledger.standing import bring_back
 from crawler.lists.form import Reading
 from crawler.protocol import Word
@@ -99,7 +99,7 @@ def add(
     """
     how = Reading(column, delimiter, encoding, not no_header)
     told_apart = read_key(key, _stored_key(db), column)
-    choice = Choice(None if keep_first else told_apart, update=update)
+    choice = Choice(told_apart, keep_first, update)
     require_sources(ctx, sources)
     is_live = "-" in sources
 
@@ -123,7 +123,7 @@ def add(
             tell_early("0 are in")
             raise
         typed = typed_words(ctx, sources)
-        _put(db, name, typed, parts, choice, told_apart.columns if key else None)
+        _put(db, name, typed, parts, choice)
 
 
 def _put(
@@ -132,16 +132,13 @@ def _put(
     typed: Sequence[str],
     parts: Iterable[Sequence[Word]],
     choice: Choice,
-    columns: Sequence[str] | None,
 ) -> None:
-    """Add words part by part, and tell what has come of it; ``columns``: of the key, if named."""
+    """Add words part by part, and tell what has come of it."""
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
         back, known = writer.run(_bring_back, prompt.id, typed)
         parts = ([one for one in part if one.key or one not in known] for part in parts)
         counts, added, corrected = add_parts(db, writer, prompt, parts, choice)
-        if columns:
-            writer.run(put_key, columns)
     counts.tell_look_alikes()
     report_added(prompt, counts.unique, added)
     counts.tell_repeated()

@@ -22,7 +22,7 @@ from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.intake import Added, Prompt, add_words, recorded_fields
-from crawler.ledger.items import Corrected, revised
+from crawler.ledger.items import Corrected, put_key, revised
 from crawler.lists.source import NOTHING_ADDED
 from crawler.lists.words import look_alikes
 from crawler.protocol import Word
@@ -45,14 +45,15 @@ EXAMPLES = 5
 class Choice(NamedTuple):
     """What is to become of rows that are known, or that differ where they should not."""
 
-    key: Key | None
-    """Rows with one key must be alike; None: the first of them is taken."""
-    update: bool = False
+    key: Key
+    keep_first: bool
+    """Of rows with one key the first is taken; else they must be alike."""
+    update: bool
     """Known words get the fields of the list."""
 
     def take(self, part: Sequence[Word]) -> None:
         """Refuse rows that differ. Raises CrawlerError."""
-        if self.key is not None:
+        if not self.keep_first:
             require_alike(part, self.key)
 
 
@@ -210,7 +211,7 @@ def add_parts(
                     for nth in range(0, len(words), CORRECTED):
                         more = writer.run(revised, words[nth : nth + CORRECTED], wall_ms())
                         corrected = Corrected(*map(sum, zip(corrected, more, strict=True)))
-                added = writer.run(add_words, prompt.id, words, wall_ms())
+                added = writer.run(_add, prompt.id, words, choice.key, wall_ms())
                 total = Added(*(a + b for a, b in zip(total, added, strict=True)))
                 done += 1
                 if done % TOLD_EVERY == 0:
@@ -224,6 +225,14 @@ def add_parts(
             error.what = error.what.removesuffix(NOTHING_ADDED)
         raise
     return counts, total, corrected
+
+
+def _add(
+    conn: sqlite3.Connection, prompt_id: int, words: Sequence[Word], key: Key, now_ms: int
+) -> Added:
+    if key.is_asked:
+        put_key(conn, key.columns, key.word)
+    return add_words(conn, prompt_id, words, now_ms)
 
 
 def tell_early(how_many: str) -> None:

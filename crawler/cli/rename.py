@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import changed_database_option
-from crawler.cli.selecting import command_for, unknown_word
+from crawler.cli.selecting import command_for, identity_meant, unknown_word
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, quoted
-from crawler.ledger.items import Corrected, identities
+from crawler.ledger.items import Renamed, identities, identity_as, shown
 from crawler.ledger.items import rename as give_another_text
 from crawler.lists.words import word_of
 from crawler.storage.database import require_database, writing
@@ -28,14 +28,15 @@ def rename(texts: Sequence[str], db: Path) -> None:
     old, new = (_text(text) for text in texts)
     require_database(db)
     with writing(db, wall_ms()) as writer:
-        corrected = writer.run(_rename, old, new)
+        identity, renamed = writer.run(_rename, old, new)
+    before, after = shown(identity), shown(renamed.identity)
     stale = ""
-    if corrected.stale:
-        answers = "its answer is" if corrected.stale == 1 else f"{corrected.stale} answers are"
-        stale = f"; {answers} stale (ask again: crawler retry {quoted(new)})"
+    if renamed.stale:
+        answers = "its answer is" if renamed.stale == 1 else f"{renamed.stale} answers are"
+        stale = f"; {answers} stale (ask again: crawler retry {quoted(after)})"
     tell(
-        f"{printable(old)} is {printable(new)} now{stale}."
-        f" Undo: crawler rename {quoted(new)} {quoted(old)}"
+        f"{printable(before)} is {printable(new if after == before else after)} now{stale}."
+        f" Undo: crawler rename {quoted(after)} {quoted(renamed.text)}"
     )
 
 
@@ -46,22 +47,18 @@ def _text(text: str) -> str:
     return word.text
 
 
-def _rename(conn: sqlite3.Connection, old: str, new: str) -> Corrected:
-    known = identities(conn, old)
-    if not known:
+def _rename(conn: sqlite3.Connection, old: str, new: str) -> tuple[str, Renamed]:
+    identity = identity_meant(conn, old, "crawler rename", new)
+    if identity is None:
         raise unknown_word(conn, [old])
-    if len(known) > 1:
+    after = identity_as(conn, identity, new)
+    # A text that has no key is its own: others with this text would be meant with it.
+    known = identities(conn, new) if after == new else identities(conn, after)
+    if after != identity and known:
         raise CrawlerError(
-            f"{len(known)} words have the text {printable(old)!r}",
-            "it is not clear which is meant",
-            "mend the list, and add it: crawler add LIST",
-            Exit.USAGE,
-        )
-    if new != old and identities(conn, new):
-        raise CrawlerError(
-            f"there is a word {printable(new)!r} already",
-            "two words can't have one text; nothing was changed",
+            f"there is a word {printable(shown(after))!r} already",
+            "two words can't have one text, or one key; nothing was changed",
             f"{command_for('crawler add', [new])} && {command_for('crawler remove', [old])}",
             Exit.USAGE,
         )
-    return give_another_text(conn, known[0], new, wall_ms())
+    return identity, give_another_text(conn, identity, new, wall_ms())

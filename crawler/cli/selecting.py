@@ -194,10 +194,10 @@ def _known(conn: sqlite3.Connection, words: Sequence[str]) -> list[str]:
     return known
 
 
-def identity_meant(conn: sqlite3.Connection, named: str, command: str) -> str | None:
+def identity_meant(conn: sqlite3.Connection, named: str, command: str, *others: str) -> str | None:
     """Return what tells the item from others that a text or a key names; None where there is none.
 
-    Raises CrawlerError where it names several: ``command`` is for one of them.
+    Raises CrawlerError where it names several: ``command`` with its ``others`` is for one of them.
     """
     known = identities(conn, named)
     if len(known) > 1:
@@ -207,7 +207,7 @@ def identity_meant(conn: sqlite3.Connection, named: str, command: str) -> str | 
         raise CrawlerError(
             f"{len(known)} words have the text {printable(named)!r}",
             f"it is not clear which is meant: {', '.join(map(printable, names[:MEANT_TOLD]))}{more}",
-            f"{command} {quoted(one)}",
+            " ".join([command, *map(quoted, (one, *others))]),
             Exit.USAGE,
         )
     return known[0] if known else None

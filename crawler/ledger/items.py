@@ -27,6 +27,17 @@ class Corrected(NamedTuple):
     """Answers of templates that use what has changed."""
 
 
+class Renamed(NamedTuple):
+    """What giving an item another text has done."""
+
+    text: str
+    """What it had."""
+    identity: str
+    """What tells it from others now."""
+    stale: int
+    """Answers of templates that use the text."""
+
+
 class _Item(NamedTuple):
     id: int
     text: str
@@ -73,19 +84,27 @@ def _corrections(
             yield word, item, {**{n: fields[n] for n in item.fields if n in fields}, **fields}
 
 
-def rename(conn: sqlite3.Connection, old: str, new: str, now_ms: int) -> Corrected:
+def rename(conn: sqlite3.Connection, old: str, new: str, now_ms: int) -> Renamed:
     """Give a word another text; its fields and answers stay.
 
-    Where the text is a part of its key, that changes, too. No word may have that key.
+    What tells it from others is `identity_as` then, which no other word may have.
     """
     item = _item(conn, old)
     assert item is not None
-    if item.key is None:
-        key = None
-    else:
-        parts = [new if part == item.text else part for part in parts_of_key(item.key)]
-        key = key_of(parts)
-    return Corrected(1, _revise(conn, item._replace(key=key), new, item.fields, now_ms))
+    key = identity_as(conn, old, new) if item.key else None
+    stale = _revise(conn, item._replace(key=key), new, item.fields, now_ms)
+    return Renamed(item.text, key or new, stale)
+
+
+def identity_as(conn: sqlite3.Connection, identity: str, text: str) -> str:
+    """Return what tells an item from others once it has another text."""
+    if not identity.startswith(KEY):
+        return text
+    parts = parts_of_key(identity)
+    columns = conn.execute("SELECT is_word FROM key_columns ORDER BY nth").fetchall()
+    return key_of(
+        [text if is_word else part for part, (is_word,) in zip(parts, columns, strict=True)]
+    )
 
 
 def identities(conn: sqlite3.Connection, named: str) -> list[str]:
@@ -104,11 +123,16 @@ def key_columns(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in conn.execute("SELECT name FROM key_columns ORDER BY nth")]
 
 
-def put_key(conn: sqlite3.Connection, columns: Sequence[str]) -> None:
-    """Have the lists to come told apart by these columns, for good: a file has one key."""
+def put_key(conn: sqlite3.Connection, columns: Sequence[str], word: str) -> None:
+    """Have the lists to come told apart by these columns, for good: a file has one key.
+
+    ``word`` is the column of the word, which may be one of them.
+    """
     if not key_columns(conn):
-        names = [(name,) for name in columns]
-        conn.executemany("INSERT INTO key_columns (name) VALUES (?)", names)
+        conn.executemany(
+            "INSERT INTO key_columns (name, is_word) VALUES (?, ?)",
+            [(name, name == word) for name in columns],
+        )
 
 
 def key_of(parts: Sequence[str]) -> str:

@@ -151,3 +151,34 @@ def test_a_key_is_asked_about_and_a_text_that_several_have_is_not(do):
     assert do("ask", "bank/verb/tilt").out.startswith("Bank: a word ")
     assert rows("crawl.db", "SELECT count(*), count(key) FROM words") == [(4, 4)]
     assert rows("crawl.db", "SELECT count(*) FROM attempts") == [(3,)]
+
+
+def test_a_rename_changes_the_part_of_the_word_and_its_undo_brings_it_back(do, tmp_path):
+    (tmp_path / "k.csv").write_text("gloss,lemma\nseal,seal\nstamp,seal\nsael,lead\n")
+    do("add", "k.csv", "--column", "lemma", "--key", "gloss,lemma")
+    before = items()
+    assert do("rename", "seal/seal", "sael").err == (
+        "seal/seal is seal/sael now. Undo: crawler rename seal/sael seal\n"
+    )
+    assert items()[0] == ("sael", '{"gloss": "seal"}')
+    assert do("rename", "seal/sael", "seal").code == Exit.DONE
+    assert items() == before
+    assert rows("crawl.db", "SELECT key FROM words ORDER BY id")[0] == ('\x1f["seal", "seal"]',)
+    do("rename", "seal/seal", "sael")
+    assert do("rename", "sael", "seal").code == Exit.DONE, "its key is another than stamp/seal"
+    assert told(do("rename", "seal", "x"), Exit.USAGE)[2] == "crawler rename seal/seal x"
+    (tmp_path / "more.csv").write_text("gloss,lemma\nseal,lead\n")
+    do("add", "more.csv", "--column", "lemma")
+    taken = told(do("rename", "seal/lead", "seal"), Exit.USAGE)
+    assert taken[0] == "there is a word 'seal/seal' already"
+    assert do("add", "plain").code == Exit.DONE
+    assert told(do("rename", "plain", "lead"), Exit.USAGE)[0] == "there is a word 'lead' already"
+
+
+def test_a_word_that_is_no_part_of_its_key_is_renamed(do, tmp_path):
+    (tmp_path / "k.csv").write_text("word,id,gloss\nbank,bank,money\nbank,2,river\n")
+    do("add", "k.csv", "--key", "id,gloss")
+    assert do("rename", "bank/money", "banc").err == (
+        "bank/money is banc now. Undo: crawler rename bank/money bank\n"
+    )
+    assert [text for text, _ in items()] == ["banc", "bank"]

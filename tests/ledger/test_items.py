@@ -65,14 +65,15 @@ def test_a_word_that_is_renamed_keeps_fields_and_answers(ledger):
     put(ledger, "Define {word}")
     add(ledger, "seperate", level="B1")
     answer(ledger, text="old")
-    assert items.rename(ledger.conn, "seperate", "separate", ledger.now_ms) == (1, 1)
+    old, new = "seperate", "separate"
+    assert items.rename(ledger.conn, old, new, ledger.now_ms) == (old, new, 1)
     assert ledger.row("SELECT word, text, stale, fields FROM results") == (
         "separate",
         "old",
         1,
         '{"level": "B1"}',
     )
-    assert items.rename(ledger.conn, "separate", "seperate", ledger.now_ms) == (1, 0)
+    assert items.rename(ledger.conn, new, old, ledger.now_ms) == (new, old, 0)
     assert stale(ledger) == {"seperate": 0}
 
 
@@ -172,6 +173,7 @@ def test_items_of_one_text_are_told_apart_by_their_keys(ledger):
     assert [lease.word for lease in ledger.turn().leases] == ["bank"] * 3
     assert len(items.identities(ledger.conn, "bank")) == 3
     verb = items.key_of(["bank", "verb"])
+    items.put_key(ledger.conn, ["lemma", "pos"], "lemma")
     items.rename(ledger.conn, verb, "banc", 1)
     assert items.identities(ledger.conn, "banc") == [items.key_of(["banc", "verb"])]
     assert ledger.row("SELECT text, key FROM revisions") == ("bank", verb)
