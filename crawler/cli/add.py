@@ -24,6 +24,7 @@ from crawler.cli.adding import (
 from crawler.cli.builtin import STUDY_NOTES, study_notes
 from crawler.cli.keys import keyed, read_key
 from crawler.cli.options import (
+    WordsOrFiles,
     changed_database_option,
     found,
     meant,
@@ -31,7 +32,7 @@ from crawler.cli.options import (
     prompt_option,
     require_no_other,
 )
-from crawler.cli.sources import WordsOrFiles, require_sources, typed_words, words_of
+from crawler.cli.sources import require_sources, typed_words, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, count_of

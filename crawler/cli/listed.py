@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from crawler.cli.options import changed_database_option
+from crawler.cli.options import WordsOrFiles, changed_database_option
 from crawler.cli.selecting import (
     NAMED,
     Typed,
@@ -42,11 +42,12 @@ class _Again(NamedTuple):
 
 
 @click.command(
+    cls=WordsOrFiles,
     epilog="""\b
 Examples:
   crawler remove gost thier
   crawler remove @typos.txt --prompt define
-  crawler remove --state pending        all that has not been asked"""
+  crawler remove --state pending        all that has not been asked""",
 )
 @click.argument("words", nargs=-1, metavar="WORD|@FILE|-...")
 @selector_options
@@ -91,12 +92,13 @@ def _remove(db: Path, writer: Writer, asked: Typed, now_ms: int) -> list[_Gone]:
 
 
 @click.command(
+    cls=WordsOrFiles,
     epilog="""\b
 Examples:
   crawler retry                 everything that has failed
   crawler retry abrogate        one word, also one that has an answer
   crawler retry --stale         what an older version of its prompt has answered
-  crawler retry --cancelled     what was cancelled"""
+  crawler retry --cancelled     what was cancelled""",
 )
 @click.argument("words", nargs=-1, metavar="[WORD|@FILE|-]...")
 @selector_options

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from crawler.cli.options import changed_database_option
+from crawler.cli.options import WordsOrFiles, changed_database_option
 from crawler.cli.selecting import (
     NAMED,
     Selected,
@@ -28,11 +28,12 @@ from crawler.storage.ownership import login
 
 
 @click.command(
+    cls=WordsOrFiles,
     epilog="""\b
 Examples:
   crawler mark bad maim --note "says nothing"
   crawler mark good @read.txt
-  crawler retry --bad                   have those asked again"""
+  crawler retry --bad                   have those asked again""",
 )
 @click.argument("as_what", metavar="good|bad|none", type=click.Choice(["good", "bad", "none"]))
 @click.argument("words", nargs=-1, metavar="[WORD|@FILE|-]...")

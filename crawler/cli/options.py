@@ -28,9 +28,29 @@ MOST = 10**9
 """The largest number that makes sense for a limit, and more than anybody has."""
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_WORDS = "words after --"
 _AMOUNT = re.compile(r"\d{1,9}(\.\d{1,6})?")
 _DURATION = re.compile(r"(\d{1,15})\s*([smhd]?)")
 _UNIT_MS = {"": 1_000, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+class WordsOrFiles(click.Command):
+    """A command whose arguments are words or files, and after ``--`` words alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put what stands after ``--`` aside; the rest is read as of any command."""
+        before, after = args, []
+        if "--" in args:
+            at = args.index("--")
+            before, after = args[:at], args[at + 1 :]
+        ctx.meta[_WORDS] = after
+        return super().parse_args(ctx, before)
+
+
+def literal_words(ctx: click.Context) -> Sequence[str]:
+    """Return what stands after ``--`` in the arguments of a `WordsOrFiles`."""
+    words: Sequence[str] = ctx.meta.get(_WORDS, ())
+    return words
 
 
 class Duration(click.ParamType[int]):

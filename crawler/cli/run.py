@@ -19,6 +19,7 @@ from crawler.cli.options import (
     Budget,
     Duration,
     Price,
+    WordsOrFiles,
     changed_database_option,
     endpoint_option,
 )
@@ -50,6 +51,7 @@ MOST_SELECTED = 10_000
 
 
 @click.command(
+    cls=WordsOrFiles,
     epilog="""\b
 Examples:
   crawler run

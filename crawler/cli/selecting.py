@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 
 import click
 
-from crawler.cli.options import MOST, found
+from crawler.cli.options import MOST, found, literal_words
 from crawler.cli.terminal import printable
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger.intake import Prompt, current_prompt, prompts
@@ -31,7 +31,7 @@ PART = 10_000
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Done = TypeVar("_Done")
-MEANT_TOLD = 5
+TOLD = 5
 """Items that an error names."""
 STATES = {"in-flight": RequestState.LEASED, **{state.value: state for state in RequestState}}
 """The states as they are typed; `leased` is what they are called in SQL."""
@@ -107,7 +107,8 @@ def typed(
     named = list(_read_states(states))
     if failed:
         named.append(RequestState.FAILED)
-    asked = None if not words else list(dict.fromkeys(_words(words)))
+    literal = literal_words(click.get_current_context())
+    asked = list(dict.fromkeys([*_words(words), *map(as_added, literal)])) or None
     marked: Literal["good", "bad", "none"] | None = "bad" if bad else review
     return Typed(prompts, Selectors(asked, tuple(dict.fromkeys(named)), stale, marked, first))
 
@@ -202,11 +203,11 @@ def identity_meant(conn: sqlite3.Connection, named: str, command: str, *others: 
     known = identities(conn, named)
     if len(known) > 1:
         names = sorted(map(shown, known))
-        more = ", …" if len(names) > MEANT_TOLD else ""
+        more = ", …" if len(names) > TOLD else ""
         one = next((name for name in names if name != named), named)
         raise CrawlerError(
             f"{len(known)} words have the text {printable(named)!r}",
-            f"it is not clear which is meant: {', '.join(map(printable, names[:MEANT_TOLD]))}{more}",
+            f"it is not clear which is meant: {', '.join(map(printable, names[:TOLD]))}{more}",
             " ".join([command, *map(quoted, (one, *others))]),
             Exit.USAGE,
         )

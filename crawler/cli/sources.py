@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import click
 
+from crawler.cli.options import literal_words
 from crawler.errors import CrawlerError, Exit, quoted
 from crawler.lists.form import SUFFIXES, Reading
 from crawler.lists.reading import words_of_list
@@ -19,7 +20,6 @@ from crawler.lists.source import HEAD
 from crawler.lists.words import as_added, word_of
 from crawler.protocol import Word
 
-_WORDS = "words after --"
 _FILE_SUFFIXES = frozenset(
     ".bz2 .doc .docx .htm .html .ods .odt .pdf .rtf .xls .xml .xz .zip".split()
 )
@@ -27,23 +27,9 @@ _SHORTEST = 2
 """Characters of a suffix that may be a mistyped one: `Mr.X` is a word."""
 
 
-class WordsOrFiles(click.Command):
-    """A command whose arguments are words or files, and after ``--`` words alone."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put what stands after ``--`` aside; the rest is read as of any command."""
-        before, after = args, []
-        if "--" in args:
-            at = args.index("--")
-            before, after = args[:at], args[at + 1 :]
-        ctx.meta[_WORDS] = after
-        return super().parse_args(ctx, before)
-
-
 def require_sources(ctx: click.Context, sources: Sequence[str]) -> None:
     """Refuse no argument at all, and standard input twice."""
-    literal: Sequence[str] = ctx.meta[_WORDS]
-    if not sources and not literal:
+    if not sources and not literal_words(ctx):
         raise click.MissingParameter(ctx=ctx, param=ctx.command.params[0])
     if "-" in sources[1:] and sources.count("-") > 1:
         raise click.BadArgumentUsage("standard input can be read once: there are several -")
@@ -51,9 +37,8 @@ def require_sources(ctx: click.Context, sources: Sequence[str]) -> None:
 
 def typed_words(ctx: click.Context, sources: Sequence[str]) -> list[str]:
     """Return the words that are arguments themselves, and in no list."""
-    literal: Sequence[str] = ctx.meta[_WORDS]
     named = [source for source in sources if source != "-" and not Path(source).is_file()]
-    return [as_added(text) for text in (*named, *literal)]
+    return [as_added(text) for text in (*named, *literal_words(ctx))]
 
 
 def words_of(
@@ -67,8 +52,7 @@ def words_of(
     """
     for source in sources:
         yield from _read(source, how, say)
-    literal: Sequence[str] = ctx.meta[_WORDS]
-    yield from map(_named, literal)
+    yield from map(_named, literal_words(ctx))
 
 
 def _read(source: str, how: Reading, say: Callable[[str], None]) -> Iterator[Word | None]:

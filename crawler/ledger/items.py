@@ -153,9 +153,12 @@ def shown(identity: str) -> str:
 def typed_key(shown: str) -> str | None:
     """Return the key that was typed as it is shown; None where it is none."""
     parts = _PARTS.findall(f"{shown}/")
-    if len(parts) < 2 or "".join(whole for whole, *_ in parts) != f"{shown}/":  # noqa: PLR2004
+    if "".join(whole for whole, *_ in parts) != f"{shown}/":
         return None
-    return key_of([json.loads(written) if written else plain for _, written, plain in parts])
+    try:
+        return key_of([json.loads(written) if written else plain for _, written, plain in parts])
+    except ValueError:
+        return None
 
 
 _PARTS = re.compile(r'((?:("(?:[^"\\]|\\.)*")|([^/"]*))/)')

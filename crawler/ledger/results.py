@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from crawler.ledger.intake import Prompt, prompt_by_id
-from crawler.ledger.items import KEY, shown_key
+from crawler.ledger.items import KEY, identities, shown_key
 from crawler.ledger.json_columns import fields_of
 from crawler.ledger.standing import standing_requests, versions
 
@@ -100,10 +100,9 @@ def timeline(conn: sqlite3.Connection, word: str) -> list[TimelineRow]:
         " AND responses.number = attempts.number"
         " LEFT JOIN drafts ON drafts.request_id = attempts.request_id"
         " AND drafts.number = attempts.number"
-        " WHERE words.id IN (SELECT id FROM words WHERE coalesce(key, text) = ?1 UNION"
-        " SELECT id FROM words WHERE text = ?1 AND key NOT NULL)"
+        " WHERE coalesce(words.key, words.text) IN (SELECT value FROM json_each(?))"
         " ORDER BY requests.id, attempts.number",
-        (word,),
+        (json.dumps(identities(conn, word)),),
     )
     return list(map(TimelineRow._make, rows))
 

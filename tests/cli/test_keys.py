@@ -182,3 +182,32 @@ def test_a_word_that_is_no_part_of_its_key_is_renamed(do, tmp_path):
         "bank/money is banc now. Undo: crawler rename bank/money bank\n"
     )
     assert [text for text, _ in items()] == ["banc", "bank"]
+
+
+def test_a_key_of_one_column_is_typed_as_it_is_shown(do, tmp_path):
+    (tmp_path / "k.csv").write_text("word,id\nbank,1\nbank,a/2\n")
+    do("add", "k.csv", "--key", "id")
+    for command in (("show", "1"), ("retry", "1"), ("show", '"a/2"'), ("retry", "bank")):
+        assert do(*command).code == Exit.DONE, command
+    assert do("remove", '"a/2"').err.startswith("1 word removed")
+    assert do("ask", "1").out.startswith("Bank: a word ")
+    assert told(do("show", "2"), Exit.USAGE)[0] == "there is no word '2'"
+    assert told(do("retry", '"\\q"'), Exit.USAGE)[0] == "there is no word '\"\\\\q\"'"
+    assert told(do("retry", '"\\q"/x'), Exit.USAGE)[0] == "there is no word '\"\\\\q\"/x'"
+
+
+def test_a_key_of_several_columns_is_shown_by_itself(do):
+    do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    do("remove", "bank/noun/river")
+    assert do("show", "bank/noun/river").out.count("removed at") == 1
+    assert do("show", "bank").out.count("pending") == 2
+
+
+def test_what_stands_after_two_dashes_is_a_word(do, tmp_path):
+    (tmp_path / "me").write_text("other\n")
+    do("add", "other", "more", "--", "@me", "-x", "-")
+    assert do("retry", "--", "@me", "-x", "-").err == "3 wait already\n"
+    assert do("run", "more", "--", "@me").code == Exit.DONE
+    assert do("mark", "bad", "--", "@me").err.startswith("1 answer marked bad")
+    assert do("remove", "@me", "--", "-x").err.startswith("2 words removed")
+    assert rows("crawl.db", "SELECT word FROM results ORDER BY 1") == [("@me",), ("more",)]
