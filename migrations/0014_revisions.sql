@@ -32,6 +32,8 @@ CREATE TABLE revisions (
     PRIMARY KEY (word_id, number)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX revisions_by_key ON revisions (coalesce(key, text));
+
 CREATE TRIGGER revisions_never_change BEFORE UPDATE ON revisions
 BEGIN
     SELECT raise(ABORT, 'a revision never changes');

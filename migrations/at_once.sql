@@ -1,4 +1,4 @@
--- made of migrations c1f4833c
+-- made of migrations 2737e1c2
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -423,6 +423,8 @@ CREATE TABLE revisions (
     ended_at_ms INTEGER NOT NULL,
     PRIMARY KEY (word_id, number)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX revisions_by_key ON revisions (coalesce(key, text));
 
 CREATE TRIGGER revisions_never_change BEFORE UPDATE ON revisions
 BEGIN

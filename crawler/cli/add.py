@@ -1,9 +1,9 @@
 """`crawler add`: words in."""
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import click
@@ -35,9 +35,9 @@ from crawler.cli.options import (
 from crawler.cli.sources import require_sources, typed_words, words_of
 from crawler.cli.terminal import print_line, printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, count_of
+from crawler.errors import CrawlerError, count_of, quoted
 from crawler.ledger.intake import Added, current_prompt, known_words
-from crawler.ledger.items import corrections, identities, key_columns
+from crawler.ledger.items import corrections, identities, key_columns, renamed, shown
 from crawler.ledger.standing import bring_back
 from crawler.lists.form import Reading
 from crawler.protocol import Word
@@ -103,6 +103,7 @@ def add(
     choice = Choice(told_apart, keep_first, update)
     require_sources(ctx, sources)
     is_live = "-" in sources
+    typed = typed_words(ctx, sources)
 
     def read(say: Callable[[str], None]) -> Iterator[list[Word]]:
         return parts_of(keyed(words_of(ctx, sources, how, say), told_apart), is_live=is_live)
@@ -113,7 +114,7 @@ def add(
             first = next(parts, [])
             require_no_other(db, name)
             if dry_run:
-                _preview(db, name, chain([first], parts), choice)
+                _preview(db, name, typed, chain([first], parts), choice)
                 return
             if len(first) < PART or is_live:
                 parts = chain([first], parts)
@@ -123,7 +124,6 @@ def add(
         except KeyboardInterrupt:
             tell_early("0 are in")
             raise
-        typed = typed_words(ctx, sources)
         _put(db, name, typed, parts, choice)
 
 
@@ -138,11 +138,18 @@ def _put(
     with writing(db, wall_ms()) as writer:
         prompt = named_prompt(writer, name)
         back, known = writer.run(_bring_back, prompt.id, typed)
-        parts = ([one for one in part if one.key or one not in known] for part in parts)
-        counts, added, corrected = add_parts(db, writer, prompt, parts, choice)
+        former: dict[str, str] = {}
+
+        def meant(part: Sequence[Word]) -> list[Word]:
+            former.update(writer.run(renamed, _listed(part, typed)))
+            others = (one for one in part if one.identity not in former)
+            return [one for one in others if one.key or one not in known]
+
+        counts, added, corrected = add_parts(db, writer, prompt, map(meant, parts), choice)
     counts.tell_look_alikes()
     report_added(prompt, counts.unique, added)
     counts.tell_repeated()
+    _tell_renamed(former)
     if choice.update:
         tell_corrected(corrected)
         added = added._replace(other_fields=0)
@@ -176,6 +183,23 @@ def _tell_known(added: Added, back: int) -> None:
             f"{added.removed} {'was' if added.removed == 1 else 'were'} removed and"
             f" {'stays' if added.removed == 1 else 'stay'} so; who types a word brings it back:"
             " crawler add WORD"
+        )
+
+
+def _listed(part: Iterable[Word], typed: Sequence[str]) -> list[str]:
+    """Return what tells the items of lists from others, and not of typed words."""
+    known = set(typed)
+    return [word.identity for word in part if word.identity not in known]
+
+
+def _tell_renamed(former: Mapping[str, str]) -> None:
+    """Tell which items of a list have another text now."""
+    for old, new in islice(former.items(), 1):
+        one = len(former) == 1
+        tell(
+            f"{len(former)} {'was' if one else 'were'} renamed, and a list does not bring"
+            f" {'it' if one else 'them'} back: {printable(shown(old))} is {printable(shown(new))}"
+            f" now; as a word of its own: crawler add -- {quoted(shown(old))}"
         )
 
 
@@ -214,16 +238,26 @@ def _stored_key(db: Path) -> Sequence[str]:
     return ()
 
 
-def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choice: Choice) -> None:
+def _preview(
+    db: Path,
+    named: str | None,
+    typed: Sequence[str],
+    parts: Iterable[Sequence[Word]],
+    choice: Choice,
+) -> None:
     """Tell what adding words would do, and how the first of them would be asked about."""
     name, template = _asked(db, named)
     counts, asked, others, changed = Counts(), 0, 0, 0
-    shown: list[Word] = []
+    first: list[Word] = []
+    former: dict[str, str] = {}
     for part in parts:
         choice.take(part)
-        words = counts.take(part)
+        if db.exists():
+            with reading(db) as conn:
+                former.update(renamed(conn, _listed(part, typed)))
+        words = counts.take([word for word in part if word.identity not in former])
         check_fields(db, name, template, words, update=choice.update)
-        shown += words[: SHOWN - len(shown)]
+        first += words[: SHOWN - len(first)]
         if db.exists():
             with reading(db) as conn:
                 prompt = current_prompt(conn, name)
@@ -238,7 +272,8 @@ def _preview(db: Path, named: str | None, parts: Iterable[Sequence[Word]], choic
     )
     if choice.update:
         tell(f"{changed} would change")
-    for word in shown:
+    _tell_renamed(former)
+    for word in first:
         print_line(f"{printable(word.text)}: {printable(_question(template, word))}")
 
 

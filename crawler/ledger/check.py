@@ -33,7 +33,7 @@ GUARDS = frozenset(
     " responses_are_not_replaced runs_are_kept tallies_are_kept words_are_kept"
     " words_are_not_replaced"
     " words_by_key words_change_by_revisions words_keyed"
-    " revisions_are_kept revisions_are_not_replaced revisions_never_change"
+    " revisions_are_kept revisions_are_not_replaced revisions_by_key revisions_never_change"
     " reviews_are_kept reviews_are_not_replaced reviews_never_change reviews_of_answer".split()
 )
 """The triggers and indexes that keep others from breaking a promise."""

@@ -96,6 +96,21 @@ def rename(conn: sqlite3.Connection, old: str, new: str, now_ms: int) -> Renamed
     return Renamed(item.text, key or new, stale)
 
 
+def renamed(conn: sqlite3.Connection, listed: Iterable[str]) -> dict[str, str]:
+    """Return what told known items from others before they were renamed, and what does now."""
+    if conn.execute("SELECT 1 FROM revisions LIMIT 1").fetchone() is None:
+        return {}
+    rows = conn.execute(
+        "SELECT value, coalesce(words.key, words.text) FROM json_each(?)"
+        " CROSS JOIN revisions INDEXED BY revisions_by_key"
+        " ON coalesce(revisions.key, revisions.text) = value"
+        " CROSS JOIN words ON words.id = word_id"
+        " WHERE NOT EXISTS (SELECT 1 FROM words WHERE coalesce(words.key, words.text) = value)",
+        (json.dumps(list(listed)),),
+    )
+    return dict(rows.fetchall())
+
+
 def identity_as(conn: sqlite3.Connection, identity: str, text: str) -> str:
     """Return what tells an item from others once it has another text."""
     if not identity.startswith(KEY):

