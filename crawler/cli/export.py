@@ -2,12 +2,13 @@
 
 import os
 import signal
+import sqlite3
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import click
 
@@ -17,6 +18,7 @@ from crawler.cli.export_forms import (
     Column,
     Rows,
     columns,
+    compared_columns,
     form_of,
     write_csv,
     write_json,
@@ -24,11 +26,14 @@ from crawler.cli.export_forms import (
     write_parquet,
     write_workbook,
 )
-from crawler.cli.options import database_option, found, meant, prompt_option
-from crawler.cli.selecting import answer_options, selected, typed
-from crawler.cli.terminal import tell
+from crawler.cli.options import database_option, meant
+from crawler.cli.options import found as found_prompt
+from crawler.cli.selecting import Typed, answer_options, selected, typed
+from crawler.cli.terminal import printable, tell
 from crawler.errors import CrawlerError, Exit, count_of
+from crawler.ledger.comparing import Compared, Side, compared
 from crawler.ledger.intake import current_prompt
+from crawler.ledger.intake import prompts as all_prompts
 from crawler.ledger.items import key_columns
 from crawler.ledger.results import Result, field_names, results, results_of
 from crawler.storage.database import reading
@@ -41,14 +46,28 @@ Examples:
   crawler export notes.xlsx
   crawler export -o notes.csv --prompt define
   crawler export failed.csv --failed
+  crawler export both.xlsx --side-by-side --prompt define@1 --prompt define@2
   crawler export --all --format jsonl | jq .text""",
 )
 @click.argument("file", required=False, metavar="[FILE]")
 @click.option("-o", "--output", metavar="FILE", help="The same; - is standard output.")
 @click.option("--format", "named", type=click.Choice(FORMS), help="By the file's name.")
-@prompt_option("Of which prompt.")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="NAME",
+    help="Of which prompt.  [default: the only one there is]",
+)
 @answer_options
 @click.option("--all", "everything", is_flag=True, help="Also the words that have no answer.")
+@click.option(
+    "--side-by-side",
+    "beside",
+    is_flag=True,
+    help="A row a word, a column a prompt or NAME@VERSION.",
+)
+@click.option("--differ", is_flag=True, help="Side by side, only where the answers differ.")
 @click.option("--force", is_flag=True, help="Replace the file.")
 @database_option
 def export(
@@ -56,9 +75,11 @@ def export(
     file: str | None,
     output: str | None,
     named: str | None,
-    name: str | None,
+    prompts: Sequence[str],
     db: Path,
     everything: bool,
+    beside: bool,
+    differ: bool,
     force: bool,
     **said: Any,
 ) -> None:
@@ -75,25 +96,93 @@ def export(
         raise click.BadArgumentUsage(f"{file} and -o {output} name two files")
     target = file or output or "-"
     form = form_of(target, named)
+    asked = typed((), prompts, **said)
+    if differ and not beside:
+        raise click.UsageError("--differ belongs to --side-by-side")
     with reading(db) as conn:
-        name = meant(conn, name)
-        prompt = found(current_prompt(conn, name), name)
-        keyed = bool(key_columns(conn))
-        table = columns(prompt, field_names(conn, prompt.id), keyed=keyed)
-        asked = typed((), (name,), **said)
-        some = None if asked.is_empty else selected(conn, asked)[0].ids
-        if target != "-" and some == []:
+        if beside:
+            found = _beside(conn, asked, differ=differ, everything=everything)
+        else:
+            found = _of_one(conn, asked, everything=everything)
+        if found.is_empty and target != "-":
             tell(f"none is selected; {target} was not written")
             return
         with _target(target, db, force=force, binary=form not in TEXT_FORMS) as stream:
-            tally = _Tally()
-            found_rows = results(conn, prompt.id) if some is None else results_of(conn, some)
-            rows = tally.counted(found_rows)
-            everything = everything or bool(asked.selectors.states)
-            chosen = (row for row in rows if everything or row.text is not None)
-            _write(form, stream, chosen, table, target)
-    have = "has" if tally.answered == 1 else "have"
-    tell(f"{tally.answered} of {count_of(tally.words, 'word')} {have} an answer")
+            _write(form, stream, found.rows, found.table, target)
+    tell(found.ending())
+
+
+class _Export(NamedTuple):
+    """What is written, its columns, and what is told when that is done."""
+
+    rows: Rows
+    table: Sequence[Column]
+    ending: Callable[[], str]
+    is_empty: bool = False
+    """Nothing is selected."""
+
+
+def _of_one(conn: sqlite3.Connection, asked: Typed, *, everything: bool) -> _Export:
+    """Return the answers of one prompt. Raises CrawlerError where several are named."""
+    if len(asked.names) > 1:
+        raise click.UsageError("an export is of one prompt; several: --side-by-side")
+    name = meant(conn, asked.names[0] if asked.names else None)
+    prompt = found_prompt(current_prompt(conn, name), name)
+    some = None if asked.is_empty else selected(conn, asked._replace(names=(name,)))[0].ids
+    rows = results(conn, prompt.id) if some is None else results_of(conn, some)
+    tally, wanted = _Tally(), everything or bool(asked.selectors.states)
+    chosen = (row for row in tally.counted(rows) if wanted or row.text is not None)
+    table = columns(prompt, field_names(conn, prompt.id), keyed=bool(key_columns(conn)))
+
+    def ending() -> str:
+        have = "has" if tally.answered == 1 else "have"
+        return f"{tally.answered} of {count_of(tally.words, 'word')} {have} an answer"
+
+    return _Export(chosen, table, ending, is_empty=some == [])
+
+
+def _beside(conn: sqlite3.Connection, asked: Typed, *, differ: bool, everything: bool) -> _Export:
+    """Return the answers of several prompts, or versions of one, side by side."""
+    if not asked.is_empty:
+        raise click.UsageError("--side-by-side takes no other selectors than --prompt")
+    sides = [_side(conn, name) for name in dict.fromkeys(asked.names)] or [
+        Side(one, is_exact=False) for one in all_prompts(conn) if one.current and not one.removed
+    ]
+    fields = [name for side in sides for name in field_names(conn, side.prompt.id)]
+    table = compared_columns(sides, list(dict.fromkeys(fields)), keyed=bool(key_columns(conn)))
+    written = left_out = 0
+
+    def rows() -> Iterator[Compared]:
+        nonlocal written, left_out
+        for row in compared(conn, sides):
+            if not (row.is_whole or everything):
+                left_out += 1
+            elif row.differs or not differ:
+                written += 1
+                yield row
+
+    def ending() -> str:
+        more = f" ({left_out} more without an answer of each: --all)" if left_out else ""
+        return count_of(written, "row") + more
+
+    return _Export(rows(), table, ending)
+
+
+def _side(conn: sqlite3.Connection, named: str) -> Side:
+    """Return what NAME or NAME@VERSION stands for. Raises CrawlerError."""
+    name, at, number = named.rpartition("@")
+    prompt = current_prompt(conn, named)
+    if prompt is not None or not at:
+        return Side(found_prompt(prompt, named), is_exact=False)
+    for one in all_prompts(conn):
+        if one.name == name and str(one.version) == number:
+            return Side(one, is_exact=True)
+    raise CrawlerError(
+        f"there is no version {printable(number)} of a prompt {printable(name)!r}",
+        "no answer was written",
+        "crawler prompt list",
+        Exit.USAGE,
+    )
 
 
 def _write(form: str, stream: Any, rows: Rows, table: Sequence[Column], name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO
 from crawler.answer_schema import property_names
 from crawler.cli.terminal import as_json, moment, safe_cell, tell
 from crawler.errors import CrawlerError, Exit, count_of, missing_package
+from crawler.ledger.comparing import Compared, Side
 from crawler.ledger.intake import Prompt
 from crawler.ledger.prompt_views import free_name
 from crawler.ledger.results import Result
@@ -27,7 +28,7 @@ LONGEST_CELL = 32_767
 BATCH = 10_000
 """Rows of a group in a Parquet file."""
 
-Rows = Iterable[Result]
+Rows = Iterable[Result | Compared]
 _COUNTS = ("tokens_in", "tokens_out", "attempts")
 
 
@@ -35,7 +36,7 @@ class Column(NamedTuple):
     """A column of a table: its name, and the value of a result in it."""
 
     name: str
-    value: Callable[[Result], Any]
+    value: Callable[[Any], Any]
     is_count: bool = False
     """Its values are integers of ours."""
 
@@ -78,6 +79,25 @@ def columns(prompt: Prompt, fields: Sequence[str], *, keyed: bool = False) -> li
         *(Column(name, _own(name), is_count=True) for name in _COUNTS),
         Column("finished_at", lambda row: moment(row.finished_at_ms) or None),
     ]
+    taken: set[str] = set()
+    return [column._replace(name=free_name(column.name, taken)) for column in found]
+
+
+def compared_columns(sides: Sequence[Side], fields: Sequence[str], *, keyed: bool) -> list[Column]:
+    """Return the columns of a table of several sides' answers: the word's own, then theirs.
+
+    A side's answer is one column, or one for each field of its schema.
+    """
+    found = [
+        *([Column("key", _own("key"))] if keyed else []),
+        Column("word", _own("word")),
+        *(Column(name, _listed(name)) for name in fields),
+    ]
+    for side in sides:
+        names = property_names(side.prompt.params)
+        found += [Column(f"{side.name}.{name}", _said(side.name, name)) for name in names] or [
+            Column(f"{side.name} {side.prompt.model}", _said(side.name))
+        ]
     taken: set[str] = set()
     return [column._replace(name=free_name(column.name, taken)) for column in found]
 
@@ -178,7 +198,7 @@ def write_parquet(stream: BinaryIO, rows: Rows, table: Sequence[Column], name: s
             writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
 
-def _groups(rows: Rows) -> Iterator[list[Result]]:
+def _groups(rows: Rows) -> Iterator[list[Result | Compared]]:
     left = iter(rows)
     while group := list(islice(left, BATCH)):
         yield group
@@ -197,16 +217,23 @@ def _flat(value: Any) -> Any:
 
 
 def _answered(name: str) -> Callable[[Result], Any]:
-    def value(row: Result) -> Any:
-        answer = json.loads(row.text) if row.text is not None else {}
-        return answer.get(name) if isinstance(answer, dict) else None
-
-    return value
+    return lambda row: _field(row.text, name)
 
 
-def _listed(name: str) -> Callable[[Result], Any]:
+def _said(side: str, name: str | None = None) -> Callable[[Compared], Any]:
+    if name is None:
+        return lambda row: row.answers[side]
+    return lambda row: _field(row.answers[side], name)
+
+
+def _field(text: str | None, name: str) -> Any:
+    answer = json.loads(text) if text is not None else {}
+    return answer.get(name) if isinstance(answer, dict) else None
+
+
+def _listed(name: str) -> Callable[[Any], Any]:
     return lambda row: row.fields.get(name)
 
 
-def _own(name: str) -> Callable[[Result], Any]:
+def _own(name: str) -> Callable[[Any], Any]:
     return lambda row: getattr(row, name)
