@@ -13,9 +13,18 @@ SQL = ("SELECT ", "INSERT INTO ", "UPDATE ", "DELETE FROM ", "CREATE ", "DROP ",
 # (:d), and names that are quoted as SQL wants it. Nothing else comes from outside this list.
 IN_STATEMENTS = {
     "ledger.columns": {"{_OF_PROMPT}"},
+    "ledger.comparing": {
+        "{answers}",
+        "{asked}",
+        "{known}",
+        "{lists}",
+        "{side.prompt.id:d}",
+        "{superseded}",
+    },
     "ledger.control": {"{changes}", "{condition}", "{name}", "{source}"},
     "ledger.doubt": {"{chosen}"},
     "ledger.draw": {"{chosen}", "{due.condition}", "{due.order}", "{index}"},
+    "ledger.estimate": {"{chosen}"},
     "ledger.intake": {
         "{', '.join(map(str, ids))}",
         "{condition}",

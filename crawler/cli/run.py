@@ -23,6 +23,7 @@ from crawler.cli.options import (
     changed_database_option,
     endpoint_option,
 )
+from crawler.cli.preview import preview
 from crawler.cli.retarget import (
     Changed,
     changes,
@@ -43,7 +44,7 @@ from crawler.ledger.intake import Prompt
 from crawler.ledger.runs import Selection, live_runs
 from crawler.policy import Policy
 from crawler.states import RequestState
-from crawler.storage.database import require_database, writing
+from crawler.storage.database import reading, require_database, writing
 from crawler.storage.files import is_alone
 
 MOST_SELECTED = 10_000
@@ -57,10 +58,12 @@ Examples:
   crawler run
   crawler run --concurrency 10 --per-minute 60
   crawler run --provider openai --model gpt-4o-mini --limit 20
+  crawler run -n                                say what it would send, use and cost
   crawler run --first 20                        try it on some words
   crawler run --watch                           stay, and wait for more words""",
 )
 @click.argument("words", nargs=-1, metavar="[WORD|@FILE|-]...")
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what it would send, use and cost.")
 @answer_options
 @click.option(
     "--concurrency",
@@ -109,6 +112,7 @@ def run(
     timeout: int | None,
     max_failures: int | None,
     *,
+    dry_run: bool,
     watch: bool,
     **said: Any,
 ) -> int:
@@ -121,8 +125,11 @@ def run(
     """
     asked = typed(words, (name,) if name else (), **said)
     policy = _policy(timeout, max_failures)
-    allowance = _allowance(budget, price)
+    allowance = ANYTHING if dry_run else _allowance(budget, price)
     require_database(db)  # a run has something to do only where words have been added
+    if dry_run:
+        _preview(db, name, asked, price, max_calls, is_other=bool(provider or model))
+        return Exit.DONE
     alone = is_alone(db)
     with writing(db, wall_ms()) as writer:  # also of an older version: now it is read
         planned = writer.run(changes, name, provider, model)
@@ -157,6 +164,24 @@ def _import_structlog() -> None:
         importlib.import_module("structlog")
     finally:
         del sys.modules["rich"]
+
+
+def _preview(
+    db: Path,
+    name: str | None,
+    asked: Typed,
+    price: tuple[float, float] | None,
+    max_calls: int | None,
+    *,
+    is_other: bool,
+) -> None:
+    """Say what the same command would do, and change nothing."""
+    if is_other:
+        raise click.UsageError(
+            "-n shows what is on record: crawler prompt edit NAME --provider P --model M, then -n"
+        )
+    with reading(db) as conn:
+        preview(conn, _selection(conn, name, asked), price, max_calls)
 
 
 def _selection(conn: sqlite3.Connection, name: str | None, asked: Typed) -> Selection:
