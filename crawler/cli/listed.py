@@ -24,7 +24,7 @@ from crawler.clock import wall_ms
 from crawler.errors import quoted
 from crawler.ledger.intake import Prompt
 from crawler.ledger.selectors import Selectors, names
-from crawler.ledger.standing import Removed, ask_again
+from crawler.ledger.standing import Removed, ask_again, removed_at
 from crawler.ledger.standing import remove as take_off
 from crawler.states import RequestState
 from crawler.storage.database import Writer, require_database, writing
@@ -68,9 +68,7 @@ def remove(words: Sequence[str], db: Path, **said: Any) -> None:
     for prompt, removed, done in gone:
         undo = command_for("crawler add", removed, f"--prompt {quoted(prompt)}")
         if len(removed) > NAMED:
-            name = prompt.replace("'", "''")
-            which = f"prompt = '{name}' AND removed_at_ms = {now_ms}"
-            which = quoted(f"SELECT word FROM list_details WHERE {which} ORDER BY place")
+            which = quoted(removed_at(prompt, now_ms))
             undo = f"crawler add, with each by its name; which they are: crawler sql {which}"
         tell(f"{_count(done.requests, 'word')} removed from {printable(prompt)}; undo: {undo}")
         if done.in_flight:

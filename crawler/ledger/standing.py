@@ -188,6 +188,15 @@ def remove(conn: sqlite3.Connection, request_ids: Sequence[int], now_ms: int) ->
     return Removed(removed, in_flight)
 
 
+def removed_at(prompt: str, at_ms: int) -> str:
+    """Return the query for the words that were taken off the list of a prompt at a time."""
+    name = prompt.replace("'", "''")
+    return (
+        f"SELECT word FROM list_details WHERE prompt = '{name}' AND removed_at_ms = {at_ms:d}"
+        " ORDER BY place"
+    )
+
+
 def bring_back(conn: sqlite3.Connection, prompt_id: int, texts: Iterable[str]) -> int:
     """Put removed words on the list of a prompt again; return how many.
 
