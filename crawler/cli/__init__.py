@@ -8,6 +8,7 @@ import importlib
 import os
 import sys
 import traceback
+from copy import copy
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -52,6 +53,16 @@ COMMANDS = MappingProxyType(
 )
 
 
+def _as_started(command: click.Command) -> click.Command:
+    """Return a command whose examples work for who has started the program."""
+    told = copy(command)
+    told.epilog = as_started(command.epilog or "")
+    if isinstance(command, click.Group):
+        assert isinstance(told, click.Group)
+        told.commands = {name: _as_started(one) for name, one in command.commands.items()}
+    return told
+
+
 class LazyGroup(click.Group):
     """A group whose commands are imported when somebody asks for them."""
 
@@ -68,9 +79,7 @@ class LazyGroup(click.Group):
         module = importlib.import_module(COMMANDS[cmd_name].module)
         command = getattr(module, cmd_name)
         assert isinstance(command, click.Command)
-        for one in (command, *getattr(command, "commands", {}).values()):
-            one.epilog = as_started(one.epilog or "")
-        return command
+        return _as_started(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
