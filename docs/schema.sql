@@ -190,6 +190,8 @@ CREATE INDEX requests_placed ON requests (prompt_id, place) WHERE place NOT NULL
 
 CREATE INDEX requests_removed ON requests (prompt_id, word_id) WHERE removed_at_ms IS NOT NULL;
 
+CREATE INDEX requests_in_order ON requests (coalesce(place, id)) WHERE superseded = 0;
+
 CREATE INDEX requests_changed ON requests (prompt_id, id) WHERE changed = 1;
 
 CREATE TRIGGER requests_are_not_replaced BEFORE INSERT ON requests

@@ -25,6 +25,7 @@ PRAGMA writable_schema = RESET;
 CREATE INDEX requests_superseded ON requests (word_id, prompt_id) WHERE superseded = 1;
 CREATE INDEX requests_placed ON requests (prompt_id, place) WHERE place NOT NULL;
 CREATE INDEX requests_removed ON requests (prompt_id, word_id) WHERE removed_at_ms IS NOT NULL;
+CREATE INDEX requests_in_order ON requests (coalesce(place, id)) WHERE superseded = 0;  -- of the list
 
 -- Where a prompt has several versions: of a word's requests the one of the current version stands, or
 -- of the newest that has one. What was answered before counts until that has its own answer.

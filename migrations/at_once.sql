@@ -1,4 +1,4 @@
--- made of migrations 2737e1c2
+-- made of migrations d8516fe6
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -309,6 +309,8 @@ CREATE INDEX requests_superseded ON requests (word_id, prompt_id) WHERE supersed
 CREATE INDEX requests_placed ON requests (prompt_id, place) WHERE place NOT NULL;
 
 CREATE INDEX requests_removed ON requests (prompt_id, word_id) WHERE removed_at_ms IS NOT NULL;
+
+CREATE INDEX requests_in_order ON requests (coalesce(place, id)) WHERE superseded = 0;
 
 CREATE TRIGGER requests_insert AFTER INSERT ON requests
 BEGIN

@@ -423,3 +423,10 @@ def test_results_show_the_newest_answer_of_what_is_on_the_list(ledger):
     assert ledger.row("SELECT sum(succeeded), sum(removed) FROM progress") == (0, 1)
     assert standing.bring_back(ledger.conn, ledger.prompt.id, ["a"]) == 1
     assert shown() == [("a", "new", 1, 1, 2)]
+
+
+def test_the_first_results_are_found_without_a_look_at_all(ledger):
+    """In the order of the list: nobody waits for a million rows to be sorted."""
+    plan = ledger.conn.execute("EXPLAIN QUERY PLAN SELECT * FROM results LIMIT 5").fetchall()
+    assert any("requests_in_order" in step[3] for step in plan)
+    assert not any("ORDER BY" in step[3] for step in plan)
