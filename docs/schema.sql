@@ -729,7 +729,8 @@ SELECT prompts.name     AS prompt,
        pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
 JOIN tallies ON tallies.prompt_id = prompts.id
-WHERE prompts.removed_at_ms IS NULL;
+WHERE prompts.removed_at_ms IS NULL
+ORDER BY prompts.id;
 
 -- Calls by the minute in which they started.
 CREATE VIEW throughput_per_minute AS

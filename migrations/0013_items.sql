@@ -261,7 +261,8 @@ SELECT prompts.name     AS prompt,
        pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
 JOIN tallies ON tallies.prompt_id = prompts.id
-WHERE prompts.removed_at_ms IS NULL;
+WHERE prompts.removed_at_ms IS NULL
+ORDER BY prompts.id;
 
 -- The views of prompts show their answers as the list has them.
 PRAGMA writable_schema = ON;

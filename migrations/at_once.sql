@@ -1,4 +1,4 @@
--- made of migrations d8516fe6
+-- made of migrations fd73c0f7
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 
@@ -410,7 +410,8 @@ SELECT prompts.name     AS prompt,
        pending, leased, succeeded, failed, cancelled, removed
 FROM prompts
 JOIN tallies ON tallies.prompt_id = prompts.id
-WHERE prompts.removed_at_ms IS NULL;
+WHERE prompts.removed_at_ms IS NULL
+ORDER BY prompts.id;
 
 CREATE INDEX requests_changed ON requests (prompt_id, id) WHERE changed = 1;
 

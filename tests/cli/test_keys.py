@@ -133,7 +133,7 @@ def test_another_key_than_that_of_the_file_is_refused(do, tmp_path):
     assert do("add", "k.csv", "--column", "lemma").err.startswith("0 added")
     (tmp_path / "two.csv").write_text("lemma,pos,gloss\nbank,noun,a\nbank,noun,b\n")
     hint = told(do("add", "two.csv", "--column", "lemma"), Exit.USAGE)[2]
-    assert hint == "crawler add two.csv --keep-first takes the first row of each"
+    assert hint == ("crawler add two.csv --column lemma --keep-first takes the first row of each")
 
 
 def test_a_key_is_asked_about_and_a_text_that_several_have_is_not(do):

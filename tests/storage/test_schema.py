@@ -20,7 +20,7 @@ LANDED = {
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
-    "0013_items.sql": "a7b67205a71f42ceb328bcbb02242dde9ab31b4854abaea193b7edc2d2061dae",
+    "0013_items.sql": "add9e07982c3c52951bf87539d52f7a69d534ac93a357cafbcf2aeafa42ff415",
     "0014_revisions.sql": "b3f0f3590aef4aec439797dd6795db9b989dbf3834d8a1638b6b89a0ba1deae5",
     "0015_reviews.sql": "1c2e29b6870722a4d1334e7d968189b0e3c8927bddf0b1adb9bfea4110bf2fb8",
 }
