@@ -29,7 +29,7 @@ GUARDS = frozenset(
     " limits_are_kept limits_are_not_replaced prompts_are_kept"
     " prompts_are_not_replaced requests_have_sane_times"
     " requests_changed requests_go_on requests_leave_the_list requests_of_word"
-    " requests_placed requests_removed requests_replace_answers requests_superseded"
+    " requests_in_order requests_placed requests_removed requests_replace_answers requests_superseded"
     " responses_are_not_replaced runs_are_kept tallies_are_kept words_are_kept"
     " words_are_not_replaced"
     " words_by_key words_change_by_revisions words_keyed"
