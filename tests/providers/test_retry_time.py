@@ -113,6 +113,7 @@ NO_TIMES = [
     ({}, "Please wait a moment and try again."),
     ({}, "Please retry the request and contact support."),
     ({"x-ratelimit-reset-requests-day": "3600.5"}, ""),
+    ({"x-ratelimit-reset-requests": "58s", "x-ratelimit-remaining-requests": "119"}, ""),
     ({"x-ratelimit-limit-requests": "20"}, ""),
 ]
 

@@ -260,15 +260,17 @@ def _http_date_ms(value: str) -> int | None:
 def _reset_ms(headers: Mapping[str, str], now_ms: int) -> int | None:
     """Return when the quotas that are used up are full again; where none says so, the first.
 
-    That of the day counts only where it is known to be used up: it stands beside every refusal.
+    That of the day counts only where it is known to be used up: it stands beside every refusal. A
+    quota that has calls left is not why this one was refused; one that has tokens left may be.
     """
     used_up, others = [], []
     for name, value in headers.items():
         found = read_time(value, now_ms) if "limit" in name and "reset" in name else None
         if found is None or found <= 0:
             continue
-        if headers.get(name.replace("reset", "remaining"), "").startswith(("0", "-")):
+        left = headers.get(name.replace("reset", "remaining"), "")
+        if left.startswith(("0", "-")):
             used_up.append(found)
-        elif "day" not in name:
+        elif "day" not in name and ("token" in name or not left.isdecimal()):
             others.append(found)
     return max(used_up) if used_up else min(others, default=None)
