@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from crawler.cli.options import Moment, Number, changed_database_option, found
+from crawler.cli.selecting import unknown_word
 from crawler.cli.terminal import as_record, moment, print_json, print_table, printable, tell
 from crawler.cli.why import held_line
 from crawler.clock import wall_ms
@@ -15,6 +16,7 @@ from crawler.errors import CrawlerError, Exit, quoted
 from crawler.ledger import control
 from crawler.ledger.clocks import file_ms
 from crawler.ledger.intake import current_prompt, prompts
+from crawler.ledger.items import identities
 from crawler.ledger.limits import limit_names, meant_limits
 from crawler.ledger.status import status
 from crawler.lists.words import as_added
@@ -181,15 +183,12 @@ def _chosen(
         prompt_ids = [row.id for row in prompts(conn) if row.current]
     else:
         prompt_ids = [found(current_prompt(conn, name), name).id]
-    word_ids = [control.word_id(conn, as_added(word)) for word in words]
-    for word, word_id in zip(words, word_ids, strict=True):
-        if word_id is None:
-            raise CrawlerError(
-                f"there is no word {printable(word)!r}",
-                "it has not been added to this database; nothing was changed",
-                f"crawler add {quoted(word)}",
-                Exit.USAGE,
-            )
+    word_ids = []
+    for word in words:
+        named = identities(conn, as_added(word))
+        if not named:
+            raise unknown_word(conn, [as_added(word)])
+        word_ids += [control.word_id(conn, identity) for identity in named]
     return prompt_ids, [word_id for word_id in word_ids if word_id is not None] or None
 
 

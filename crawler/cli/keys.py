@@ -74,8 +74,9 @@ def require_alike(words: Iterable[Word], key: Key) -> None:
     rows: dict[str, list[Word]] = defaultdict(list)
     for word in words:
         known = rows[word.identity]
-        if word.fields and word.fields not in [other.fields for other in known]:
-            known.append(word)
+        row = {key.word: word.text, **word.fields} if key.columns else word.fields
+        if word.fields and row not in [other.fields for other in known]:
+            known.append(Word(word.text, row))
     several = [known for known in rows.values() if len(known) > 1]
     if several:
         raise _differ(several, key)

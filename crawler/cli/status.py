@@ -97,8 +97,9 @@ def prompt_line(row: Progress) -> str:
         return (
             f"{printable(row.prompt)} version {row.version}"
             f" ({printable(row.provider)}: {printable(row.model)}):"
-            f" {row.succeeded} succeeded,{f' {row.failed} failed,' if row.failed else ''} and no"
-            f" longer asked: stale; again: crawler retry --stale"
+            f" {row.succeeded} succeeded,{f' {row.failed} failed,' if row.failed else ''}"
+            f"{f' {row.leased} in flight,' if row.leased else ''} and no longer asked: stale;"
+            " again: crawler retry --stale"
         )
     return (
         f"{printable(row.prompt)} version {row.version}"

@@ -84,6 +84,13 @@ def test_a_text_that_several_have_selects_all_and_a_key_selects_one(do):
     assert told(do("retry", "bank/noun/x"), Exit.USAGE)[0] == "there is no word 'bank/noun/x'"
 
 
+def test_cancel_finds_words_by_text_and_by_key(do):
+    do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    assert do("cancel", "bank/verb/tilt").err == "1 pending request is cancelled\n"
+    assert do("cancel", "bank").err == "2 pending requests are cancelled\n"
+    assert "there is no word 'bunk'" in do("cancel", "bunk").err
+
+
 def test_rows_that_are_equal_are_one(do, tmp_path):
     (tmp_path / "list.csv").write_text("word,pos\na,noun\nb,noun\na,noun\n")
     assert do("add", "list.csv").err.endswith("1 repeated in the list: a\n")
@@ -211,3 +218,12 @@ def test_what_stands_after_two_dashes_is_a_word(do, tmp_path):
     assert do("mark", "bad", "--", "@me").err.startswith("1 answer marked bad")
     assert do("remove", "@me", "--", "-x").err.startswith("2 words removed")
     assert rows("crawl.db", "SELECT word FROM results ORDER BY 1") == [("@me",), ("more",)]
+
+
+def test_a_key_without_the_word_drops_no_row(do, tmp_path):
+    """Rows that differ in the word alone are no repeated row."""
+    (tmp_path / "u.csv").write_text("word,unit\nlead,3\nbow,3\ntear,4\n", "utf-8")
+    what, cause, hint = told(do("add", "u.csv", "--key", "unit"), Exit.USAGE)
+    assert "differ" in what
+    assert "lead and bow" in cause
+    assert "--key unit,word" in hint
