@@ -100,6 +100,8 @@ def add(
     """
     how = Reading(column, delimiter, encoding, not no_header)
     told_apart = read_key(key, _stored_key(db), column)
+    if update and told_apart.is_stored:
+        told_apart = told_apart._replace(is_asked=True)  # else it would add, and not correct
     choice = Choice(told_apart, keep_first, update)
     require_sources(ctx, sources)
     is_live = "-" in sources

@@ -91,6 +91,15 @@ def test_cancel_finds_words_by_text_and_by_key(do):
     assert "there is no word 'bunk'" in do("cancel", "bunk").err
 
 
+def test_a_correction_without_the_key_adds_no_twin(do, tmp_path):
+    do("add", "lemmas.csv", "--column", "lemma", "--key", "lemma,pos,gloss")
+    (tmp_path / "fix.csv").write_text("lemma,gloss\nzeal,fervour\n")
+    what, cause, _ = told(do("add", "fix.csv", "--column", "lemma", "--update"), Exit.USAGE)
+    assert "pos" in what
+    assert cause == "the list of 'zeal' has gloss"
+    assert len(items()) == 4
+
+
 def test_rows_that_are_equal_are_one(do, tmp_path):
     (tmp_path / "list.csv").write_text("word,pos\na,noun\nb,noun\na,noun\n")
     assert do("add", "list.csv").err.endswith("1 repeated in the list: a\n")
