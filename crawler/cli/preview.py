@@ -46,8 +46,13 @@ def preview(
         words = waiting(conn, one.prompt_id, selection)
         if not words:
             continue
-        calls = min(one.unfinished - one.leased, max_calls or one.unfinished)
-        _tell_question(prompt, words[0])
+        sendable = [word for word in words if _lacks(prompt, word) is None]
+        _tell_unsendable(prompt, words)
+        if not sendable:
+            continue
+        calls = one.unfinished - one.leased - (len(words) - len(sendable))
+        calls = min(calls, max_calls or calls)
+        _tell_question(prompt, sendable[0])
         _tell_sums(prompt, calls, _use(conn, prompt, words, calls, known[one.limit_id]), price)
     print_told("nothing was sent" if asked else "no word waits: nothing would be sent")
 
@@ -81,13 +86,7 @@ def _lasts_ms(calls: int, mean_ms: float | None, limit: Limit) -> float | None:
 def _tell_question(prompt: Prompt, first: Waiting) -> None:
     """Tell the first question as it would be sent, with all that goes with it."""
     print_told(f"to {printable(prompt.model)} ({prompt.provider}), the first question:")
-    try:
-        rendered = Template(prompt.template).render(first.text, first.fields)
-    except MissingField as missing:
-        print_told(
-            f"  not sent: {printable(first.text)} has no {printable(missing)}; it would fail"
-        )
-        return
+    rendered = Template(prompt.template).render(first.text, first.fields)
     _tell_block(rendered.prompt)
     if rendered.prefill:
         print_told("  the answer begins:")
@@ -95,6 +94,23 @@ def _tell_question(prompt: Prompt, first: Waiting) -> None:
     if prompt.params:
         told = ", ".join(f"{name}={_as_typed(value)}" for name, value in prompt.params.items())
         print_told(f"  parameters: {printable(told)}")
+
+
+def _lacks(prompt: Prompt, word: Waiting) -> str | None:
+    """Return the name that the template needs and a word has no value for."""
+    try:
+        Template(prompt.template).render(word.text, word.fields)
+    except MissingField as missing:
+        return str(missing)
+    return None
+
+
+def _tell_unsendable(prompt: Prompt, words: Sequence[Waiting]) -> None:
+    lacking = [(word.text, name) for word in words if (name := _lacks(prompt, word)) is not None]
+    if lacking:
+        text, name = lacking[0]
+        more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        print_told(f"not sent: {printable(text)} has no {printable(name)}; it would fail{more}")
 
 
 def _tell_block(text: str) -> None:

@@ -62,7 +62,12 @@ def test_what_is_left_is_summed_up_by_what_the_answers_took(do):
 def test_a_word_that_would_fail_is_told(do):
     do("prompt", "edit", "p", "--template", "Define {word} at {level}.")
     do("run", "abhor", "wane")
-    assert "not sent: maim has no level; it would fail" in do("run", "-n").out
+    said = do("run", "-n").out
+    assert said == "not sent: maim has no level; it would fail\nnothing was sent\n"
+    do("retry", "wane")
+    said = do("run", "-n").out
+    assert "not sent: maim has no level; it would fail" in said
+    assert "p version 2: 1 call;" in said
 
 
 def test_a_preview_changes_no_setting(do):
