@@ -7,6 +7,7 @@ an inner server said and a gateway passed on; of a very long one its beginning a
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -85,6 +86,8 @@ class Text(NamedTuple):
     """A text with one way to write everything: see `plain`."""
 
     words: str
+    begins: frozenset[str]
+    """The first letters of each word: most phrases are in no text, and these say so at once."""
 
     def says(self, phrases: Sequence[str]) -> bool:
         """Tell whether one of some phrases is in it.
@@ -95,7 +98,9 @@ class Text(NamedTuple):
         return any(self._has(phrase) for phrase in phrases)
 
     def _has(self, phrase: str) -> bool:
-        first, *rest = [f" {part.strip()}".replace("$", " ") for part in phrase.split("…")]
+        first, rest, begins = _read_phrase(phrase)
+        if begins and begins not in self.begins:
+            return False
         at = self.words.find(first)
         places = 0
         while at >= 0 and places < _MOST_PLACES:
@@ -114,6 +119,21 @@ class Text(NamedTuple):
         return True
 
 
+_LETTERS = 3
+"""Of a word, by which a phrase is ruled out."""
+
+
+@lru_cache(2_048)
+def _read_phrase(phrase: str) -> tuple[str, Sequence[str], str]:
+    """Return the first part of a phrase, the others, and the first letters of its first word.
+
+    Those are empty where the word may go on after fewer.
+    """
+    first, *rest = [f" {part.strip()}".replace("$", " ") for part in phrase.split("…")]
+    word, ends, _ = first[1:].partition(" ")
+    return first, rest, word[:_LETTERS] if ends or len(word) >= _LETTERS else ""
+
+
 def plain(text: str) -> Text:
     """Return a text in lower case, in words with one space between.
 
@@ -124,7 +144,8 @@ def plain(text: str) -> Text:
     if not text.isascii():
         text = _HAN.sub(" ", text)
     text = text.translate(_APOSTROPHES).translate(_SEPARATORS)
-    return Text(f" {' '.join(_FULL_STOP.sub(' ', text).split())} ")
+    words = _FULL_STOP.sub(" ", text).split()
+    return Text(f" {' '.join(words)} ", frozenset(word[:_LETTERS] for word in words))
 
 
 def text_of(said: Said) -> str:
