@@ -264,7 +264,7 @@ def stopped_politely() -> Iterator[None]:
 def tell_corrected(corrected: Corrected) -> None:
     """Tell how many words have changed, and what that means for their answers."""
     words, stale = corrected
-    told = f"{words} {'word' if words == 1 else 'words'} changed"
+    told = f"{count_of(words, 'word')} changed"
     if stale:
         told += (
             f"; {stale} {'answer is' if stale == 1 else 'answers are'} stale"

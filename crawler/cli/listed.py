@@ -21,7 +21,7 @@ from crawler.cli.selecting import (
 )
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import quoted
+from crawler.errors import count_of, quoted
 from crawler.ledger.intake import Prompt
 from crawler.ledger.selectors import Selectors, names
 from crawler.ledger.standing import Removed, ask_again, removed_at
@@ -70,7 +70,7 @@ def remove(words: Sequence[str], db: Path, **said: Any) -> None:
         if len(removed) > NAMED:
             which = quoted(removed_at(prompt, now_ms))
             undo = f"crawler add, with each by its name; which they are: crawler sql {which}"
-        tell(f"{_count(done.requests, 'word')} removed from {printable(prompt)}; undo: {undo}")
+        tell(f"{count_of(done.requests, 'word')} removed from {printable(prompt)}; undo: {undo}")
         if done.in_flight:
             tell(f"{done.in_flight} in flight: an answer is kept, but it is not tried again")
     if not gone:
@@ -150,7 +150,3 @@ def _report(asked: Typed, again: Sequence[_Again]) -> None:
 
 
 _PENDING_AGAIN = (RequestState.FAILED, RequestState.CANCELLED)
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -19,7 +19,7 @@ from crawler.cli.selecting import (
 )
 from crawler.cli.terminal import tell
 from crawler.clock import wall_ms
-from crawler.errors import quoted
+from crawler.errors import count_of, quoted
 from crawler.ledger.intake import Prompt
 from crawler.ledger.reviews import Before, Mark, marks, review
 from crawler.ledger.selectors import Selectors, names
@@ -62,7 +62,7 @@ def mark(as_what: Mark, words: Sequence[str], note: str | None, db: Path, **said
         marked = sum(len(answers) for _, answers in before)
         undo = writer.run(_undo, before, is_named=bool(asked.names)) if marked <= NAMED else []
     what = "unmarked" if as_what == "none" else f"marked {as_what}"
-    told = f"{marked} {'answer' if marked == 1 else 'answers'} {what}"
+    told = f"{count_of(marked, 'answer')} {what}"
     tell("; undo: ".join([told, *filter(None, [" && ".join(undo)])]))
 
 

@@ -19,7 +19,7 @@ from crawler.ledger.tokens import usual
 from crawler.ledger.work import work
 from crawler.policy import Policy
 from crawler.quota.concurrency import at_once
-from crawler.template import MissingField, Template
+from crawler.template import MissingField, Rendered, Template
 
 MINUTE_MS = 60_000
 Price = tuple[float, float]
@@ -46,13 +46,16 @@ def preview(
         words = waiting(conn, one.prompt_id, selection)
         if not words:
             continue
-        sendable = [word for word in words if _lacks(prompt, word) is None]
-        _tell_unsendable(prompt, words)
-        if not sendable:
+        questions = [_rendered(prompt, word) for word in words]
+        lacking = [q for q in zip(words, questions, strict=True) if isinstance(q[1], MissingField)]
+        first = next((one for one in questions if isinstance(one, Rendered)), None)
+        if lacking:
+            _tell_unsendable(lacking)
+        if first is None:
             continue
-        calls = one.unfinished - one.leased - (len(words) - len(sendable))
+        calls = one.unfinished - one.leased - len(lacking)
         calls = min(calls, max_calls or calls)
-        _tell_question(prompt, sendable[0])
+        _tell_question(prompt, first)
         _tell_sums(prompt, calls, _use(conn, prompt, words, calls, known[one.limit_id]), price)
     print_told("nothing was sent" if asked else "no word waits: nothing would be sent")
 
@@ -83,10 +86,9 @@ def _lasts_ms(calls: int, mean_ms: float | None, limit: Limit) -> float | None:
     return max(found, default=None)
 
 
-def _tell_question(prompt: Prompt, first: Waiting) -> None:
+def _tell_question(prompt: Prompt, rendered: Rendered) -> None:
     """Tell the first question as it would be sent, with all that goes with it."""
     print_told(f"to {printable(prompt.model)} ({prompt.provider}), the first question:")
-    rendered = Template(prompt.template).render(first.text, first.fields)
     _tell_block(rendered.prompt)
     if rendered.prefill:
         print_told("  the answer begins:")
@@ -96,21 +98,19 @@ def _tell_question(prompt: Prompt, first: Waiting) -> None:
         print_told(f"  parameters: {printable(told)}")
 
 
-def _lacks(prompt: Prompt, word: Waiting) -> str | None:
-    """Return the name that the template needs and a word has no value for."""
+def _rendered(prompt: Prompt, word: Waiting) -> Rendered | MissingField:
+    """Return the question about a word, or what the word lacks for one."""
     try:
-        Template(prompt.template).render(word.text, word.fields)
+        return Template(prompt.template).render(word.text, word.fields)
     except MissingField as missing:
-        return str(missing)
-    return None
+        return missing
 
 
-def _tell_unsendable(prompt: Prompt, words: Sequence[Waiting]) -> None:
-    lacking = [(word.text, name) for word in words if (name := _lacks(prompt, word)) is not None]
-    if lacking:
-        text, name = lacking[0]
-        more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-        print_told(f"not sent: {printable(text)} has no {printable(name)}; it would fail{more}")
+def _tell_unsendable(lacking: Sequence[tuple[Waiting, Rendered | MissingField]]) -> None:
+    word, missing = lacking[0]
+    more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+    name = printable(missing)
+    print_told(f"not sent: {printable(word.text)} has no {name}; it would fail{more}")
 
 
 def _tell_block(text: str) -> None:

@@ -17,7 +17,7 @@ from crawler.cli.options import changed_database_option, found, not_empty
 from crawler.cli.selecting import PART
 from crawler.cli.terminal import printable, tell
 from crawler.clock import wall_ms
-from crawler.errors import CrawlerError, Exit, quoted
+from crawler.errors import CrawlerError, Exit, count_of, quoted
 from crawler.ledger.intake import (
     Prompt,
     PromptSpec,
@@ -123,12 +123,12 @@ def tell_edited(old: Prompt, new: Prompt, waiting: int, stale: int) -> None:
         f" undo: crawler prompt edit {quoted(new.name)} --to {old.version}"
     )
     kept = (
-        f". {_count(stale, 'answer')} of other versions {'stays' if stale == 1 else 'stay'} and"
+        f". {count_of(stale, 'answer')} of other versions {'stays' if stale == 1 else 'stay'} and"
         f" {'is' if stale == 1 else 'are'} stale (ask again: crawler retry --stale)"
         if stale
         else ""
     )
-    tell(f"{_count(waiting, 'word')} {'waits' if waiting == 1 else 'wait'} for it{kept}")
+    tell(f"{count_of(waiting, 'word')} {'waits' if waiting == 1 else 'wait'} for it{kept}")
 
 
 def put(
@@ -229,7 +229,3 @@ def _differences(old: Prompt, new: Prompt) -> str:
     told += [f"parameter {printable(key)}" for key in changed]
     told += ["schema"] if old.params.get(SCHEMA) != new.params.get(SCHEMA) else []
     return ", ".join(told) or "as before"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

@@ -22,7 +22,6 @@ from crawler.providers.vertex.messages import (
     PredictResponse,
 )
 
-_EVENTS = {"content-type": "text/event-stream"}
 # Any: made at run time.
 _Status: Any = status_pb2.Status
 
