@@ -72,10 +72,6 @@ BEGIN
     SELECT raise(ABORT, 'a word changes by a revision: crawler rename OLD NEW, crawler add LIST --update');
 END;
 
-DROP VIEW results;
-DROP VIEW list_details;
-DROP VIEW request_details;
-
 -- One row a request: its item, its prompt, its last attempt and its response. An attempt that has
 -- succeeded is the last one of its request, so that the last attempt is also the response's.
 CREATE VIEW request_details AS
@@ -119,53 +115,3 @@ JOIN prompts ON prompts.id = requests.prompt_id
 LEFT JOIN attempts AS last ON last.request_id = requests.id AND last.number = requests.attempts
 LEFT JOIN responses ON responses.request_id = requests.id
 LEFT JOIN drafts ON drafts.request_id = requests.id;
-
--- One row a word on the list of a prompt, as its standing request has it; where that has no answer
--- yet and replaces one, all but the first columns is of the request that brought that.
-CREATE VIEW list_details AS
-SELECT standing.id            AS standing_id,
-       coalesce(standing.place, standing.id) AS place,
-       standing.word_id       AS word_id,
-       standing.prompt_id     AS asked_by_id,
-       standing.state         AS state,
-       coalesce(standing.removed_at_ms, asked_by.removed_at_ms) AS removed_at_ms,
-       shown.text NOT NULL AND (shown.current = 0 OR shown.changed = 1) AS stale,
-       shown.request_id       AS request_id,
-       shown.prompt_id        AS prompt_id,
-       shown.word             AS word,
-       shown.fields           AS fields,
-       shown.attempts         AS attempts,
-       shown.prompt           AS prompt,
-       shown.version          AS version,
-       shown.current          AS current,
-       shown.provider         AS provider,
-       shown.model            AS model,
-       shown.started_at_ms    AS started_at_ms,
-       shown.finished_at_ms   AS finished_at_ms,
-       shown.reason           AS reason,
-       shown.reason_code      AS reason_code,
-       shown.tokens_in        AS tokens_in,
-       shown.tokens_out       AS tokens_out,
-       shown.tokens_thought   AS tokens_thought,
-       shown.finish_reason    AS finish_reason,
-       shown.model_version    AS model_version,
-       shown.truncated        AS truncated,
-       shown.text             AS text,
-       shown.key              AS key,
-       shown.changed          AS changed
-FROM requests AS standing
-JOIN prompts AS asked_by ON asked_by.id = standing.prompt_id
-JOIN request_details AS shown
-  ON shown.request_id = CASE WHEN standing.replaces IS NULL OR standing.state = 'succeeded'
-                             THEN standing.id ELSE standing.replaces END
-WHERE standing.superseded = 0;
-
-CREATE VIEW results AS
-SELECT word, text, prompt, version, provider, model, fields, tokens_in, tokens_out, attempts,
-       finished_at_ms - started_at_ms                                    AS duration_ms,
-       strftime('%Y-%m-%dT%H:%M:%fZ', started_at_ms / 1000.0, 'unixepoch')  AS started_at,
-       strftime('%Y-%m-%dT%H:%M:%fZ', finished_at_ms / 1000.0, 'unixepoch') AS finished_at,
-       word_id, request_id, tokens_thought, finish_reason, model_version, truncated, stale, key
-FROM list_details
-WHERE text IS NOT NULL AND removed_at_ms IS NULL
-ORDER BY place;   -- as the words were added, unless asked otherwise

@@ -35,9 +35,6 @@ BEGIN
     SELECT raise(ABORT, 'marks are never replaced: crawler mark makes a new one');
 END;
 
-DROP VIEW results;
-DROP VIEW list_details;
-
 -- One row a word on the list of a prompt, as its standing request has it; where that has no answer
 -- yet and replaces one, all but the first columns is of the request that brought that.
 CREATE VIEW list_details AS

@@ -1,4 +1,4 @@
--- made of migrations fd73c0f7
+-- made of migrations 636538f7
 -- All that the other files here add up to: a new database is made by it. Where one of them
 -- is changed or added it is not used, until scripts/schema has renewed it.
 

@@ -20,9 +20,9 @@ LANDED = {
     "0010_edited_rows.sql": "0bf58447e7c312f257a808102b4ea3fece28c6da0ac804f0fa4d462d2a18c162",
     "0011_owners.sql": "e8d9daf956f8d2bd9b6fea3c2e52b3b93904a4848035126a03dc74393632e28f",
     "0012_columns.sql": "7552157f4474bd4988048c1f99e6a98f308f0e8ee4c92c102087af7195440a02",
-    "0013_items.sql": "add9e07982c3c52951bf87539d52f7a69d534ac93a357cafbcf2aeafa42ff415",
-    "0014_revisions.sql": "b3f0f3590aef4aec439797dd6795db9b989dbf3834d8a1638b6b89a0ba1deae5",
-    "0015_reviews.sql": "1c2e29b6870722a4d1334e7d968189b0e3c8927bddf0b1adb9bfea4110bf2fb8",
+    "0013_items.sql": "43e5971efac5f85cca2c37a288237d8de720c8836ff12ade9b530346177bc78f",
+    "0014_revisions.sql": "1dcaeba277e7210232ef7fdc1728765f6c2932a7a4dfa46ac766499d79300168",
+    "0015_reviews.sql": "0c27c2ac26efc73ddd7c10c23c3bac6ff81d036572dee561f04e37558146668b",
 }
 """The digests of the migrations that somebody's database may have been made with."""
 SCHEMA = "SELECT type, name, tbl_name, sql FROM sqlite_schema"
