@@ -76,3 +76,11 @@ def test_a_preview_changes_no_setting(do):
     assert rows(do.path, "SELECT * FROM limits") == before
     _, cause, _ = told(do("run", "-n", "--model", "other", code=Exit.USAGE), Exit.USAGE)
     assert re.search("prompt edit", cause)
+
+
+def test_what_another_prompt_of_the_model_took_says_nothing(do):
+    what = ("--provider", "scripted", "--model", "m", "--template", "Define {word}.")
+    do("prompt", "add", "other", *what)
+    do("add", "lead", "--prompt", "other")
+    do("run", "--prompt", "other")
+    assert "more is known after some answers" in do("run", "-n", "--prompt", "p").out

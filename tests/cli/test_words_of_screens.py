@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from crawler.cli.status import prompt_line
 from crawler.cli.terminal import span, tell, tell_error
 from crawler.cli.why import held_line, long, short
 from crawler.clock import wall_ms
 from crawler.errors import CrawlerError, Exit, count_of
 from crawler.ledger.budget import Allowance
 from crawler.ledger.runs import Scope, start_run
-from crawler.ledger.status import LimitStatus
+from crawler.ledger.status import LimitStatus, Progress
 from crawler.ledger.turn import turn
 from crawler.ledger.why import Why
 from crawler.policy import Policy
@@ -203,3 +204,9 @@ def test_on_a_narrow_terminal_no_word_is_broken_and_no_command(monkeypatch):
     *lines, command = terminal.getvalue().strip("\0").splitlines()
     assert command == f"    crawler run --prompt {'x' * 20} --watch"
     assert " ".join(map(str.strip, lines)) == f"{'so many words ' * 5}are left:"
+
+
+def test_calls_in_flight_of_an_old_version_are_told():
+    facts = {"pending": 0, "failed": 0, "cancelled": 0, "removed": 0, "stale": 5}
+    old = Progress("p", 1, "scripted", "m", leased=5, succeeded=5, current=False, **facts)
+    assert ": 5 succeeded, 5 in flight, and no longer asked" in prompt_line(old)

@@ -140,3 +140,16 @@ def test_tenants_alone_use_up_a_quota_that_is_as_large_as_they_are():
     assert quota.refusal(1, 0, 950) == Refusal("minute", 50)
     assert quota.refusal(1, 0, 10**12 + 950) == Refusal("minute", 50)  # and it takes no time
     assert quota.refusal(1, 0, 10**12 + 1_050) is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_left_is_told_until_all_of_it_is_there_again(kind):
+    window, now_ms = KINDS[kind](), 1_000_010
+    full = window.room(now_ms)
+    assert full.most == LIMIT
+    assert full.full_in_ms == 0
+    window.take(2, now_ms)
+    rest = window.room(now_ms)
+    assert rest.left == full.left - 2
+    assert 0 < rest.full_in_ms <= WINDOW_MS
+    assert window.room(now_ms + rest.full_in_ms) == full
